@@ -1,0 +1,3 @@
+from sunpipe.cli import main
+
+main()

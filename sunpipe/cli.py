@@ -1,0 +1,163 @@
+"""The ``sunpipe`` command: sub-commands are imported only when they are called (C1)."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.metadata
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import sunpipe
+from sunpipe.errors import EXIT_FAILURE, EXIT_STOPPED, SunpipeError
+
+# name: (module:function or module:typer app, help line). Order is the flow of data.
+CORE: dict[str, tuple[str, str]] = {
+    "physics": ("sunpipe.physics.cli:physics", "SHARP keywords of one vector magnetogram."),
+    "train": ("sunpipe.train.cli:train", "Train StyleGAN2 on the shards."),
+    "ssl": ("sunpipe.train.cli:ssl", "Train the self-supervised encoder on the shards."),
+    "sample": (
+        "sunpipe.latent.cli:sample",
+        "Draw w, generate patches, measure each.",
+    ),
+    "directions": ("sunpipe.latent.cli:directions", "Linear SVM directions: fit, show."),
+    "traverse": ("sunpipe.latent.cli:traverse", "Walk a direction by an amount of its quantity."),
+    "embed": ("sunpipe.embed.cli:embed", "Embed the real archive with the encoder."),
+    "index": ("sunpipe.index.cli:app", "FAISS index: build, search, info, verify."),
+    "search": ("sunpipe.embed.cli:search", "Look generated patches up in the real archive."),
+    "report": ("sunpipe.report.cli:report", "One HTML page about the whole experiment."),
+    "config": ("sunpipe.config_cli:show", "Print a resolved configuration and check it."),
+}
+PLUGIN_HELP = {
+    "fetch": "Bring FITS segments into the archive (bundled sample or JSOC).",
+    "shard": "FITS to HDF5 shards in physical units; ranks share the work.",
+    "verify": "Re-read shards and say what is wrong.",
+    "launch": "Submit one stage to Slurm through a cluster profile.",
+    "pipeline": "Run or submit all stages in order, with dependencies.",
+    "cluster": "A real Slurm on this one machine: up, down, info.",
+}
+ORDER = tuple(
+    [
+        "fetch",
+        "shard",
+        "verify",
+        "physics",
+        "train",
+        "sample",
+        "directions",
+        "traverse",
+        "ssl",
+        "embed",
+        "index",
+        "search",
+        "report",
+        "pipeline",
+        "launch",
+        "cluster",
+        "config",
+    ]
+)
+
+
+def commands() -> dict[str, tuple[str, str]]:
+    """All sub-commands: our own, and those that packages add by entry points."""
+    table = dict(CORE)
+    for point in importlib.metadata.entry_points(group="sunpipe.commands"):
+        table[point.name] = (point.value, PLUGIN_HELP.get(point.name, f"From {point.module}."))
+    rank = {name: place for place, name in enumerate(ORDER)}
+    return dict(sorted(table.items(), key=lambda item: rank.get(item[0], len(rank))))
+
+
+def load_command(target: str, name: str) -> Any:
+    """Import ``module:attribute`` and make it a click command."""
+    module, _, attribute = target.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        found_app = typer.Typer(add_completion=False)
+        found_app.command(name=name)(found)
+        found = found_app
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """Lists sub-commands from a table and imports one when it is invoked."""
+
+    def __init__(self, table: dict[str, tuple[str, str]], **attrs: Any) -> None:
+        self.table = table
+        stubs = {name: TyperCommand(name=name, help=text) for name, (_, text) in table.items()}
+        super().__init__(commands=stubs, **attrs)  # type: ignore[arg-type]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Replace the listed stub by the real command."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        if name is None or stub is None:
+            return name, stub, rest
+        return name, load_command(self.table[name][0], name), rest
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"sunpipe {sunpipe.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def group() -> LazyGroup:
+    """Make the top-level command group."""
+    base = typer.Typer(add_completion=False)
+    base.callback()(_root)
+    root = typer.main.get_group(base)
+    return LazyGroup(
+        commands(),
+        name="sunpipe",
+        help="From the SDO archive to an answer: fetch, shard, train, directions, search.",
+        no_args_is_help=True,
+        params=root.params,
+        callback=root.callback,
+    )
+
+
+def guarded(call: Any) -> None:
+    """Run `call`; turn a user's fault into one line and its exit code.
+
+    Faults of the environment (missing file, no permission, full disk) count as
+    the user's to mend; everything else keeps its traceback because it is ours.
+    """
+    try:
+        call()
+    except SunpipeError as error:
+        print(f"sunpipe: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("sunpipe: interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
+    except BrokenPipeError:
+        sys.exit(EXIT_FAILURE)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        hint = {
+            errno.EROFS: "; choose a writable folder with SUNPIPE_ROOT",
+            errno.EACCES: "; choose a writable folder with SUNPIPE_ROOT",
+            errno.ENOSPC: "; free some space, then run the same command again",
+        }.get(error.errno, "")
+        where = f" {error.filename}" if error.filename else ""
+        print(f"sunpipe: {error.strerror}:{where}{hint}", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)
+
+
+def main() -> None:
+    """Entry point of ``sunpipe``."""
+    guarded(lambda: group().main(prog_name="sunpipe"))

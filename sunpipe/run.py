@@ -1,0 +1,136 @@
+"""Run folders (contract C6): one per training, found again by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunpipe.config import changed_keys
+from sunpipe.errors import DataError
+from sunpipe.files import atomic_folder, read_json, write_json
+from sunpipe.paths import Layout
+from sunpipe.provenance import now, provenance
+
+SCHEMA = 1
+
+
+def find_run(layout: Layout, name: str) -> Path | None:
+    """Newest run folder ``<NNNNN>-<name>``, or None."""
+    if not layout.runs.is_dir():
+        return None
+    pattern = re.compile(r"\d{5}-" + re.escape(name))
+    found = sorted(path for path in layout.runs.iterdir() if pattern.fullmatch(path.name))
+    return found[-1] if found else None
+
+
+def require_run(layout: Layout, name: str, hint: str) -> Path:
+    """Newest run folder of that name; a `DataError` saying how to make one otherwise."""
+    folder = find_run(layout, name)
+    if folder is None:
+        raise DataError(f"no run called {name!r} under {layout.runs}; {hint}")
+    return folder
+
+
+def _create(layout: Layout, name: str, config: dict[str, Any]) -> Path:
+    layout.runs.mkdir(parents=True, exist_ok=True)
+    taken = [int(match[1]) for path in layout.runs.iterdir()
+             if (match := re.match(r"(\d{5})-", path.name))]  # fmt: skip
+    folder = layout.runs / f"{max(taken, default=-1) + 1:05d}-{name}"
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "config.json", {"schema": SCHEMA, **config})
+        write_json(temporary / "provenance.json", provenance())
+        (temporary / "checkpoints").mkdir()
+        (temporary / "images").mkdir()
+    return folder
+
+
+@dataclass
+class Run:
+    """One run folder, open for writing. Only rank 0 holds one."""
+
+    folder: Path
+
+    @classmethod
+    def open(
+        cls, layout: Layout, name: str, config: dict[str, Any], free: frozenset[str], new: bool
+    ) -> Run:
+        """Continue the newest run of this name, or create one.
+
+        Parameters
+        ----------
+        config : dict
+            What decides the run's outcome; compared with the stored one.
+        free : frozenset of str
+            Dotted keys that may change between invocations.
+        new : bool
+            Start a new run folder even if one exists.
+
+        Raises
+        ------
+        DataError
+            A key that matters changed: it is named.
+        """
+        folder = None if new else find_run(layout, name)
+        if folder is None:
+            return cls(_create(layout, name, config))
+        stored = read_json(folder / "config.json")
+        stored.pop("schema", None)
+        fixed = [key for key in changed_keys(stored, json.loads(json.dumps(config)))
+                 if key not in free]  # fmt: skip
+        if fixed:
+            raise DataError(
+                f"{folder.name} was made with another {', '.join(fixed)}; restore the old value,"
+                " or start a new run with --new"
+            )
+        run = cls(folder)
+        run.log(f"continued {now()}: {' '.join(sys.argv)}")
+        return run
+
+    def log(self, line: str) -> None:
+        """Append one line to ``log.txt`` and print it on stderr."""
+        print(line, file=sys.stderr, flush=True)
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+    def stats(self, row: dict[str, Any], name: str = "stats") -> None:
+        """Append one JSON line to ``<name>.jsonl``."""
+        line = json.dumps({**row, "time": time.time()})
+        with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+    def rewind_stats(self, nimg: int) -> None:
+        """Drop stats rows beyond `nimg`: a resume from there will write them again."""
+        path = self.folder / "stats.jsonl"
+        if path.exists():
+            kept = [row for row in read_stats(self.folder) if row["nimg"] <= nimg]
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            temporary = path.with_name(f".tmp-{os.getpid()}-stats.jsonl")
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+
+    def status(self, state: str, **more: Any) -> None:
+        """Replace ``status.json``: running, done, stopped or failed."""
+        write_json(self.folder / "status.json",
+                   {"schema": SCHEMA, "state": state, "time": now(), **more})  # fmt: skip
+
+
+def read_stats(folder: Path, name: str = "stats") -> list[dict[str, Any]]:
+    """Rows of a run's ``<name>.jsonl``; a torn last line (killed writer) is left out."""
+    path = folder / f"{name}.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise DataError(f"{path}:{number} is not valid JSON") from None
+    return rows

@@ -1,0 +1,103 @@
+"""What every stage command shares: options, resolved config, dry run, JSON, errors (C1, C11)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sunpipe.config import load_config, to_dict
+from sunpipe.errors import Stopped
+from sunpipe.paths import Layout
+from sunpipe.provenance import now
+from sunpipe.settings import Config
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Experiment configuration (TOML).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one key, e.g. train.batch=16."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved configuration and what would be done.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")
+]
+
+Result = dict[str, Any]
+
+
+def log(message: str) -> None:
+    """Print one plain line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def emit(result: Result, as_json: bool) -> None:
+    """Print a stage's result: one JSON document, or one ``key: value`` line each."""
+    if as_json:
+        print(json.dumps(result, allow_nan=False), flush=True)
+        return
+    for key, value in result.items():
+        if isinstance(value, float):
+            value = f"{value:.6g}"
+        elif isinstance(value, dict | list):
+            value = json.dumps(value)
+        print(f"{key}: {value}", flush=True)
+
+
+def _remember(stage: str, name: str, seconds: float, result: Result) -> None:
+    """Append what was done to ``stages.jsonl`` in the data root; the report reads it."""
+    row = {"stage": stage, "name": name, "seconds": seconds, "time": now(), "result": result}
+    root = Layout.current().root
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / "stages.jsonl", "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row) + "\n")
+
+
+def run_stage(
+    name: str,
+    work: Callable[[Config], Result | None],
+    *,
+    config: Path | None,
+    overrides: list[str] | None,
+    dry_run: bool,
+    as_json: bool,
+    sections: tuple[str, ...] = (),
+    plan: Callable[[Config], Result] | None = None,
+) -> None:
+    """Load the configuration, print it, then plan or work and print the result.
+
+    Parameters
+    ----------
+    name : str
+        Stage name, for messages.
+    work : callable
+        Takes the configuration; returns a JSON-able result, or None on ranks that stay silent.
+    sections : tuple of str
+        The configuration sections this stage reads; they are printed.
+    plan : callable, optional
+        Says what `work` would do, without writing anything.
+    """
+    resolved = load_config(config, overrides or ())
+    whole = to_dict(resolved)
+    shown = {key: whole[key] for key in ("name", "dataset", "seed", *sections)}
+    log(f"sunpipe {name} {json.dumps(shown)}")
+    try:
+        if dry_run:
+            emit({"dry_run": True, "config": shown, **(plan(resolved) if plan else {})}, as_json)
+            return
+        started = time.perf_counter()
+        result = work(resolved)
+    except KeyboardInterrupt:
+        raise Stopped(f"{name} interrupted; run the same command again to continue") from None
+    if result is not None:
+        seconds = time.perf_counter() - started
+        _remember(name, resolved.name, seconds, result)
+        emit({**result, "seconds": result.get("seconds", round(seconds, 3))}, as_json)
