@@ -39,26 +39,24 @@ PLUGIN_HELP = {
     "pipeline": "Run or submit all stages in order, with dependencies.",
     "cluster": "A real Slurm on this one machine: up, down, info.",
 }
-ORDER = tuple(
-    [
-        "fetch",
-        "shard",
-        "verify",
-        "physics",
-        "train",
-        "sample",
-        "directions",
-        "traverse",
-        "ssl",
-        "embed",
-        "index",
-        "search",
-        "report",
-        "pipeline",
-        "launch",
-        "cluster",
-        "config",
-    ]
+ORDER = (
+    "fetch",
+    "shard",
+    "verify",
+    "physics",
+    "train",
+    "sample",
+    "directions",
+    "traverse",
+    "ssl",
+    "embed",
+    "index",
+    "search",
+    "report",
+    "pipeline",
+    "launch",
+    "cluster",
+    "config",
 )
 
 

@@ -12,8 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = tuple(
-    ["sunpipe", "numpy", "torch", "deepspeed", "h5py", "astropy", "scikit-learn", "faiss-cpu"]
+PACKAGES = (
+    "sunpipe",
+    "numpy",
+    "torch",
+    "deepspeed",
+    "h5py",
+    "astropy",
+    "scikit-learn",
+    "faiss-cpu",
 )
 SLURM_KEYS = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST",
               "SLURM_NTASKS", "SLURM_RESTART_COUNT")  # fmt: skip
