@@ -1,0 +1,31 @@
+"""SHARP keywords, mirrors and geometry of vector magnetograms (lazy: torch loads on first use)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sunpipe.physics.geometry import pixel_size_cm
+
+if TYPE_CHECKING:
+    from sunpipe.physics.symmetry import (
+        flip_horizontal,
+        flip_vertical,
+        reverse_polarity,
+        rotate90,
+    )
+
+_HOMES = {
+    "flip_horizontal": "symmetry",
+    "flip_vertical": "symmetry",
+    "reverse_polarity": "symmetry",
+    "rotate90": "symmetry",
+}
+
+__all__ = ["flip_horizontal", "flip_vertical", "pixel_size_cm", "reverse_polarity", "rotate90"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
