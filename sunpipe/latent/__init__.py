@@ -1,0 +1,1 @@
+"""From a trained generator to directions in real units."""

@@ -1,0 +1,1 @@
+"""Training loops; the only place that knows DeepSpeed."""
