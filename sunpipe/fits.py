@@ -1,0 +1,232 @@
+"""Reading SHARP segments and vector records from FITS, with the reason when one cannot be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.errors import DataError
+from sunpipe.fitsfile import (
+    MAX_PIXELS,
+    FitsError,
+    Value,
+    image_shape,
+    pixels,
+    units,
+    verify_sums,
+)
+
+SERIES = "hmi.sharp_cea_720s"
+COMPONENTS = ("Br", "Bt", "Bp")
+GAUSS = ("Gauss", "Mx/cm^2")  # 1 G = 1 Mx/cm^2
+MAX_BYTES = 8 * MAX_PIXELS + (4 << 20)
+T_REC = re.compile(r"\d{4}\.\d\d\.\d\d_\d\d:\d\d:\d\d(\.\d+)?_TAI")
+_SEGMENT_WORD = re.compile(
+    r"\.(magnetogram|bitmap|Dopplergram|continuum|B[ptr](?:_err)?|conf_disambig)\.fits$"
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment.
+
+    Attributes
+    ----------
+    data : float64 ndarray (H, W)
+        In the units of BUNIT, NaN where the archive has no value.
+    header : dict
+        Keywords of the image and, where it lacks them, those given by the caller.
+    verified : bool
+        Whether the file carries checksums; wrong ones are refused.
+    """
+
+    data: NDArray[np.float64]
+    header: dict[str, Value]
+    verified: bool
+
+
+@dataclass(frozen=True)
+class VectorRecord:
+    """Br, Bt, Bp of one HARP at one time.
+
+    Attributes
+    ----------
+    fields : float64 ndarray (3, H, W)
+        Br, Bt, Bp in gauss, NaN where invalid.
+    header : dict
+        Keywords of the Br segment.
+    record : str
+        JSOC record-set string.
+    harpnum : int
+    t_rec : str
+        TAI, as JSOC writes it.
+    pixel_cm : float
+        Side of a native pixel on the Sun, cm.
+    """
+
+    fields: NDArray[np.float64]
+    header: dict[str, Value]
+    record: str
+    harpnum: int
+    t_rec: str
+    pixel_cm: float
+
+
+def read_segment(path: Path, keywords: Mapping[str, Any] | None = None) -> Segment:
+    """Read the last image of a FITS file.
+
+    Parameters
+    ----------
+    path : Path
+    keywords : mapping, optional
+        Keywords for what the header lacks: segments downloaded as stored carry
+        none, they live in the archive's database.
+
+    Raises
+    ------
+    FitsError
+        With a reason: ``not_fits``, ``truncated``, ``corrupt``, ``checksum``,
+        ``no_image``, ``too_large``, ``unsupported``.
+    FileNotFoundError
+        When `path` does not exist.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise FitsError("too_large", f"{path.name} has {size} bytes; no SHARP segment is so large")
+    return parse_segment(path.read_bytes(), path.name, keywords)
+
+
+def parse_segment(raw: bytes, name: str, keywords: Mapping[str, Any] | None = None) -> Segment:
+    """`read_segment` for bytes already in memory; `name` is used in messages."""
+    found = units(raw, name)
+    sums = [verify_sums(raw, unit, name) for unit in found]
+    for unit, verified in zip(reversed(found), reversed(sums), strict=True):
+        shape = image_shape(unit.header, name)
+        if shape is not None:
+            data = pixels(raw, unit, shape, name)
+            header = {key: value for key, value in (keywords or {}).items() if value is not None}
+            header |= {key: value for key, value in unit.header.items() if value is not None}
+            return Segment(data, header, verified)
+    raise FitsError("no_image", f"{name} holds no image")
+
+
+def check_instrument(header: Mapping[str, Value], name: str) -> None:
+    """Refuse everything but SDO/HMI."""
+    telescope = header.get("TELESCOP")
+    if telescope is None:
+        raise FitsError(
+            "no_keywords", f"{name} has no TELESCOP keyword and no keywords.json beside it has one"
+        )
+    instrument = str(header.get("INSTRUME", "HMI"))
+    if not str(telescope).startswith("SDO") or not (
+        "HMI" in str(telescope) or instrument.startswith("HMI")
+    ):
+        raise FitsError(
+            "wrong_instrument",
+            f"{name} was taken by {telescope} {header.get('INSTRUME', '')}".rstrip()
+            + ", not by SDO/HMI",
+        )
+
+
+def check_unit(header: Mapping[str, Value], name: str) -> None:
+    """Refuse a field that is not in gauss."""
+    unit = header.get("BUNIT")
+    if unit not in GAUSS:
+        raise FitsError("unknown_unit", f"{name} has BUNIT = {unit!r}, not " + " or ".join(GAUSS))
+
+
+def record_string(series: str, harpnum: int, t_rec: str) -> str:
+    """JSOC record-set string of one SHARP record."""
+    return f"{series}[{harpnum}][{t_rec}]"
+
+
+def identity(header: Mapping[str, Value], name: str) -> tuple[int, str]:
+    """(HARPNUM, T_REC) of a header."""
+    harpnum, t_rec = header.get("HARPNUM"), header.get("T_REC")
+    if isinstance(harpnum, bool) or not isinstance(harpnum, int) or harpnum < 1:
+        raise FitsError("no_keywords", f"{name} has HARPNUM = {harpnum!r}, not a HARP number")
+    if not isinstance(t_rec, str) or not T_REC.fullmatch(t_rec):
+        raise FitsError("no_keywords", f"{name} has T_REC = {t_rec!r}, not a TAI time")
+    return harpnum, t_rec
+
+
+def _component(
+    path: Path, component: str, keywords: Mapping[str, Any] | None
+) -> tuple[Segment, tuple[int, str]]:
+    word = _SEGMENT_WORD.search(path.name)
+    if word and word.group(1) != component:
+        raise FitsError("wrong_segment", f"{path.name} is named {word.group(1)}, not {component}")
+    segment = read_segment(path, keywords)
+    check_instrument(segment.header, path.name)
+    check_unit(segment.header, path.name)
+    return segment, identity(segment.header, path.name)
+
+
+def read_vector(
+    br: Path,
+    bt: Path,
+    bp: Path,
+    keywords: Mapping[str, Any] | None = None,
+    series: str = SERIES,
+) -> VectorRecord:
+    """Read the three components of a SHARP in cylindrical equal-area coordinates.
+
+    Parameters
+    ----------
+    br, bt, bp : Path
+        Radial, southward and westward field.
+    keywords : mapping, optional
+        Keywords for what the headers lack.
+    series : str
+        For the record-set string; headers do not hold it.
+
+    Raises
+    ------
+    FitsError
+        With the reasons of `read_segment`, or ``wrong_segment``,
+        ``wrong_instrument``, ``unknown_unit``, ``no_keywords``,
+        ``different_records``, ``different_shapes``, ``wrong_projection``,
+        ``geometry``, ``all_nan``.
+    """
+    from sunpipe.physics.geometry import pixel_size_cm
+
+    paths = [Path(br), Path(bt), Path(bp)]
+    read = [
+        _component(path, component, keywords)
+        for path, component in zip(paths, COMPONENTS, strict=True)
+    ]
+    (first, who), rest = read[0], read[1:]
+    for path, (segment, other) in zip(paths[1:], rest, strict=True):
+        if other != who:
+            raise FitsError(
+                "different_records",
+                f"{path.name} is HARP {other[0]} at {other[1]}, {paths[0].name} is HARP {who[0]}"
+                f" at {who[1]}",
+            )
+        if segment.data.shape != first.data.shape:
+            raise FitsError(
+                "different_shapes",
+                f"{path.name} has {segment.data.shape} pixels, {paths[0].name} {first.data.shape}",
+            )
+    projection = str(first.header.get("CTYPE1", ""))
+    if not projection.endswith("-CEA"):
+        raise FitsError(
+            "wrong_projection",
+            f"{paths[0].name} has CTYPE1 = {projection!r}; the vector needs {SERIES}, in"
+            " cylindrical equal-area coordinates",
+        )
+    fields = np.stack([segment.data for segment, _ in read])
+    if not np.isfinite(fields).all(axis=0).any():
+        raise FitsError("all_nan", f"{paths[0].name} and its companions have no valid pixel")
+    try:
+        side = pixel_size_cm(first.header)
+    except DataError as error:
+        raise FitsError("geometry", f"{paths[0].name}: {error}") from None
+    return VectorRecord(fields, first.header, record_string(series, *who), *who, side)
