@@ -6,8 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sunpipe.physics.geometry import pixel_size_cm
+from sunpipe.physics.quantities import CONVENTIONS, QUANTITIES, Quantity
 
 if TYPE_CHECKING:
+    from sunpipe.physics.mask import estimate_mask, sharp_mask
+    from sunpipe.physics.measure import measure
     from sunpipe.physics.symmetry import (
         flip_horizontal,
         flip_vertical,
@@ -16,13 +19,28 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "estimate_mask": "mask",
+    "sharp_mask": "mask",
+    "measure": "measure",
     "flip_horizontal": "symmetry",
     "flip_vertical": "symmetry",
     "reverse_polarity": "symmetry",
     "rotate90": "symmetry",
 }
 
-__all__ = ["flip_horizontal", "flip_vertical", "pixel_size_cm", "reverse_polarity", "rotate90"]
+__all__ = [
+    "CONVENTIONS",
+    "QUANTITIES",
+    "Quantity",
+    "estimate_mask",
+    "flip_horizontal",
+    "flip_vertical",
+    "measure",
+    "pixel_size_cm",
+    "reverse_polarity",
+    "rotate90",
+    "sharp_mask",
+]
 
 
 def __getattr__(name: str) -> Any:
