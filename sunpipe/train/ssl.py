@@ -1,0 +1,369 @@
+"""``sunpipe ssl``: SimSiam on the training split of the shards, one process, exact resume."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sunpipe import checkpoint
+from sunpipe.config import to_dict
+from sunpipe.dist import discover
+from sunpipe.errors import ConfigError, DataError, Stopped, UsageError
+from sunpipe.models.encoder import Encoder, SimSiam
+from sunpipe.paths import Layout
+from sunpipe.run import Run, find_run, read_stats
+from sunpipe.settings import Config, SslSettings
+from sunpipe.shards.normalize import encode
+from sunpipe.shards.order import generator_seed, sample_indices
+from sunpipe.shards.reader import ShardReader
+from sunpipe.shards.schema import DatasetInfo, dataset_id, read_info
+from sunpipe.stage import Result, log
+from sunpipe.stop import StopFlag, requeue
+from sunpipe.train.ssl_losses import collapse_level, simsiam_loss
+from sunpipe.train.ssl_views import check_channels, random_view
+
+# What may change between a run and its continuation without changing the weights.
+FREE = frozenset({"ssl.tick_kimg", "ssl.checkpoint_kimg", "ssl.keep_checkpoints"})
+COLLAPSED = 0.9  # FACTS F11: above it the encoder gives every patch the same vector
+WARM_UP = 0.1  # share of the run before collapse is judged
+
+
+def run_name(name: str) -> str:
+    """Label of the encoder's run folder, beside the generator's of the same experiment."""
+    return f"{name}-ssl"
+
+
+def images_to_show(settings: SslSettings) -> int:
+    """`kimg` in images, rounded up to whole batches."""
+    return math.ceil(round(settings.kimg * 1000) / settings.batch) * settings.batch
+
+
+def learning_rate(nimg: int, total: int, settings: SslSettings) -> float:
+    """Half a cosine from ``lr * batch / 256`` to 0, pure in the images shown."""
+    return settings.lr * settings.batch / 256 * 0.5 * (1 + math.cos(math.pi * nimg / total))
+
+
+def due(before: int, after: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` lies in (before, after]."""
+    every = max(round(every_kimg * 1000), 1)
+    return before // every != after // every
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass
+class Tick:
+    """Sums since the last line of ``stats.jsonl``; they stay on the device."""
+
+    images: int = 0
+    batches: int = 0
+    loss: torch.Tensor | float = 0.0
+    collapse: torch.Tensor | float = 0.0
+    data_wait: float = 0.0
+    since: float = field(default_factory=time.perf_counter)
+
+    def add(self, images: int, loss: torch.Tensor, collapse: torch.Tensor, wait: float) -> None:
+        """One step."""
+        self.images += images
+        self.batches += 1
+        self.loss = self.loss + loss.detach()
+        self.collapse = self.collapse + collapse
+        self.data_wait += wait
+
+    def row(self, nimg: int, lr: float, device: torch.device) -> dict[str, Any]:
+        """Means over the tick, as one row of ``stats.jsonl``."""
+        batches = max(self.batches, 1)
+        loss, collapse = float(self.loss) / batches, float(self.collapse) / batches
+        seconds = time.perf_counter() - self.since
+        return {
+            "nimg": nimg,
+            "kimg": nimg / 1000,
+            "sec_per_kimg": 1000 * seconds / max(self.images, 1),
+            "loss": loss,
+            "collapse": collapse,
+            "lr": lr,
+            "data_wait_s": self.data_wait,
+            "peak_memory_bytes": peak_memory(device),
+        }
+
+
+def tick_line(row: dict[str, Any]) -> str:
+    """One row of the statistics for people."""
+    return (
+        f"kimg {row['kimg']:<8g} loss {row['loss']:+.4f}  collapse {row['collapse']:.3f}"
+        f"  lr {row['lr']:.2e}  sec/kimg {row['sec_per_kimg']:.2f}  wait {row['data_wait_s']:.2f} s"
+    )
+
+
+class Trainer:
+    """Model, optimiser and the clock: what a checkpoint holds."""
+
+    def __init__(self, config: Config, info: DatasetInfo, device: torch.device) -> None:
+        settings = config.ssl
+        self.settings, self.seed, self.info, self.device = settings, config.seed, info, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator_seed(config.seed, 0, 0, "ssl-weights"))
+            encoder = make_encoder(info, settings)
+            self.model = SimSiam(encoder, settings.hidden)
+        self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The predictor keeps the full rate to the end (arXiv 2011.10566, table 1 b).
+        body = [*self.model.encoder.parameters(), *self.model.projector.parameters()]
+        self.optimiser = torch.optim.SGD(
+            [{"params": body}, {"params": list(self.model.predictor.parameters())}],
+            lr=learning_rate(0, 1, settings),
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.nimg = 0
+        self.total = images_to_show(settings)
+
+    def step(self, fields: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Show one batch; returns loss and collapse level, both on the device."""
+        fields, mask = fields.to(self.device), mask.to(self.device)
+        generator = torch.Generator(self.device)
+        generator.manual_seed(generator_seed(self.seed, 0, self.nimg, "ssl-views"))
+        views = [
+            encode(random_view(fields, mask, self.info.channels, self.settings, generator),
+                   self.settings.normalize)
+            for _ in range(2)
+        ]  # fmt: skip
+        self.model.train()
+        p1, p2, z1, z2 = self.model(*views)
+        loss = simsiam_loss(p1, p2, z1, z2)
+        self.optimiser.param_groups[0]["lr"] = self.lr
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.nimg += len(fields)
+        return loss, (collapse_level(z1) + collapse_level(z2)) / 2
+
+    @property
+    def lr(self) -> float:
+        """Rate of encoder and projector at this image."""
+        return learning_rate(self.nimg, self.total, self.settings)
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    def save(self, folder: Path) -> Path:
+        """Write a checkpoint: encoder, heads, momentum, state."""
+        whole = self.model.state_dict()
+        momentum = {
+            name: self.optimiser.state[parameter]["momentum_buffer"]
+            for name, parameter in self._parameters().items()
+            if self.optimiser.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        tensors = {
+            "encoder": self.model.encoder.state_dict(),
+            "heads": {k: v for k, v in whole.items() if not k.startswith("encoder.")},
+            "optimizer": momentum,
+        }
+        state = {"kind": "ssl", "encoder": encoder_card(self.info, self.settings)}
+        return checkpoint.save(folder, self.nimg, tensors, state, self.settings.keep_checkpoints)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint, to the bit."""
+        self.nimg = checkpoint.load_state(path)["nimg"]
+        encoder = checkpoint.load_tensors(path, "encoder")
+        named = {f"encoder.{key}": value for key, value in encoder.items()}
+        self.model.load_state_dict({**named, **checkpoint.load_tensors(path, "heads")})
+        momentum = checkpoint.load_tensors(path, "optimizer")
+        for name, parameter in self._parameters().items():
+            if name in momentum:
+                # Laid out as the weight is, so that the update rounds as it did.
+                buffer = torch.empty_like(parameter, requires_grad=False)
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(momentum[name])
+
+
+def make_encoder(info: DatasetInfo, settings: SslSettings) -> Encoder:
+    """An encoder for this dataset; a size it cannot take is the user's to change."""
+    try:
+        return Encoder(len(info.channels), info.resolution, settings.width, settings.dim)
+    except ValueError as error:
+        raise ConfigError(f"dataset {info.name}: {error}; change shard.tile or .reduce") from None
+
+
+def encoder_card(info: DatasetInfo, settings: SslSettings) -> dict[str, Any]:
+    """What one must know beside the weights to use an encoder; `sunpipe.embed.encoder` reads it."""
+    return {
+        "channels": list(info.channels),
+        "units": list(info.units),
+        "resolution": info.resolution,
+        "width": settings.width,
+        "dim": settings.dim,
+        "normalize": to_dict(settings.normalize),
+    }
+
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@contextmanager
+def batches(reader: ShardReader, seed: int, nimg: int, batch: int) -> Iterator[Iterator[Batch]]:
+    """Fields and masks from `nimg` on; the next batch is read while this one is used."""
+
+    def read(start: int) -> Batch:
+        rows = reader.rows[sample_indices(len(reader), seed, start, batch)]
+        return torch.from_numpy(reader.images(rows)), torch.from_numpy(reader.masks(rows))
+
+    def serve(pool: ThreadPoolExecutor) -> Iterator[Batch]:
+        start = nimg
+        pending: Future[Batch] = pool.submit(read, start)
+        while True:
+            ready = pending.result()
+            start += batch
+            pending = pool.submit(read, start)
+            yield ready
+
+    with ThreadPoolExecutor(1) as pool:  # one thread: it alone touches the HDF5 handles
+        try:
+            yield serve(pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            reader.close()
+
+
+def judge(row: dict[str, Any], total: int) -> None:
+    """Stop a run that can only waste time.
+
+    Raises
+    ------
+    DataError
+        The loss is not finite, or after the warm-up all patches get one vector.
+    """
+    if not np.isfinite(row["loss"]):
+        raise DataError(
+            f"the loss is not finite at {row['kimg']:g} kimg; lower ssl.lr and start with --new"
+        )
+    if row["nimg"] > WARM_UP * total and row["collapse"] > COLLAPSED:
+        raise DataError(
+            f"the encoder collapsed (level {row['collapse']:.2f} > {COLLAPSED} at"
+            f" {row['kimg']:g} kimg): every patch gets the same vector; change ssl.lr or ssl.batch"
+            " and start with --new"
+        )
+
+
+def _loop(run: Run, trainer: Trainer, reader: ShardReader, seed: int, stop: StopFlag) -> None:
+    settings, folder = trainer.settings, run.folder / "checkpoints"
+    tick = Tick()
+    with batches(reader, seed, trainer.nimg, settings.batch) as source:
+        while trainer.nimg < trainer.total and not stop:
+            before, lr, asked = trainer.nimg, trainer.lr, time.perf_counter()
+            fields, mask = next(source)
+            wait = time.perf_counter() - asked
+            tick.add(len(fields), *trainer.step(fields, mask), wait)
+            last = trainer.nimg >= trainer.total
+            if last or due(before, trainer.nimg, settings.tick_kimg):
+                row = tick.row(trainer.nimg, lr, trainer.device)
+                run.stats(row)
+                run.log(tick_line(row))
+                judge(row, trainer.total)
+                run.status("running", nimg=trainer.nimg, total=trainer.total)
+                tick = Tick()
+            if last or (not stop and due(before, trainer.nimg, settings.checkpoint_kimg)):
+                trainer.save(folder)
+    if stop and trainer.nimg < trainer.total:
+        if trainer.nimg:
+            trainer.save(folder)
+        run.status("stopped", nimg=trainer.nimg, total=trainer.total, reason=stop.reason)
+
+
+def plan_ssl(config: Config) -> Result:
+    """What `train_ssl` would do."""
+    found = find_run(Layout.current(), run_name(config.name))
+    info = read_info(Layout.current().shards(config.dataset))
+    check_channels(info.channels)
+    make_encoder(info, config.ssl)
+    return {
+        "run": str(found) if found else f"a new {run_name(config.name)}",
+        "images": images_to_show(config.ssl),
+        "train_rows": info.counts.get("train"),
+    }
+
+
+def _done(run: Run, nimg: int, total: int) -> Result:
+    rows = read_stats(run.folder)
+    run.status("done", nimg=nimg, total=total)
+    return {"run": str(run.folder), "state": "done", **(rows[-1] if rows else {"nimg": nimg})}
+
+
+def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -> Result:
+    """Train the encoder, or continue, or say that it is done.
+
+    Parameters
+    ----------
+    config : Config
+        `dataset`, `seed` and ``[ssl]`` decide the result.
+    new : bool
+        Start a new run folder.
+    stop : StopFlag, optional
+        Polled after every batch; by default one that signals set.
+
+    Raises
+    ------
+    Stopped
+        A signal came; everything is saved.
+    DataError
+        No data, unknown channels, collapse, or a run of another configuration.
+    UsageError
+        Started on several ranks.
+    """
+    ranks = discover()
+    if ranks.world > 1:
+        raise UsageError(
+            f"ssl runs as one process, but {ranks.source} started {ranks.world};"
+            " start it with one task (srun -n 1)"
+        )
+    layout = Layout.current()
+    reader = ShardReader(layout.shards(config.dataset), splits=("train",))
+    check_channels(reader.info.channels)
+    if not len(reader):
+        raise DataError(f"dataset {config.dataset} has no rows in split train")
+    about = {
+        "kind": "ssl",
+        "seed": config.seed,
+        "data": {"name": config.dataset, "id": dataset_id(reader.info)},
+        "ssl": to_dict(config.ssl),
+    }
+    run = Run.open(layout, run_name(config.name), about, FREE, new)
+    newest = checkpoint.newest(run.folder / "checkpoints", run.log)
+    nimg = checkpoint.load_state(newest)["nimg"] if newest else 0
+    if nimg >= images_to_show(config.ssl):
+        log(f"{run.folder.name} is finished at {nimg / 1000:g} kimg; nothing to do")
+        return _done(run, nimg, nimg)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = Trainer(config, reader.info, device)
+    if newest is not None:
+        trainer.load(newest)
+    run.rewind_stats(trainer.nimg)
+    run.log(f"{run.folder.name}: {len(reader)} patches, {trainer.nimg / 1000:g} of"
+            f" {trainer.total / 1000:g} kimg, {device.type}")  # fmt: skip
+    run.status("running", nimg=trainer.nimg, total=trainer.total)
+    stop = stop or StopFlag()
+    try:
+        with stop:
+            _loop(run, trainer, reader, config.seed, stop)
+    except Exception as error:
+        run.status("failed", nimg=trainer.nimg, total=trainer.total, reason=str(error))
+        raise
+    if trainer.nimg < trainer.total:
+        if stop.requeue:
+            requeue()
+        raise Stopped(f"ssl stopped by {stop.reason} at {trainer.nimg / 1000:g} kimg, saved in"
+                      f" {run.folder.name}; run the same command again to continue")  # fmt: skip
+    return _done(run, trainer.nimg, trainer.total)
