@@ -58,6 +58,9 @@ class FitsError(DataError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[Any, ...]:  # travels between MPI ranks
+        return type(self), (self.reason, self.detail)
+
 
 @dataclass(frozen=True)
 class Unit:

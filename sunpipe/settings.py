@@ -40,20 +40,26 @@ class ShardSettings:
     """``[shard]``: vector patches to HDF5.
 
     `tile` and `stride` are in native pixels (stride 0: the whole patch on a
-    `tile` x `tile` canvas); `reduce` is a whole factor; `min_flux_mx` is the
-    unsigned flux a tile must hold; `test_harps` are held out.
+    `tile` x `tile` canvas); `reduce` is a whole factor; a tile is kept when it
+    holds `min_flux_mx` of unsigned flux in native pixels of at least
+    `flux_floor_g` gauss, and at most `max_nan_share` of it is invalid;
+    `quality` is a policy for QUALITY; `test_harps` are held out.
     """
 
-    channels: tuple[str, ...] = ("Br", "Bt", "Bp")
     tile: Count = 128
     stride: CountOrNone = 16
     reduce: Count = 2
     min_flux_mx: NonNegative = 0.0
+    flux_floor_g: NonNegative = 100.0
     max_nan_share: Share = 0.1
     quality: Literal["strict", "usual", "lenient"] = "usual"
     test_harps: tuple[int, ...] = ()
     dtype: Literal["int16", "float32"] = "int16"
     images_per_shard: Count = 512
+
+    def __post_init__(self) -> None:
+        if self.tile % self.reduce:
+            raise ValueError(f"tile = {self.tile} is not a multiple of reduce = {self.reduce}")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -122,12 +128,17 @@ class TrainSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class SampleSettings:
-    """``[sample]``: draw w, generate, decode, measure."""
+    """``[sample]``: draw w, generate, decode, measure.
+
+    `quantities` are measured on every patch and at every step of a walk; empty
+    means all that need no line-of-sight field.
+    """
 
     count: Count = 20000
     batch: Count = 64
     psi: Share = 1.0
     noise: Literal["const", "none"] = "const"
+    quantities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -135,29 +146,51 @@ class DirectionsSettings:
     """``[directions]``: a linear SVM per quantity over w.
 
     `extremes` is the share of samples in each class (top and bottom),
-    `test_share` what is held out, `steps` the positions of the traverse in
-    standard deviations of w along the direction.
+    `test_share` what is held out, `max_undefined` the largest share of samples
+    in which a quantity may be undefined, `bootstrap` the refits that give the
+    uncertainty of a direction, `steps` the positions of the traverse in standard
+    deviations of w along the direction, `reach` how far from the mean of w, in
+    the same unit, ``sunpipe traverse`` may go.
     """
 
     quantities: tuple[str, ...] = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP")
     extremes: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    max_undefined: Share = 0.5
+    solver: Literal["newton", "sklearn"] = "newton"
     svm_c: Positive = 0.01
+    bootstrap: CountOrNone = 20
     steps: tuple[float, ...] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
     traverse_count: Count = 64
-    bootstrap: CountOrNone = 20
+    reach: Positive = 4.0
 
 
 @dataclass(frozen=True, config=STRICT)
 class SslSettings:
-    """``[ssl]``: the SimSiam encoder. The clock is images shown."""
+    """``[ssl]``: the SimSiam encoder. The clock is images shown.
+
+    `lr` is for 256 images, the rate used is ``lr * batch / 256``; `width` and
+    `dim` are the channels of the encoder's first and last stage, `hidden` those
+    of the projector. Views: each of `symmetries` with probability 1/2, a window
+    of `crop` to 1 of the side, a shift of up to `shift` of the side, noise of
+    `noise_g` gauss (HMI's line-of-sight noise).
+    """
 
     kimg: Positive = 200.0
-    batch: Count = 64
+    batch: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 1e-4
     width: Count = 32
     dim: Count = 128
+    hidden: Count = 512
     normalize: NormalizeSettings = NormalizeSettings()
+    symmetries: tuple[
+        Literal["flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity"], ...
+    ] = ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity")
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.75
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.125
+    noise_g: NonNegative = 6.4
     tick_kimg: Positive = 4.0
     checkpoint_kimg: Positive = 40.0
     keep_checkpoints: Count = 3

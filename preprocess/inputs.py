@@ -1,0 +1,112 @@
+"""The records of the archive that a dataset is made of, and how one is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preprocess.archive import KEYWORDS, split_record
+from preprocess.manifest import Entry, Manifest
+from preprocess.patch import number
+from preprocess.quality import Policy, refusal
+from sunpipe.errors import DataError
+from sunpipe.files import digest, read_json, sha256
+from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
+from sunpipe.fitsfile import FitsError
+
+USED = (*COMPONENTS, KEYWORDS)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One record of the archive.
+
+    Attributes
+    ----------
+    record : str
+        JSOC record-set string.
+    harpnum : int
+    t_rec : str
+    entries : dict
+        Segment name to manifest entry, for the segments a dataset uses.
+    """
+
+    record: str
+    harpnum: int
+    t_rec: str
+    entries: dict[str, Entry]
+
+
+def list_inputs(manifest: Manifest) -> list[Input]:
+    """All records of the manifest by HARP, time and record string."""
+    records: dict[str, dict[str, Entry]] = {}
+    for (record, segment), entry in manifest.items():
+        held = records.setdefault(record, {})
+        if segment in USED:
+            held[segment] = entry
+    inputs = []
+    for record, entries in records.items():
+        _, harpnum, t_rec = split_record(record)
+        inputs.append(Input(record, harpnum, t_rec, entries))
+    return sorted(inputs, key=lambda item: (item.harpnum, item.t_rec, item.record))
+
+
+def archive_digest(inputs: Iterable[Input]) -> str:
+    """Identity of what a dataset is made of: states and digests of the used files."""
+    return digest(
+        [
+            [item.record, segment, entry.state, entry.sha256]
+            for item in inputs
+            for segment, entry in sorted(item.entries.items())
+        ]
+    )
+
+
+def _damaged(archive: Path, item: Input) -> str | None:
+    """Which file is not what was fetched."""
+    for entry in item.entries.values():
+        path = archive / entry.path
+        if entry.state == "fetched" and sha256(path) != entry.sha256:
+            return f"{path.name} is not what was fetched; run sunpipe fetch again"
+    return None
+
+
+def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
+    """Read a record of the archive, or say why it cannot be used.
+
+    Raises
+    ------
+    FitsError
+        With a reason of `read_vector`, or ``missing_segment``, ``missing_file``,
+        ``changed``, ``wrong_record``, ``quality``.
+    """
+    for segment in COMPONENTS:
+        entry = item.entries.get(segment)
+        if entry is None:
+            raise FitsError("missing_segment", f"{segment} was not fetched")
+        if entry.state != "fetched":
+            raise FitsError("missing_segment", f"{segment} is {entry.state}: {entry.reason}")
+    for entry in item.entries.values():
+        if entry.state == "fetched" and not (archive / entry.path).is_file():
+            raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
+    series, _, _ = split_record(item.record)
+    paths = [archive / item.entries[segment].path for segment in COMPONENTS]
+    keywords: dict[str, Any] | None = None
+    if KEYWORDS in item.entries and item.entries[KEYWORDS].state == "fetched":
+        try:
+            keywords = read_json(archive / item.entries[KEYWORDS].path)
+        except DataError as error:
+            raise FitsError("changed", str(error)) from None
+    found = read_vector(*paths, keywords=keywords, series=series)
+    if damage := _damaged(archive, item):
+        raise FitsError("changed", damage)
+    if found.record != item.record:
+        raise FitsError("wrong_record", f"the files are {found.record}, not {item.record}")
+    quality = number(found.header, "QUALITY")
+    if quality is None:
+        raise FitsError("quality", "the record has no QUALITY")
+    if why := refusal(int(quality), policy):
+        raise FitsError("quality", why)
+    return found
