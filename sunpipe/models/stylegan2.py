@@ -70,7 +70,7 @@ class StyledConv(nn.Module):
         self.affine = Dense(w_dim, inputs, bias=1.0)
         self.conv = ModulatedConv(inputs, outputs, 3, up=up)
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.noise_strength = nn.Parameter(torch.zeros(1))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise: str) -> torch.Tensor:

@@ -1,0 +1,42 @@
+"""DeepSpeed with two networks and gradient penalties equals plain PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPO
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "world"),
+    [(0, False, 1), (1, True, 1), (1, True, 2), (2, True, 2), (1, False, 2)],
+)
+def test_engine_equals_plain_pytorch(stage: int, offload: bool, world: int) -> None:
+    port = str(free_port())
+    command = [sys.executable, "-m", "tests.engine_check", str(stage),
+               "offload" if offload else "keep"]  # fmt: skip
+    ranks = [
+        subprocess.Popen(
+            command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    outputs = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * world, outputs
+    result = json.loads(outputs[0][0].splitlines()[-1])
+    assert result["moved"] > 1e-3
+    assert result["worst"] <= 1e-6
