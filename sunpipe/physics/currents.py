@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sunpipe.physics.derivatives import masked_mean, masked_sum
-from sunpipe.physics.patch import MU0, Patches
+from sunpipe.physics.patch import MU0, ZERO, Patches
 
 Tensor = torch.Tensor
 TESLA = 1e-4  # per gauss
@@ -21,31 +21,33 @@ def totusjz(p: Patches) -> Tensor:
     return masked_sum(p.jz.abs(), p.mask) * p.metres * TESLA / MU0
 
 
-def _twisted(p: Patches) -> Tensor:
-    """Pixels that JSOC counts for twist and helicity: neither Jz nor Bz exactly 0."""
-    return p.mask & (p.jz != 0) & (p.bz != 0) if p.jsoc else p.mask & p.jz.isfinite()
+def twisted(p: Patches) -> Tensor:
+    """Pixels that count for twist and helicity: JSOC leaves out those where Jz or Bz is 0."""
+    if not p.jsoc:
+        return p.mask & p.jz.isfinite()
+    return p.mask & (p.jz.abs() > ZERO) & (p.bz.abs() > ZERO)
 
 
 def meanalp(p: Patches) -> Tensor:
     """Flux-weighted twist ``sum(Jz Bz) / sum(Bz^2) / L`` in 1/Mm (Hagino and Sakurai 2004)."""
-    where = _twisted(p)
+    where = twisted(p)
     twist = masked_sum(p.jz * p.bz, where) / masked_sum(p.bz.square(), where)
     return twist / p.megametres
 
 
 def meanjzh(p: Patches) -> Tensor:
     """Mean current helicity ``mean(Jz Bz) / L`` in G^2/m."""
-    return masked_mean(p.jz * p.bz, _twisted(p)) / p.metres
+    return masked_mean(p.jz * p.bz, twisted(p)) / p.metres
 
 
 def totusjh(p: Patches) -> Tensor:
     """Total unsigned current helicity ``sum |Jz Bz| / L`` in G^2/m."""
-    return masked_sum((p.jz * p.bz).abs(), _twisted(p)) / p.metres
+    return masked_sum((p.jz * p.bz).abs(), twisted(p)) / p.metres
 
 
 def absnjzh(p: Patches) -> Tensor:
     """Absolute net current helicity ``|sum Jz Bz| / L`` in G^2/m."""
-    return masked_sum(p.jz * p.bz, _twisted(p)).abs() / p.metres
+    return masked_sum(p.jz * p.bz, twisted(p)).abs() / p.metres
 
 
 def savncpp(p: Patches) -> Tensor:

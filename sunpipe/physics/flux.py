@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sunpipe.physics.derivatives import central, masked_mean, masked_sum
-from sunpipe.physics.patch import Patches
+from sunpipe.physics.patch import ZERO, Patches
 
 Tensor = torch.Tensor
 MIN_BH = 100.0  # gauss; below it the horizontal field is noise
@@ -37,26 +37,33 @@ def meangam(p: Patches) -> Tensor:
     return masked_mean(angle, p.mask & (p.bh >= MIN_BH) & (p.bz != 0))
 
 
+def gradient_mask(p: Patches, image: Tensor) -> Tensor:
+    """Pixels whose gradient counts: JSOC leaves out those whose derivatives add up to 0."""
+    if not p.jsoc:
+        return p.mask
+    dx, dy = central(image)
+    return p.mask & ((dx + dy).abs() > ZERO)
+
+
 def _mean_gradient(p: Patches, image: Tensor, mask: Tensor) -> Tensor:
     dx, dy = central(image)
-    if p.jsoc:  # its code leaves out pixels whose derivatives sum to exactly 0
-        return masked_mean(torch.hypot(dx, dy), mask & (dx + dy != 0))
-    return masked_mean(torch.hypot(dx, dy), mask) / p.megametres
+    gradient = masked_mean(torch.hypot(dx, dy), mask)
+    return gradient if p.jsoc else gradient / p.megametres
 
 
 def meangbt(p: Patches) -> Tensor:
     """Mean ``|grad |B||``; G/pixel as published by JSOC, or G/Mm."""
-    return _mean_gradient(p, p.strength, p.mask)
+    return _mean_gradient(p, p.strength, gradient_mask(p, p.strength))
 
 
 def meangbz(p: Patches) -> Tensor:
     """Mean ``|grad Bz|``; G/pixel as published by JSOC, or G/Mm."""
-    return _mean_gradient(p, p.bz, p.mask)
+    return _mean_gradient(p, p.bz, gradient_mask(p, p.bz))
 
 
 def meangbh(p: Patches) -> Tensor:
     """Mean ``|grad Bh|``; G/pixel as published by JSOC, or G/Mm."""
-    return _mean_gradient(p, p.bh, p.mask)
+    return _mean_gradient(p, p.bh, gradient_mask(p, p.bh))
 
 
 def usfluxl(p: Patches) -> Tensor:

@@ -11,7 +11,8 @@ from sunpipe.physics.derivatives import central
 from sunpipe.physics.potential import jsoc_potential_field, potential_field
 
 Tensor = torch.Tensor
-MU0 = 1.25663706144e-6  # T m / A; 4 pi 1e-7
+MU0 = 1.2566370614e-6  # T m / A; 4 pi 1e-7
+ZERO = 1e-3  # gauss; HMI stores steps of 0.01 G, so less than this is rounding noise
 
 
 @dataclass(frozen=True)

@@ -105,5 +105,6 @@ def jsoc_potential_field(bz: Tensor) -> tuple[Tensor, Tensor]:
     kernel[rows[:, None], columns[None]] = JSOC_DEPTH / distance
     spectrum = torch.fft.rfft2(bz.nan_to_num(0.0), s=shape) * torch.fft.rfft2(kernel)
     phi = torch.fft.irfft2(spectrum, s=shape)[:, :height, :width]
+    phi = torch.where(bz.isnan(), 0.0, phi)
     dx, dy = central(phi)
     return -dx.nan_to_num(0.0), -dy.nan_to_num(0.0)
