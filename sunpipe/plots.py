@@ -53,7 +53,7 @@ def field_grid(
     rows = -(-len(fields) // columns)
     figure = new_figure(1.1 * columns + 0.9, 1.1 * rows + (0.35 if title else 0.1))
     grid = np.asarray(figure.subplots(rows, columns, squeeze=False))
-    picture = None
+    picture: Any = None
     for place, axes in enumerate(grid.flat):
         if place < len(fields):
             picture = show_field(axes, fields[place], limit)

@@ -6,6 +6,7 @@ of channels. Latents are called z, w and w_plus (one w per layer).
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -45,7 +46,7 @@ class Mapping(nn.Module):
         sizes = [settings.z_dim] + [settings.w_dim] * settings.mapping_layers
         self.layers = nn.ModuleList(
             Dense(inputs, outputs, lr_multiplier=0.01, activate=True)
-            for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True)
+            for inputs, outputs in itertools.pairwise(sizes)
         )
         self.register_buffer("w_avg", torch.zeros(settings.w_dim))
 
@@ -105,6 +106,7 @@ class Synthesis(nn.Module):
     def __init__(self, resolution: int, channels: int, settings: ModelSettings) -> None:
         super().__init__()
         self.sizes = resolutions(resolution)
+        self.channels = channels
         self.num_ws = 2 * len(self.sizes)
         self.constant = nn.Parameter(torch.randn(width(4, settings), 4, 4))
         self.first = StyledConv(width(4, settings), width(4, settings), settings.w_dim, 4, up=False)
@@ -123,6 +125,7 @@ class Synthesis(nn.Module):
         """(B, num_ws, w_dim) to (B, C, H, H) in network range."""
         ws = w_plus.unbind(dim=1)
         x = self.constant.expand(len(w_plus), -1, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)  # faster on CPU and tensor cores
         x = self.first(x, ws[0], noise)
         image = self.to_image[0](x, ws[1])
         for level, (grow, refine) in enumerate(zip(self.grow, self.refine, strict=True)):
@@ -190,7 +193,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, H, H) in network range to logits (B,)."""
-        x = self.from_image(image)
+        x = self.from_image(image.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         x = self.conv(minibatch_std(x, self.group))

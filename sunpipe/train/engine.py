@@ -24,7 +24,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def pick_device(ranks: Ranks) -> torch.device:
-    """This rank's GPU, or the CPU."""
+    """GPU of this rank, or the CPU."""
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
         return torch.device("cuda", torch.cuda.current_device())

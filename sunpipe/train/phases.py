@@ -88,7 +88,7 @@ class GeneratorPhases(nn.Module):
     def _path(self, z: torch.Tensor, z2: torch.Tensor) -> tuple[torch.Tensor, Observed]:
         w_plus = mix_styles(self.generator, z, z2, self.cfg.style_mixing)
         synthesis = self.generator.synthesis
-        size, channels = synthesis.sizes[-1], synthesis.to_image[0].bias.numel()
+        size, channels = synthesis.sizes[-1], synthesis.channels
         noise = torch.randn(len(z), channels, size, size, device=z.device)
         lengths = path_lengths(synthesis, w_plus, noise)
         mean = torch.lerp(self.pl_mean, lengths.detach().mean(), self.cfg.pl_decay)

@@ -21,7 +21,7 @@ from sunpipe.dist import discover
 from sunpipe.errors import ConfigError, DataError, Stopped, UsageError
 from sunpipe.models.encoder import Encoder, SimSiam
 from sunpipe.paths import Layout
-from sunpipe.run import Run, find_run, read_stats
+from sunpipe.run import Run, find_run, read_stats, ssl_name
 from sunpipe.settings import Config, SslSettings
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.order import generator_seed, sample_indices
@@ -36,11 +36,6 @@ from sunpipe.train.ssl_views import check_channels, random_view
 FREE = frozenset({"ssl.tick_kimg", "ssl.checkpoint_kimg", "ssl.keep_checkpoints"})
 COLLAPSED = 0.9  # FACTS F11: above it the encoder gives every patch the same vector
 WARM_UP = 0.1  # share of the run before collapse is judged
-
-
-def run_name(name: str) -> str:
-    """Label of the encoder's run folder, beside the generator's of the same experiment."""
-    return f"{name}-ssl"
 
 
 def images_to_show(settings: SslSettings) -> int:
@@ -285,12 +280,12 @@ def _loop(run: Run, trainer: Trainer, reader: ShardReader, seed: int, stop: Stop
 
 def plan_ssl(config: Config) -> Result:
     """What `train_ssl` would do."""
-    found = find_run(Layout.current(), run_name(config.name))
+    found = find_run(Layout.current(), ssl_name(config.name))
     info = read_info(Layout.current().shards(config.dataset))
     check_channels(info.channels)
     make_encoder(info, config.ssl)
     return {
-        "run": str(found) if found else f"a new {run_name(config.name)}",
+        "run": str(found) if found else f"a new {ssl_name(config.name)}",
         "images": images_to_show(config.ssl),
         "train_rows": info.counts.get("train"),
     }
@@ -340,7 +335,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
         "data": {"name": config.dataset, "id": dataset_id(reader.info)},
         "ssl": to_dict(config.ssl),
     }
-    run = Run.open(layout, run_name(config.name), about, FREE, new)
+    run = Run.open(layout, ssl_name(config.name), about, FREE, new)
     newest = checkpoint.newest(run.folder / "checkpoints", run.log)
     nimg = checkpoint.load_state(newest)["nimg"] if newest else 0
     if nimg >= images_to_show(config.ssl):
