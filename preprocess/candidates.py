@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.inputs import Input, load
-from preprocess.patch import centre_mu, tile_flux, tile_wcs
+from preprocess.patch import centre_mu, tile_wcs
 from preprocess.quality import signed
 from preprocess.table import keyword_values
 from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord
 from sunpipe.fitsfile import FitsError
 from sunpipe.settings import ShardSettings
-from sunpipe.shards.cut import cut, reduce_field, tile_grid
+from sunpipe.shards.cut import cut, reduce_field, tile_flux, tile_grid
 
 Row = dict[str, Any]
 SCALES = {"int16": 0.2, "float32": 1.0}  # HMI's inversion stops at 5000 G; 0.2 G holds 6553 G

@@ -6,9 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sunpipe.errors import DataError
 
 
@@ -66,19 +63,3 @@ def centre_mu(header: Mapping[str, Any]) -> float | None:
         return None
     lon, lat, lon0, lat0 = (math.radians(card) for card in cards if card is not None)
     return math.sin(lat0) * math.sin(lat) + math.cos(lat0) * math.cos(lat) * math.cos(lon - lon0)
-
-
-def tile_flux(br: NDArray[np.floating], pixel_cm: float, floor_gauss: float) -> float:
-    """Unsigned flux of native pixels that stand above the noise, in Mx.
-
-    Parameters
-    ----------
-    br : ndarray (H, W)
-        Radial field, gauss, NaN where invalid.
-    pixel_cm : float
-        Side of a native pixel, cm.
-    floor_gauss : float
-        Weaker pixels do not count.
-    """
-    size = np.abs(br)
-    return float(size[size >= floor_gauss].sum()) * pixel_cm**2

@@ -95,6 +95,22 @@ def reduce_field(fields: Field, factor: int) -> tuple[Field, NDArray[np.bool_]]:
     return means, mask
 
 
+def tile_flux(br: Field, pixel_cm: float, floor_gauss: float) -> float:
+    """Unsigned flux of native pixels that stand above the noise, in Mx.
+
+    Parameters
+    ----------
+    br : ndarray (H, W)
+        Radial field, gauss, NaN where invalid.
+    pixel_cm : float
+        Side of a native pixel, cm.
+    floor_gauss : float
+        Weaker pixels do not count.
+    """
+    size = np.abs(br)
+    return float(size[size >= floor_gauss].sum()) * pixel_cm**2
+
+
 def cut_vector(
     fields: Field, tile: int, stride: int, reduce: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
