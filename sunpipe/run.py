@@ -29,6 +29,11 @@ def find_run(layout: Layout, name: str) -> Path | None:
     return found[-1] if found else None
 
 
+def ssl_name(name: str) -> str:
+    """Label of the encoder's run, beside the generator's of the same experiment."""
+    return f"{name}-ssl"
+
+
 def require_run(layout: Layout, name: str, hint: str) -> Path:
     """Newest run folder of that name; a `DataError` saying how to make one otherwise."""
     folder = find_run(layout, name)

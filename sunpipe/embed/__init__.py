@@ -1,0 +1,1 @@
+"""From shards to vectors of the real archive, and generated patches that are looked up in it."""

@@ -1,0 +1,184 @@
+"""``sunpipe embed``: vectors of every patch of the wanted splits, one file per shard."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sunpipe.embed.store import (
+    part_name,
+    part_note,
+    publish,
+    read_embedding,
+    read_metadata,
+    withdraw,
+    write_part,
+)
+from sunpipe.errors import DataError, Stopped, UsageError
+from sunpipe.paths import Layout
+from sunpipe.settings import Config
+from sunpipe.shards.reader import ShardReader
+from sunpipe.shards.schema import DatasetInfo, dataset_id, read_info
+from sunpipe.stage import Result, log
+from sunpipe.stop import StopFlag, requeue
+
+if TYPE_CHECKING:
+    from sunpipe.embed.encoder import FieldEncoder
+
+DATASET_KEYS = ("name", "channels", "units", "resolution", "tile", "stride", "reduce", "settings")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``I/N`` of an array job, I from 1 to N.
+
+    Raises
+    ------
+    UsageError
+        Anything else.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return int(match[1]), int(match[2])
+    raise UsageError(f"--part {text!r}: write I/N with I from 1 to N, for example 1/4")
+
+
+def shards_of_part(shards: int, part: tuple[int, int]) -> list[int]:
+    """Shards of part I of N: every N-th, so that parts differ by at most one."""
+    index, count = part
+    return list(range(index - 1, shards, count))
+
+
+def dataset_card(info: DatasetInfo) -> dict[str, Any]:
+    """Identity of a dataset and how its patches were cut."""
+    return {"id": dataset_id(info), **{key: getattr(info, key) for key in DATASET_KEYS}}
+
+
+def _made_from(encoder: FieldEncoder, info: DatasetInfo, splits: list[str]) -> dict[str, Any]:
+    return {"encoder": encoder.card.digest, "dataset": dataset_id(info), "splits": splits}
+
+
+def _shard_rows(reader: ShardReader, shard: int) -> NDArray[np.int64]:
+    return reader.rows[np.asarray(reader.records["shard"])[reader.rows] == shard]
+
+
+def _embed_shard(
+    reader: ShardReader, encoder: FieldEncoder, shard: int, batch: int, stop: StopFlag
+) -> NDArray[np.float32]:
+    rows = _shard_rows(reader, shard)
+    vectors = np.zeros((len(rows), encoder.card.dim), np.float32)
+    for start in range(0, len(rows), batch):
+        if stop:
+            if stop.requeue:
+                requeue()
+            raise Stopped(f"embed stopped by {stop.reason}; run the same command again to continue")
+        chunk = slice(start, start + batch)
+        vectors[chunk] = encoder.vectors(reader.images(rows[chunk]))
+    return vectors
+
+
+def _metadata(reader: ShardReader, shards: int) -> pa.Table:
+    """Records in the order of the vectors, with the file and place of each vector."""
+    rows = [_shard_rows(reader, shard) for shard in range(shards)]
+    table = reader.records.take(pa.array(np.concatenate(rows)))
+    files = [part_name(shard) for shard, part in enumerate(rows) for _ in part]
+    places = np.concatenate([np.arange(len(part)) for part in rows])
+    table = table.add_column(0, "embedding", pa.array(files, pa.string()))
+    return table.add_column(1, "vector", pa.array(places, pa.int64()))
+
+
+def _published(folder: Path, made_from: dict[str, Any], notes: list[Any]) -> bool:
+    """Whether ``embedding.json`` already describes exactly these parts."""
+    if not (folder / "embedding.json").is_file():
+        return False
+    try:
+        info = read_embedding(folder)
+        read_metadata(folder, info)
+    except DataError as error:
+        log(f"made again: {error}")
+        return False
+    same = (info.encoder["digest"], info.dataset["id"], info.splits) == tuple(made_from.values())
+    return same and list(info.files.values()) == notes
+
+
+def embed(config: Config, part: str | None = None) -> Result:
+    """Embed the shards of one part (all without `part`); the last part publishes.
+
+    Whoever finds all shards embedded writes ``metadata.parquet`` and
+    ``embedding.json``, so array tasks may end in any order. Shards embedded by
+    the same encoder from the same dataset are left as they are.
+
+    Returns
+    -------
+    dict
+        embeddings (folder), vectors, dim, embedded, kept, complete, missing,
+        encoder, run.
+    """
+    from sunpipe.embed.encoder import FieldEncoder, encoder_run
+
+    layout = Layout.current()
+    folder = layout.embeddings(config.name)
+    splits: list[str] = sorted(set(config.embed.splits))
+    reader = ShardReader(layout.shards(config.dataset), splits=splits)
+    info, shards = reader.info, len(reader.info.shards)
+    if not len(reader):
+        raise DataError(f"dataset {config.dataset} has no rows in the splits {', '.join(splits)}")
+    mine = shards_of_part(shards, parse_part(part) if part else (1, 1))
+    encoder = FieldEncoder.load(encoder_run(layout, config.name))
+    encoder.check(info.channels, info.resolution, f"dataset {info.name}")
+    made_from = _made_from(encoder, info, splits)
+
+    stale = [shard for shard in mine if part_note(folder, shard, made_from) is None]
+    if stale:
+        withdraw(folder)
+    with StopFlag() as stop:
+        for shard in stale:
+            vectors = _embed_shard(reader, encoder, shard, config.embed.batch, stop)
+            write_part(folder, shard, vectors, made_from)
+            log(f"embed {part_name(shard)}: {len(vectors)} vectors of {encoder.card.dim}")
+    reader.close()
+
+    notes = [part_note(folder, shard, made_from) for shard in range(shards)]
+    missing = [part_name(shard) for shard, note in enumerate(notes) if note is None]
+    result = {
+        "embeddings": str(folder), "vectors": len(reader), "dim": encoder.card.dim,
+        "embedded": len(stale), "kept": len(mine) - len(stale), "complete": not missing,
+        "missing": missing, "encoder": encoder.card.digest, "run": encoder.card.run,
+    }  # fmt: skip
+    if missing:
+        log(f"{len(missing)} of {shards} shards are left to other parts")
+    elif _published(folder, made_from, notes):
+        log(f"{folder} is up to date")
+    else:
+        publish(
+            folder, _metadata(reader, shards), encoder=encoder.describe(),
+            dataset=dataset_card(info), splits=splits, dim=encoder.card.dim,
+            files={part_name(shard): note for shard, note in enumerate(notes)},
+        )  # fmt: skip
+        _sweep(folder, shards)
+    return result
+
+
+def _sweep(folder: Path, shards: int) -> None:
+    """Remove vectors of shards that the dataset no longer has."""
+    known = {part_name(shard) for shard in range(shards)}
+    for path in folder.glob("embedding-*.npy"):
+        if path.name not in known:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
+
+
+def plan(config: Config, part: str | None = None) -> Result:
+    """What `embed` would do."""
+    layout = Layout.current()
+    info = read_info(layout.shards(config.dataset))
+    mine = shards_of_part(len(info.shards), parse_part(part) if part else (1, 1))
+    return {
+        "embeddings": str(layout.embeddings(config.name)),
+        "shards": [part_name(shard) for shard in mine],
+        "splits": sorted(set(config.embed.splits)),
+    }

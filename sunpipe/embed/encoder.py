@@ -1,0 +1,154 @@
+"""A trained encoder that takes gauss: loaded from its run, named by its digest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from sunpipe import checkpoint
+from sunpipe.errors import DataError
+from sunpipe.files import digest, read_json
+from sunpipe.models.encoder import Encoder
+from sunpipe.paths import Layout
+from sunpipe.run import require_run, ssl_name
+from sunpipe.settings import NormalizeSettings
+from sunpipe.shards.normalize import encode
+from sunpipe.stage import log
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """What identifies an encoder and says what it takes.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run folder.
+    nimg : int
+        Images it was trained with.
+    digest : str
+        SHA-256 over weights, channels, size and normalisation.
+    channels, units : list of str
+    resolution : int
+        H = W of its input.
+    dim : int
+        Length of its vectors.
+    normalize : dict
+        `NormalizeSettings` from gauss to the network's range.
+    """
+
+    run: str
+    nimg: int
+    digest: str
+    channels: list[str]
+    units: list[str]
+    resolution: int
+    dim: int
+    normalize: dict[str, Any]
+
+
+def _card(run: Path, path: Path) -> tuple[EncoderCard, dict[str, Any]]:
+    state = checkpoint.load_state(path)
+    if state.get("kind") != "ssl":
+        raise DataError(f"{run} is not an encoder's run; give the folder of sunpipe ssl")
+    about = state["encoder"]
+    weights = read_json(path / "COMPLETE")["encoder.safetensors"]
+    card = EncoderCard(
+        run=run.name, nimg=state["nimg"], digest=digest({"weights": weights, "encoder": about}),
+        channels=about["channels"], units=about["units"], resolution=about["resolution"],
+        dim=about["dim"], normalize=about["normalize"],
+    )  # fmt: skip
+    return card, about
+
+
+def encoder_run(layout: Layout, name: str) -> Path:
+    """Newest encoder run of an experiment."""
+    return require_run(layout, ssl_name(name), "run sunpipe ssl first")
+
+
+@dataclass(frozen=True)
+class FieldEncoder:
+    """Weights and card; `vectors` is what it is for."""
+
+    card: EncoderCard
+    network: Encoder
+    device: torch.device
+
+    @classmethod
+    def load(cls, run: Path, wanted: str | None = None) -> FieldEncoder:
+        """Load the newest whole checkpoint of a run, or the one with digest `wanted`.
+
+        Raises
+        ------
+        DataError
+            No usable checkpoint, a run of another kind, or none with that digest.
+        """
+        folder = Path(run) / "checkpoints"
+        newest = checkpoint.newest(folder, log)
+        if newest is None:
+            raise DataError(f"{run} has no complete checkpoint; run sunpipe ssl first")
+        paths = [newest] if wanted is None else [newest, *reversed(checkpoint.complete(folder))]
+        for path in paths:
+            card, about = _card(Path(run), path)
+            if wanted in (None, card.digest) and checkpoint.fault(path) is None:
+                break
+        else:
+            card, _ = _card(Path(run), newest)
+            raise DataError(
+                f"the encoder of {Path(run).name} is {card.digest[:12]}, not the wanted"
+                f" {str(wanted)[:12]}: run sunpipe embed and sunpipe index build again, or give the"
+                " run that made the index"
+            )
+        network = Encoder(
+            len(card.channels), card.resolution, width=about["width"], dim=about["dim"]
+        )
+        network.load_state_dict(checkpoint.load_tensors(path, "encoder"))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(card, network.eval().requires_grad_(False), device)
+
+    def check(self, channels: list[str], resolution: int, what: str) -> None:
+        """Refuse data of other channels or another size, by name."""
+        card = self.card
+        if list(channels) != card.channels or resolution != card.resolution:
+            raise DataError(
+                f"the encoder of {card.run} takes {', '.join(card.channels)} at {card.resolution}"
+                f" x {card.resolution}, but {what} has {', '.join(channels)} at {resolution} x"
+                f" {resolution}; train an encoder on it with sunpipe ssl"
+            )
+
+    @torch.no_grad()
+    def vectors(self, fields: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32]:
+        """Vectors of fields.
+
+        Parameters
+        ----------
+        fields : array or Tensor, (B, C, H, H)
+            Physical units, 0 where invalid.
+
+        Returns
+        -------
+        ndarray of float32, (B, dim)
+            Not normalised.
+
+        Raises
+        ------
+        DataError
+            A vector is not finite: the fields are not, or not in gauss.
+        """
+        settings = TypeAdapter(NormalizeSettings).validate_python(self.card.normalize)
+        x = torch.as_tensor(fields, dtype=torch.float32).to(self.device)
+        found = self.network(encode(x, settings)).cpu().numpy().astype(np.float32)
+        if not np.isfinite(found).all():
+            raise DataError("the encoder gave a vector that is not finite; check the fields")
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """The card, JSON-able."""
+        return asdict(self.card)

@@ -1,0 +1,1 @@
+"""A FAISS index of the real archive: build, search, info, verify. No torch."""
