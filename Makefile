@@ -1,0 +1,47 @@
+# sunpipe: one line each over the command line. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/demo.toml
+export SUNPIPE_ROOT ?= $(CURDIR)/demo
+
+.PHONY: help install demo test test-fast download lint format cluster-up cluster-down clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed  ## make the virtual environment with the tested versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt install.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" ./install.sh
+
+demo: install  ## the whole pipeline on bundled real data, on the CPU; prints the report's path
+	@$(BIN)/sunpipe pipeline --local --config configs/demo.toml
+
+test: install  ## all tests; what this machine lacks is skipped with the command that installs it
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: install  ## unit tests only
+	@$(BIN)/python -m pytest tests/unit
+
+download: install  ## fetch the records of configs/download.toml from JSOC into the archive
+	@$(BIN)/sunpipe fetch --config $(if $(filter file,$(origin CONFIG)),configs/download.toml,$(CONFIG))
+
+lint: install  ## style, types, spelling, shell scripts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell
+	@if command -v shellcheck >/dev/null; then shellcheck -x jobs/*.sh install.sh .ci/run; \
+	else echo "shellcheck is not installed: apt-get install shellcheck"; fi
+
+format: install  ## rewrite the code in the house style
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+cluster-up: install  ## start a real four-node Slurm on this one machine
+	@$(BIN)/sunpipe cluster up
+
+cluster-down: install  ## stop it and what it started
+	@$(BIN)/sunpipe cluster down
+
+clean:  ## remove the environment and the demo's data
+	rm -rf $(VENV) demo
