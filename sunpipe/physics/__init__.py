@@ -9,6 +9,7 @@ from sunpipe.physics.geometry import pixel_size_cm
 from sunpipe.physics.quantities import CONVENTIONS, QUANTITIES, Quantity
 
 if TYPE_CHECKING:
+    from sunpipe.physics.keywords import SharpKeywords, sharp_keywords
     from sunpipe.physics.mask import estimate_mask, sharp_mask
     from sunpipe.physics.measure import measure
     from sunpipe.physics.symmetry import (
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "SharpKeywords": "keywords",
+    "sharp_keywords": "keywords",
     "estimate_mask": "mask",
     "sharp_mask": "mask",
     "measure": "measure",
@@ -32,6 +35,7 @@ __all__ = [
     "CONVENTIONS",
     "QUANTITIES",
     "Quantity",
+    "SharpKeywords",
     "estimate_mask",
     "flip_horizontal",
     "flip_vertical",
@@ -39,6 +43,7 @@ __all__ = [
     "pixel_size_cm",
     "reverse_polarity",
     "rotate90",
+    "sharp_keywords",
     "sharp_mask",
 ]
 

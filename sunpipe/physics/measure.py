@@ -56,7 +56,10 @@ def _per_image(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     return numbers.expand(len(like))
 
 
-def _check(fields: Tensor, extras: Mapping[str, Tensor | None]) -> None:
+def check(fields: Tensor, extras: Mapping[str, Tensor | None], convention: str) -> None:
+    """Refuse a wrong convention, wrong shapes, and patches too small to differentiate."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
     if fields.ndim != 4 or fields.shape[1] != 3:
         raise ValueError(f"fields must be (B, 3, H, W) as Br, Bt, Bp, not {tuple(fields.shape)}")
     if min(fields.shape[2:]) < SMALLEST:
@@ -68,6 +71,32 @@ def _check(fields: Tensor, extras: Mapping[str, Tensor | None]) -> None:
     for name, extra in extras.items():
         if extra is not None and tuple(extra.shape) != wanted:
             raise ValueError(f"{name} must be {wanted}, not {tuple(extra.shape)}")
+
+
+def make_patches(
+    fields: Tensor,
+    pixel_cm: Tensor,
+    metres_per_arcsec: Tensor,
+    convention: str,
+    mask: Tensor | None = None,
+    los: Tensor | None = None,
+    los_mask: Tensor | None = None,
+) -> Patches:
+    """Float64 patches with every mask resolved; the arguments are those of `measure`."""
+    fields = fields.double()
+    valid = fields.isfinite().all(dim=1)
+    if los is not None:
+        los = los.double()
+        los_mask = los.isfinite() & (True if los_mask is None else los_mask.bool())
+    return Patches(
+        fields=fields,
+        pixel_cm=pixel_cm,
+        mask=valid & (estimate_mask(fields) if mask is None else mask.bool()),
+        metres_per_arcsec=metres_per_arcsec,
+        jsoc=convention == "jsoc",
+        los=los,
+        los_mask=los_mask,
+    )
 
 
 def measure(
@@ -119,29 +148,15 @@ def measure(
     wanted = tuple(QUANTITIES if names is None else names)
     if unknown := [name for name in wanted if name not in QUANTITIES]:
         raise ValueError(f"unknown quantities {unknown}; known: {', '.join(QUANTITIES)}")
-    if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
-    _check(fields, {"mask": mask, "los": los, "los_mask": los_mask})
+    check(fields, {"mask": mask, "los": los, "los_mask": los_mask}, convention)
     length = _per_image(pixel_cm, "pixel_cm", fields)
     scale = _per_image(metres_per_arcsec, "metres_per_arcsec", fields)
     step = max(1, PIXELS_AT_ONCE // (fields.shape[2] * fields.shape[3]))
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, len(fields), step):
         rows = slice(start, start + step)
-        part = fields[rows].double()
-        valid = part.isfinite().all(dim=1)
-        line = None if los is None else los[rows].double()
-        patches = Patches(
-            fields=part,
-            pixel_cm=length[rows],
-            mask=valid & (estimate_mask(part) if mask is None else mask[rows].bool()),
-            metres_per_arcsec=scale[rows],
-            jsoc=convention == "jsoc",
-            los=line,
-            los_mask=None
-            if line is None
-            else line.isfinite() & (True if los_mask is None else los_mask[rows].bool()),
-        )
+        some = [None if extra is None else extra[rows] for extra in (mask, los, los_mask)]
+        patches = make_patches(fields[rows], length[rows], scale[rows], convention, *some)
         for name in wanted:
             parts[name].append(FORMULAS[name](patches))
     empty = fields.new_zeros(0, dtype=torch.float64)

@@ -46,12 +46,13 @@ def _corners(x: Tensor, y: Tensor) -> Tensor:
 def _kernel(height: int, width: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
     """Spectrum of the (x, y) field of one unit pixel at all offsets of the image, (2, h, w')."""
     shape = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
-    y, x = (
-        torch.fft.ifftshift(torch.arange(n, dtype=torch.float64, device=device) - n // 2)
-        for n in shape
-    )
-    field = torch.stack((_corners(x[None], y[:, None]), _corners(y[:, None], x[None])))
-    return torch.fft.rfft2(field), shape
+    with torch.inference_mode(False), torch.no_grad():  # outlives the caller's mode
+        y, x = (
+            torch.fft.ifftshift(torch.arange(n, dtype=torch.float64, device=device) - n // 2)
+            for n in shape
+        )
+        field = torch.stack((_corners(x[None], y[:, None]), _corners(y[:, None], x[None])))
+        return torch.fft.rfft2(field), shape
 
 
 def potential_field(bz: Tensor) -> tuple[Tensor, Tensor]:
