@@ -11,7 +11,7 @@ from sunpipe.physics.quantities import CONVENTIONS, QUANTITIES, Quantity
 if TYPE_CHECKING:
     from sunpipe.physics.keywords import SharpKeywords, sharp_keywords
     from sunpipe.physics.mask import estimate_mask, sharp_mask
-    from sunpipe.physics.measure import measure
+    from sunpipe.physics.measurement import measure
     from sunpipe.physics.symmetry import (
         flip_horizontal,
         flip_vertical,
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
         rotate90,
     )
 
+# A submodule must not carry the name of a function here: importing it would hide the function.
 _HOMES = {
     "SharpKeywords": "keywords",
     "sharp_keywords": "keywords",
     "estimate_mask": "mask",
     "sharp_mask": "mask",
-    "measure": "measure",
+    "measure": "measurement",
     "flip_horizontal": "symmetry",
     "flip_vertical": "symmetry",
     "reverse_polarity": "symmetry",

@@ -14,7 +14,7 @@ from sunpipe.errors import DataError
 from sunpipe.physics.flux import MIN_BH
 from sunpipe.physics.geometry import card, pixel_size_cm
 from sunpipe.physics.mask import MIN_BITMAP, MIN_CONFIDENCE, STRONG_FIELD, estimate_mask
-from sunpipe.physics.measure import FORMULAS, check, make_patches
+from sunpipe.physics.measurement import FORMULAS, check, make_patches
 from sunpipe.physics.patch import Patches
 from sunpipe.physics.quantities import QUANTITIES
 from sunpipe.physics.uncertainty import ERRORS
