@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.archive import relative_path
+from preprocess.lock import exclusive, sweep
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest, write_manifest
 from preprocess.sample import FOLDER, sample_files
 from sunpipe.errors import DataError
@@ -85,13 +86,14 @@ def fetch_sample(archive: Path) -> dict[str, int]:
 def fetch(config: Config) -> Result:
     """Bring what ``[fetch]`` names into the archive."""
     archive = Layout.current().archive
-    archive.mkdir(parents=True, exist_ok=True)
-    if config.fetch.source == "sample":
-        counts = fetch_sample(archive)
-    else:
-        from preprocess.jsoc import fetch_jsoc
+    with exclusive(archive / ".lock", f"fetching into {archive}"):
+        sweep(archive)
+        if config.fetch.source == "sample":
+            counts = fetch_sample(archive)
+        else:
+            from preprocess.jsoc import fetch_jsoc
 
-        counts = fetch_jsoc(archive, config.fetch)
+            counts = fetch_jsoc(archive, config.fetch)
     manifest = read_manifest(archive)
     if not counts["new"]:
         log("the archive is up to date")

@@ -11,8 +11,9 @@ from preprocess.archive import KEYWORDS, split_record
 from preprocess.manifest import Entry, Manifest
 from preprocess.patch import number
 from preprocess.quality import Policy, refusal
+from preprocess.sidecar import read_sidecar
 from sunpipe.errors import DataError
-from sunpipe.files import digest, read_json, sha256
+from sunpipe.files import digest, sha256
 from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
 from sunpipe.fitsfile import FitsError
 
@@ -92,14 +93,14 @@ def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
         if entry.state == "fetched" and not (archive / entry.path).is_file():
             raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
     series, _, _ = split_record(item.record)
-    paths = [archive / item.entries[segment].path for segment in COMPONENTS]
+    br, bt, bp = (archive / item.entries[segment].path for segment in COMPONENTS)
     keywords: dict[str, Any] | None = None
     if KEYWORDS in item.entries and item.entries[KEYWORDS].state == "fetched":
         try:
-            keywords = read_json(archive / item.entries[KEYWORDS].path)
+            keywords = read_sidecar(archive / item.entries[KEYWORDS].path, COMPONENTS)
         except DataError as error:
             raise FitsError("changed", str(error)) from None
-    found = read_vector(*paths, keywords=keywords, series=series)
+    found = read_vector(br, bt, bp, keywords=keywords, series=series)
     if damage := _damaged(archive, item):
         raise FitsError("changed", damage)
     if found.record != item.record:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from preprocess.candidates import (
 from preprocess.comm import Communicator, communicator
 from preprocess.hdf5 import write_shard
 from preprocess.inputs import Input, archive_digest, list_inputs, load
+from preprocess.lock import exclusive, sweep
 from preprocess.manifest import NAME as MANIFEST
 from preprocess.manifest import read_manifest
 from preprocess.table import quarantine_schema, records_schema, write_table
@@ -116,6 +118,11 @@ class Builder:
         self.building = self.folder.with_name(f".building-{config.dataset}")
         self.config = to_dict(config)
 
+    def prepare(self) -> None:
+        """Make the working folder and remove what a killed run left half-written."""
+        self.building.mkdir(parents=True, exist_ok=True)
+        sweep(self.building)
+
     def examine(self, inputs: list[Input]) -> tuple[list[Row], list[Row]]:
         """First pass: rows and quarantine of the whole archive, in dataset order."""
         shares = self.comm.all(
@@ -140,6 +147,7 @@ class Builder:
             How many stood there from an interrupted run.
         """
         by_record = {item.record: item for item in inputs}
+        side = self.settings.tile // self.settings.reduce
 
         @lru_cache(maxsize=8)
         def fields(record: str) -> NDArray[np.float64]:
@@ -169,8 +177,9 @@ class Builder:
                     if written.get("plan") == plan and written.get("sha256") == sha256(path):
                         done[name] = (written["sha256"], True)
                         continue
-                write_shard(path, images(mine), len(mine), self.settings.tile //
-                            self.settings.reduce, self.settings.dtype, self.attributes())  # fmt: skip
+                write_shard(
+                    path, images(mine), len(mine), side, self.settings.dtype, self.attributes()
+                )
                 done[name] = (sha256(path), False)
                 write_json(note, {"plan": plan, "sha256": done[name][0]})
             return done
@@ -236,20 +245,27 @@ class Builder:
 
 def shard(config: Config) -> Result | None:
     """Make the dataset; None on ranks other than 0."""
-    started = time.perf_counter()
     comm = communicator()
     builder = Builder(config, comm)
+    with ExitStack() as held:
+        lock = builder.folder.with_name(f".lock-{config.dataset}")
+        comm.root(lambda: held.enter_context(exclusive(lock, f"making {builder.folder}")))
+        return _shard(builder, time.perf_counter())
+
+
+def _shard(builder: Builder, started: float) -> Result | None:
+    comm, folder = builder.comm, builder.folder
     inputs = comm.root(lambda: read_inputs(builder.archive))
-    wanted = settings_record(config.shard, inputs)
-    why = comm.root(lambda: why_rebuild(builder.folder, builder.archive, wanted))
+    wanted = settings_record(builder.settings, inputs)
+    why = comm.root(lambda: why_rebuild(folder, builder.archive, wanted))
     if why is None:
         if comm.rank:
             return None
-        log(f"{builder.folder} is up to date")
-        return _result(read_info(builder.folder), builder.folder, started, up_to_date=True)
+        log(f"{folder} is up to date")
+        return _result(read_info(folder), folder, started, up_to_date=True)
     if comm.rank == 0:
-        log(f"making {builder.folder} from {len(inputs)} records: {why}")
-    comm.root(lambda: builder.building.mkdir(parents=True, exist_ok=True))
+        log(f"making {folder} from {len(inputs)} records: {why}")
+    comm.root(builder.prepare)
     rows, lines = builder.examine(inputs)
     comm.root(lambda: _check(rows, lines))
     shards, kept = builder.write_shards(inputs, rows)
@@ -258,7 +274,7 @@ def shard(config: Config) -> Result | None:
         return None
     if kept:
         log(f"{kept} of {len(shards)} shards were finished by an earlier run")
-    return _result(info, builder.folder, started, up_to_date=False)
+    return _result(info, folder, started, up_to_date=False)
 
 
 def _check(rows: list[Row], lines: list[Row]) -> None:

@@ -24,7 +24,7 @@ from sunpipe.fitsfile import (
 
 SERIES = "hmi.sharp_cea_720s"
 COMPONENTS = ("Br", "Bt", "Bp")
-GAUSS = ("Gauss", "Mx/cm^2")  # 1 G = 1 Mx/cm^2
+GAUSS = ("Gauss", "G", "Mx/cm^2")  # 1 G = 1 Mx/cm^2
 MAX_BYTES = 8 * MAX_PIXELS + (4 << 20)
 T_REC = re.compile(r"\d{4}\.\d\d\.\d\d_\d\d:\d\d:\d\d(\.\d+)?_TAI")
 _SEGMENT_WORD = re.compile(

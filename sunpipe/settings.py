@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
@@ -17,22 +19,41 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
 
+def _record_set(text: str) -> str:
+    """Refuse what is no record set, and a bare series: that would be all of it."""
+    shape = r"[a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63}((?:\[[^\[\]{}\x00-\x1f]*\])+)"
+    match = re.fullmatch(shape, text)
+    if match is None or not match.group(1).strip("[] "):
+        raise ValueError(
+            "a record set is a series with prime keys and without segments, such as"
+            " hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"
+        )
+    return text
+
+
+RecordSet = Annotated[str, AfterValidator(_record_set)]
+Segment = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
+
+
 @dataclass(frozen=True, config=STRICT)
 class FetchSettings:
     """``[fetch]``: where FITS files come from.
 
-    `source` is ``sample`` (bundled) or ``jsoc``; `records` are JSOC record-set
-    strings without the segment braces; `url` is the root of the archive's web
-    interface.
+    `source` is ``sample`` (bundled) or ``jsoc``; `records` are JSOC record sets
+    of SHARP series, without the segment braces; `url` is the root of the
+    archive's web interface. A transfer that fails is tried again `retries`
+    times after `retry_wait_s`, twice that, and so on.
     """
 
     source: Literal["sample", "jsoc"] = "sample"
-    series: str = "hmi.sharp_cea_720s"
-    records: tuple[str, ...] = ("hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]",)
-    segments: tuple[str, ...] = ("Br", "Bt", "Bp")
-    url: str = "http://jsoc.stanford.edu/"
+    records: tuple[RecordSet, ...] = ("hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]",)
+    segments: tuple[Segment, ...] = ("Br", "Bt", "Bp")
+    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:-]+/?$")] = (
+        "http://jsoc.stanford.edu/"
+    )
     timeout_s: Positive = 60.0
     retries: CountOrNone = 4
+    retry_wait_s: NonNegative = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -163,6 +184,12 @@ class DirectionsSettings:
     steps: tuple[float, ...] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
     traverse_count: Count = 64
     reach: Positive = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.quantities:
+            raise ValueError("quantities is empty; name at least one")
+        if len(self.steps) < 2 or any(b <= a for a, b in pairwise(self.steps)):
+            raise ValueError("steps must be at least two numbers in rising order")
 
 
 @dataclass(frozen=True, config=STRICT)

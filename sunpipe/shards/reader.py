@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sunpipe.errors import DataError
+from sunpipe.shards.guard import check_shard
 from sunpipe.shards.schema import DatasetInfo, read_info
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ class ShardReader:
 
             path = self.folder / f"shard-{shard:05d}.h5"
             try:
-                self._handles[shard] = h5py.File(path, "r")
+                handle = h5py.File(path, "r")
             except OSError as error:
                 raise DataError(f"cannot open {path}: {error}; run sunpipe verify") from None
+            check_shard(handle, path.name)
+            self._handles[shard] = handle
         return self._handles[shard]
 
     def _read(self, dataset: str, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
