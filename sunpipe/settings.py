@@ -240,10 +240,14 @@ class IndexSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class SearchSettings:
-    """``[search]``: `queries` generated patches are looked up, `k` matches each."""
+    """``[search]``: `queries` generated patches are looked up, `k` records each.
+
+    `where` is a condition on the metadata, as of ``sunpipe index search``.
+    """
 
     k: Count = 10
     queries: Count = 200
+    where: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

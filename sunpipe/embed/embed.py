@@ -30,7 +30,9 @@ from sunpipe.stop import StopFlag, requeue
 if TYPE_CHECKING:
     from sunpipe.embed.encoder import FieldEncoder
 
-DATASET_KEYS = ("name", "channels", "units", "resolution", "tile", "stride", "reduce", "settings")
+DATASET_KEYS = (
+    "name", "channels", "units", "resolution", "tile", "stride", "reduce", "scale", "settings",
+)  # fmt: skip
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -53,9 +55,14 @@ def shards_of_part(shards: int, part: tuple[int, int]) -> list[int]:
     return list(range(index - 1, shards, count))
 
 
-def dataset_card(info: DatasetInfo) -> dict[str, Any]:
-    """Identity of a dataset and how its patches were cut."""
-    return {"id": dataset_id(info), **{key: getattr(info, key) for key in DATASET_KEYS}}
+def dataset_card(reader: ShardReader) -> dict[str, Any]:
+    """Identity of a dataset, how its patches were cut, and the size of a stored pixel."""
+    info = reader.info
+    return {
+        "id": dataset_id(info),
+        "pixel_cm": float(np.median(reader.pixel_cm)),
+        **{key: getattr(info, key) for key in DATASET_KEYS},
+    }
 
 
 def _made_from(encoder: FieldEncoder, info: DatasetInfo, splits: list[str]) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def embed(config: Config, part: str | None = None) -> Result:
     else:
         publish(
             folder, _metadata(reader, shards), encoder=encoder.describe(),
-            dataset=dataset_card(info), splits=splits, dim=encoder.card.dim,
+            dataset=dataset_card(reader), splits=splits, dim=encoder.card.dim,
             files={part_name(shard): note for shard, note in enumerate(notes)},
         )  # fmt: skip
         _sweep(folder, shards)

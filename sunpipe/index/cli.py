@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sunpipe.config import load_config
 from sunpipe.errors import EXIT_FAILURE, UsageError
 from sunpipe.settings import Config
 from sunpipe.stage import (
@@ -57,12 +58,9 @@ def build(
     json_: JsonOption = False,
 ) -> None:
     """Build an exact index from embeddings: of a configuration, or of two folders."""
-    if config is None and (embeddings is None or out is None):
-        raise UsageError("index build needs --config, or both --embeddings and --out")
+    from sunpipe.paths import Layout
 
     def folders(cfg: Config) -> tuple[Path, Path, str]:
-        from sunpipe.paths import Layout
-
         layout = Layout.current()
         return (embeddings or layout.embeddings(cfg.name), out or layout.index(cfg.name),
                 metric or cfg.index.metric)  # fmt: skip
@@ -76,6 +74,11 @@ def build(
         source, target, measure = folders(cfg)
         return {"embeddings": str(source), "out": str(target), "metric": measure}
 
+    if config is None:  # two folders, which need not lie in the data root: it is left alone
+        if embeddings is None or out is None:
+            raise UsageError("index build needs --config, or both --embeddings and --out")
+        emit((plan if dry_run else work)(load_config(None, set_ or ())), json_)
+        return
     run_stage("index", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
               sections=("index",), plan=plan)  # fmt: skip
 
@@ -121,7 +124,7 @@ def search(
     ] = Per.record,
     json_: JsonOption = False,
 ) -> None:
-    """Find the real observations nearest to a SHARP, a record of the index, or a generated patch."""
+    """Find the real observations nearest to a SHARP, a record, or a generated patch."""
     kind = _kind(fits, record, seed, run)
     from sunpipe.index.search import record_query
     from sunpipe.index.search import search as find

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError, UsageError
@@ -91,7 +92,7 @@ def allowed_rows(index: Index, where: str | None, without: str | None) -> Bools:
     """Rows that may answer: those of the condition, less a record's own."""
     allowed = np.ones(len(index.table), bool) if not where else where_mask(index.table, where)
     if without is not None:
-        allowed &= np.asarray(index.table["record"].to_pylist(), object) != without
+        allowed &= pc.not_equal(index.table["record"], without).to_numpy()
     return allowed
 
 
@@ -121,7 +122,9 @@ def nearest_tiles(
         return np.zeros((len(vectors), 0)), np.zeros((len(vectors), 0), np.int64)
     parameters = None
     if len(rows) < len(allowed):
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows))
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
+        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
     products, found = index.faiss.search(
         prepare(vectors, index.info.normalisation), k, params=parameters
     )
@@ -130,7 +133,8 @@ def nearest_tiles(
 
 def record_codes(index: Index) -> Ints:
     """A number for each row, equal for rows of one record."""
-    return np.unique(np.asarray(index.table["record"].to_pylist(), str), return_inverse=True)[1]
+    column = index.table["record"].combine_chunks().dictionary_encode()
+    return column.indices.to_numpy().astype(np.int64)
 
 
 def nearest_records(

@@ -1,0 +1,225 @@
+"""``sunpipe search``: generated patches asked of the real archive, both sides measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sunpipe.config import to_dict
+from sunpipe.embed.correlation import correlation
+from sunpipe.embed.query import check_scale, index_encoder
+from sunpipe.embed.searches import Search, read_search, whole, write_search
+from sunpipe.errors import DataError, Stopped
+from sunpipe.files import sha256
+from sunpipe.index.search import allowed_rows, nearest_records
+from sunpipe.index.store import Index, load_index
+from sunpipe.latent.generator import Generator
+from sunpipe.latent.measure import CONVENTION, MEASURABLE, batches, observer, units, vector
+from sunpipe.latent.samples import read_samples
+from sunpipe.paths import Layout
+from sunpipe.run import require_run
+from sunpipe.settings import Config
+from sunpipe.shards.reader import ShardReader
+from sunpipe.shards.schema import dataset_id
+from sunpipe.stage import Result, log
+from sunpipe.stop import StopFlag, requeue
+
+if TYPE_CHECKING:
+    from sunpipe.embed.encoder import FieldEncoder
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+BATCH = 64
+SHUFFLES = 1000
+HIT_COLUMNS = ("record", "harpnum", "t_rec", "split", "row", "tile_y", "tile_x")
+
+
+def _poll(stop: StopFlag) -> None:
+    if stop:
+        if stop.requeue:
+            requeue()
+        raise Stopped(f"search stopped by {stop.reason}; run the same command again")
+
+
+def query_latents(
+    config: Config, generator: Generator, path: Path
+) -> tuple[Floats32, dict[str, Any]]:
+    """The w of the queries and where they come from.
+
+    The first rows of ``samples.h5`` where ``sunpipe sample`` has made it, else
+    fresh seeds with ``[sample]`` psi and noise.
+
+    Raises
+    ------
+    DataError
+        The samples are another generator's.
+    """
+    count = config.search.queries
+    if path.is_file():
+        samples = read_samples(path)
+        recipe = samples.recipe
+        if recipe["generator"] != generator.digest:
+            raise DataError(
+                f"{path} was made by generator {recipe['generator'][:12]}, the newest of"
+                f" {generator.run} is {generator.digest[:12]}; run sunpipe sample again"
+            )
+        if len(samples) < count:
+            log(f"{path} has {len(samples)} samples, fewer than the {count} queries asked for")
+        about = {"source": "samples", **{key: recipe[key] for key in ("seed", "psi", "noise")}}
+        return samples.w[:count], about
+    settings = config.sample
+    w = generator.map(generator.sample_z(count, config.seed), settings.psi).cpu().numpy()
+    return w, {"source": "seeds", "seed": config.seed, "psi": settings.psi, "noise": settings.noise}
+
+
+def look_at_queries(
+    generator: Generator, encoder: FieldEncoder, w: Floats32, noise: Any, stop: StopFlag
+) -> tuple[Floats32, Floats, Floats32]:
+    """Fields (N, C, H, W) in gauss, quantities (N, Q) and vectors (N, dim) of the queries."""
+    look = observer(generator, MEASURABLE, noise)
+    fields, values, vectors = [], [], []
+    for rows in batches(len(w), BATCH):
+        _poll(stop)
+        seen, measured = look(w[rows])
+        fields.append(seen)
+        values.append(measured)
+        vectors.append(encoder.vectors(seen))
+    return np.concatenate(fields), np.concatenate(values), np.concatenate(vectors)
+
+
+def measure_rows(reader: ShardReader, rows: NDArray[np.int64], stop: StopFlag) -> Floats:
+    """Quantities (M, Q) of dataset rows, by the function that measured the queries."""
+    import torch
+
+    from sunpipe.physics import measure
+
+    parts = [np.zeros((0, len(MEASURABLE)))]
+    for chunk in batches(len(rows), BATCH):
+        _poll(stop)
+        fields = vector(torch.from_numpy(reader.images(rows[chunk])), reader.info.channels)
+        pixel = torch.from_numpy(reader.pixel_cm[rows[chunk]])
+        found = measure(fields, pixel, names=MEASURABLE, convention=CONVENTION)
+        parts.append(torch.stack([found[name] for name in MEASURABLE], dim=1).numpy())
+    return np.concatenate(parts)
+
+
+def hits_table(
+    index: Index, answers: list[list[tuple[float, int]]], values: Floats, reader: ShardReader,
+    stop: StopFlag,
+) -> pa.Table:  # fmt: skip
+    """One row per query and rank, with the quantities of both sides."""
+    flat = [(query, rank, distance, place) for query, found in enumerate(answers)
+            for rank, (distance, place) in enumerate(found, 1)]  # fmt: skip
+    queries = np.array([row[0] for row in flat], np.int64)
+    taken = index.table.take(pa.array([row[3] for row in flat], pa.int64()))
+    columns: dict[str, Any] = {
+        "query": queries,
+        "rank": np.array([row[1] for row in flat], np.int64),
+        "distance": np.array([row[2] for row in flat], np.float64),
+        **{name: taken[name] for name in HIT_COLUMNS},
+    }
+    unique, back = np.unique(np.asarray(taken["row"], dtype=np.int64), return_inverse=True)
+    matched = measure_rows(reader, unique, stop)[back]
+    for number, name in enumerate(MEASURABLE):
+        columns[f"query_{name}"] = values[queries, number]
+        columns[f"match_{name}"] = matched[:, number]
+    return pa.table(columns)
+
+
+def correlations(hits: pa.Table, seed: int) -> dict[str, dict[str, Any]]:
+    """Of every quantity, between each query and its best match."""
+    first = hits.filter(pc.equal(hits["rank"], 1))
+    return {
+        name: {"unit": unit, **correlation(np.asarray(first[f"query_{name}"]),
+                                           np.asarray(first[f"match_{name}"]), SHUFFLES, seed)}
+        for name, unit in zip(MEASURABLE, units(MEASURABLE), strict=True)
+    }  # fmt: skip
+
+
+def _existing(folder: Path, made_from: dict[str, Any]) -> Search | None:
+    if not (folder / "search.json").is_file():
+        return None
+    try:
+        search = read_search(folder)
+    except DataError as error:
+        log(f"made again: {error}")
+        return None
+    return search if search.made_from == made_from and whole(folder, search) else None
+
+
+def summary(folder: Path, search: Search, skipped: bool) -> Result:
+    """What the stage prints."""
+    flux = search.quantities["USFLUX"]
+    return {
+        "search": str(folder), "queries": search.queries, "answered": search.answered,
+        "source": search.made_from["source"], "usflux_pearson": flux["pearson"],
+        "usflux_spearman": flux["spearman"], "usflux_pearson_shuffled": flux["pearson_shuffled"],
+        "records": search.records, "skipped": skipped,
+    }  # fmt: skip
+
+
+def interrogate(config: Config) -> Result:
+    """Look ``search.queries`` generated patches up in the index; measure both sides.
+
+    Raises
+    ------
+    DataError
+        Generator, encoder, index and shards do not belong together.
+    """
+    layout = Layout.current()
+    folder = layout.searches(config.name)
+    index = load_index(layout.index(config.name))
+    encoder = index_encoder(index.info)
+    generator = Generator.load(require_run(layout, config.name, "run sunpipe train first"))
+    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
+    check_scale(index.info, generator.pixel_cm, f"generator {generator.run}")
+    reader = ShardReader(layout.shards(index.info.dataset["name"]))
+    if dataset_id(reader.info) != index.info.dataset["id"]:
+        raise DataError(
+            f"{reader.folder} changed since the index was built; run sunpipe embed and sunpipe"
+            " index build again"
+        )
+    w, asked = query_latents(config, generator, layout.latents(config.name) / "samples.h5")
+    made_from = {
+        "index": sha256(index.folder / "index.json"), "encoder": encoder.card.digest,
+        "generator": generator.digest, "dataset": index.info.dataset["id"],
+        "settings": to_dict(config.search), **asked,
+    }  # fmt: skip
+    found = _existing(folder, made_from)
+    if found is not None:
+        log(f"{folder} is up to date")
+        return summary(folder, found, skipped=True)
+
+    with StopFlag() as stop:
+        fields, values, vectors = look_at_queries(generator, encoder, w, asked["noise"], stop)
+        allowed = allowed_rows(index, config.search.where, None)
+        if not allowed.any():
+            raise DataError(f"no observation satisfies search.where = {config.search.where!r}")
+        answers = nearest_records(index, vectors, config.search.k, allowed)
+        hits = hits_table(index, answers, values, reader, stop)
+    best = Counter(hits.filter(pc.equal(hits["rank"], 1))["record"].to_pylist())
+    search = write_search(
+        folder, hits, fields, w, made_from=made_from, queries=len(w),
+        answered=sum(1 for answer in answers if answer), channels=list(generator.channels),
+        pixel_cm=generator.pixel_cm, quantities=correlations(hits, config.seed),
+        records=dict(best.most_common()),
+    )  # fmt: skip
+    reader.close()
+    return summary(folder, search, skipped=False)
+
+
+def plan(config: Config) -> Result:
+    """What `interrogate` would do."""
+    layout = Layout.current()
+    samples = layout.latents(config.name) / "samples.h5"
+    return {
+        "index": str(layout.index(config.name)), "search": str(layout.searches(config.name)),
+        "queries": config.search.queries, "k": config.search.k,
+        "source": "samples" if samples.is_file() else "seeds",
+    }  # fmt: skip

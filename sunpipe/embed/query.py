@@ -1,0 +1,142 @@
+"""Questions that need the encoder: a SHARP in FITS files, a generated patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.embed.encoder import FieldEncoder
+from sunpipe.errors import DataError
+from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
+from sunpipe.index.search import Query
+from sunpipe.index.store import IndexInfo
+from sunpipe.latent.generator import Generator
+from sunpipe.paths import Layout
+from sunpipe.run import find_run
+from sunpipe.shards.cut import cut, cut_vector, tile_flux
+
+SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
+BATCH = 64
+
+
+def find_folder(run: str, layout: Layout | None = None) -> Path:
+    """A run by its folder, its folder's name under the data root, or its experiment's name.
+
+    Raises
+    ------
+    DataError
+        None of them exists.
+    """
+    layout = layout or Layout.current()
+    for path in (Path(run), layout.runs / run):
+        if (path / "config.json").is_file():
+            return path
+    found = find_run(layout, run)
+    if found is None:
+        raise DataError(f"no run {run!r}: neither a run folder nor a name under {layout.runs}")
+    return found
+
+
+def index_encoder(info: IndexInfo, run: str | None = None) -> FieldEncoder:
+    """The encoder an index was made with, from `run` or from the run the index names.
+
+    Raises
+    ------
+    DataError
+        The run is not there, or has no encoder of the index's digest.
+    """
+    return FieldEncoder.load(find_folder(run or info.encoder["run"]), info.encoder["digest"])
+
+
+def check_scale(info: IndexInfo, pixel_cm: float, what: str) -> None:
+    """Refuse a query whose pixel is not the archive's: it would be another physical size."""
+    archive = info.dataset["pixel_cm"]
+    if not abs(pixel_cm / archive - 1) < SAME_SCALE:
+        raise DataError(
+            f"{what} has pixels of {pixel_cm / 1e5:.1f} km, the index was made of"
+            f" {archive / 1e5:.1f} km; search an index of the same scale"
+        )
+
+
+def _kept(found: VectorRecord, offset: tuple[int, int], info: IndexInfo) -> bool:
+    """Whether the dataset would have kept this tile (the flux rule of its settings)."""
+    rules = info.dataset["settings"]
+    tile = cut(found.fields, offset, info.dataset["tile"])
+    flux = tile_flux(tile[0], found.pixel_cm, rules.get("flux_floor_g", 0.0))
+    return flux >= rules.get("min_flux_mx", 0.0)
+
+
+def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32], list[list[int]]]:
+    """Tiles of a patch as the dataset of the index would hold them, and their corners.
+
+    Raises
+    ------
+    DataError
+        No tile passes the dataset's rules, or the dataset has other channels.
+    """
+    about = info.dataset
+    if missing := [name for name in about["channels"] if name not in COMPONENTS]:
+        raise DataError(f"the index has channels {', '.join(missing)}, which --fits cannot give")
+    check_scale(info, found.pixel_cm * about["reduce"], found.record)
+    images, masks, corners = cut_vector(
+        found.fields, about["tile"], about["stride"], about["reduce"]
+    )
+    allowed = about["settings"].get("max_nan_share", 1.0)
+    keep = [
+        number for number, (mask, corner) in enumerate(zip(masks, corners.tolist(), strict=True))
+        if mask.any() and 1 - mask.mean() <= allowed and _kept(found, tuple(corner), info)
+    ]  # fmt: skip
+    if not keep:
+        raise DataError(
+            f"{found.record} has no tile that the dataset {about['name']} would keep: each is too"
+            " weak (shard.min_flux_mx) or too incomplete (shard.max_nan_share)"
+        )
+    chosen = images[keep][:, [COMPONENTS.index(name) for name in about["channels"]]]
+    scale = about["scale"]  # the rounding of the stored type, so that equal patches are equal
+    stored = (
+        np.rint(chosen / scale) * scale if about["settings"].get("dtype") == "int16" else chosen
+    )
+    return stored.astype(np.float32), corners[keep].tolist()
+
+
+def fits_query(info: IndexInfo, paths: tuple[Path, Path, Path], run: str | None = None) -> Query:
+    """Ask with a SHARP: cut and reduced exactly as the dataset of the index was.
+
+    Parameters
+    ----------
+    info : IndexInfo
+    paths : (br, bt, bp)
+    run : str, optional
+        Run of the encoder, when it is not where the index says.
+    """
+    found = read_vector(*paths)
+    fields, corners = cut_query(found, info)
+    encoder = index_encoder(info, run)
+    vectors = [encoder.vectors(fields[at : at + BATCH]) for at in range(0, len(fields), BATCH)]
+    about: dict[str, Any] = {"kind": "fits", "record": found.record, "tiles": len(corners)}
+    return Query(np.concatenate(vectors), about, found.record, encoder.card.digest)
+
+
+def seed_query(
+    info: IndexInfo, seed: int, run: str, encoder_run: str | None = None, psi: float = 1.0
+) -> Query:
+    """Ask with the patch that a generator makes of a seed (its first latent).
+
+    Parameters
+    ----------
+    run : str
+        Run of the generator: folder or experiment name.
+    psi : float
+        Truncation of w.
+    """
+    encoder = index_encoder(info, encoder_run)
+    generator = Generator.load(find_folder(run))
+    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
+    check_scale(info, generator.pixel_cm, f"generator {generator.run}")
+    fields = generator.fields(generator.map(generator.sample_z(1, seed), psi))
+    about = {"kind": "seed", "seed": seed, "run": generator.run, "generator": generator.digest,
+             "psi": psi}  # fmt: skip
+    return Query(encoder.vectors(fields), about, None, encoder.card.digest)
