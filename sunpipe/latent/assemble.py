@@ -1,0 +1,234 @@
+"""``sunpipe directions fit``: do the missing quantities, publish when all are there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sunpipe.config import changed_keys, to_dict
+from sunpipe.errors import DataError
+from sunpipe.files import digest
+from sunpipe.latent.calibrate import response
+from sunpipe.latent.directions import (
+    CONDITIONAL,
+    read_about,
+    read_directions,
+    write_directions,
+)
+from sunpipe.latent.fit import RANDOM, Fitted, Prepared, fit_quantity, fit_random, prepare
+from sunpipe.latent.generator import Generator
+from sunpipe.latent.leakage import leaks, natural
+from sunpipe.latent.measure import check_names, observer
+from sunpipe.latent.parts import part_path, read_part, write_part
+from sunpipe.latent.sample import load_generator, samples_path, stopper
+from sunpipe.latent.samples import Samples, read_samples
+from sunpipe.latent.traverse import walk
+from sunpipe.paths import Layout
+from sunpipe.provenance import provenance
+from sunpipe.run import find_run
+from sunpipe.settings import Config
+from sunpipe.stage import Result, log
+from sunpipe.stop import StopFlag
+
+
+def recipe_of(generator: Generator, samples: Samples, cfg: Config) -> dict[str, Any]:
+    """All that decides the directions."""
+    settings = to_dict(cfg.directions)
+    del settings["reach"]  # where a later traverse ends, no matter here
+    return {
+        "generator": generator.digest,
+        "samples": digest(samples.recipe),
+        "settings": settings,
+        "seed": cfg.seed,
+    }
+
+
+def require_samples(layout: Layout, cfg: Config, generator: Generator) -> Samples:
+    """Samples of exactly this generator, or a `DataError`."""
+    path = samples_path(layout, cfg.name)
+    samples = read_samples(path)
+    if samples.recipe["generator"] != generator.digest:
+        raise DataError(
+            f"{path} was drawn from another generator ({samples.recipe['generator'][:12]});"
+            f" {generator.run} is now {generator.digest[:12]}; run sunpipe sample again"
+        )
+    return samples
+
+
+def _walker(
+    p: Prepared, generator: Generator, cfg: Config, poll: Callable[[], None]
+) -> Callable[..., Any]:
+    rows, names = p.base_rows, p.samples.names
+    look = observer(generator, names, p.samples.recipe["noise"])
+
+    def walker(moves: Any, *, target: str, kind: str) -> Any:
+        log(f"directions: walking {target} {'' if kind == target else kind}".rstrip())
+        return walk(
+            look, p.samples.w[rows], rows, moves, np.asarray(p.settings.steps, np.float64),
+            target=target, kind=kind, names=names, units=p.samples.units,
+            channels=list(generator.channels), pixel_cm=generator.pixel_cm,
+            batch=cfg.sample.batch, poll=poll,
+        )  # fmt: skip
+
+    return walker
+
+
+def _responses(fitted: Fitted, control: Fitted, deviation: float) -> dict[str, float | None]:
+    """Mean change per step in natural standard deviations; of random directions, its magnitude."""
+    found: dict[str, float | None] = {}
+    for each in (*fitted.walks, *control.walks):
+        slopes = response(each.steps, each.column(fitted.name)) / deviation
+        slopes = np.abs(slopes) if each.kind == RANDOM else slopes
+        slopes = slopes[np.isfinite(slopes)]
+        found[each.kind] = float(slopes.mean()) if len(slopes) else None
+    return found
+
+
+def assemble(p: Prepared, results: list[Fitted], control: Fitted, about: dict[str, Any]) -> Any:
+    """Join the quantities' results: arguments of `write_directions` after the folder."""
+    deviations = natural(p.samples.values)
+    quantities, vectors, leakage, walks = {}, {}, [], []
+    for fitted in results:
+        place = p.samples.names.index(fitted.name)
+        values = p.samples.values[:, place]
+        defined = values[np.isfinite(values)]
+        responses = _responses(fitted, control, deviations[place])
+        quantities[fitted.name] = {
+            **fitted.about,
+            "sign": 1 if (responses["plain"] or 0.0) > 0 else -1,
+            "response": responses,
+            "natural_std": float(deviations[place]),
+            "median": float(np.median(defined)),
+            "undefined": int(len(values) - len(defined)),
+        }
+        for kind, vector in fitted.vectors.items():
+            vectors[fitted.name + (CONDITIONAL if kind == "conditional" else "")] = vector
+        for each in fitted.walks:
+            leakage += leaks(each, deviations, p.seed)
+            walks.append(each)
+    about = {**about, "quantities": quantities, "left_out": p.left_out}
+    return about, vectors, leakage, walks + control.walks
+
+
+def worst_leak(leakage: list[dict[str, Any]], target: str, conditional: bool) -> Any:
+    """The other quantity that changes most per change of the target."""
+    rows = [row for row in leakage
+            if row["target"] == target and row["conditional"] == conditional
+            and row["quantity"] != target and row["slope"] is not None]  # fmt: skip
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: abs(row["slope"]))
+    return {key: row[key] for key in ("quantity", "slope", "low", "high")}
+
+
+def summary(folder: Path) -> Result:
+    """What ``sunpipe directions`` prints about published directions."""
+    directions = read_directions(folder)
+    leakage = directions.leakage()
+    rows = {
+        name: {
+            "unit": about["unit"], "sign": about["sign"], "accuracy": about["accuracy"],
+            "ridge": about["ridge"], "response": about["response"],
+            "monotone": {kind: found["monotone"] for kind, found in about["calibration"].items()},
+            "worst_leak": {
+                "plain": worst_leak(leakage, name, False),
+                "conditional": worst_leak(leakage, name, True),
+            },
+        }
+        for name, about in directions.quantities.items()
+    }  # fmt: skip
+    return {
+        "directions": str(folder), "run": directions.about["run"],
+        "generator": directions.about["generator"], "complete": True,
+        "quantities": rows, "left_out": directions.about["left_out"],
+    }  # fmt: skip
+
+
+def _up_to_date(folder: Path, recipe: dict[str, Any]) -> bool:
+    if not (folder / "directions.json").exists():
+        return False
+    try:
+        stored = read_about(folder)["recipe"]
+        read_directions(folder)
+    except (DataError, KeyError) as error:
+        log(f"{error}; directions are fitted again")
+        return False
+    changed = changed_keys(stored, recipe)
+    if changed:
+        log(f"directions were fitted with another {', '.join(changed)}; they are fitted again")
+    return not changed
+
+
+def _publish(folder: Path, parts: Path, p: Prepared, about: dict[str, Any]) -> bool:
+    """Assemble when every quantity is there; False when some are not."""
+    wanted = [*p.names, RANDOM]
+    if not all(part_path(parts, name).exists() for name in wanted):
+        return False
+    try:
+        *results, control = [read_part(parts, name) for name in wanted]
+    except DataError:
+        # Another task that saw the last part may have published and cleaned up meanwhile.
+        if (folder / "directions.json").exists():
+            return read_about(folder)["recipe"] == about["recipe"]
+        raise
+    write_directions(folder, *assemble(p, results, control, about))
+    shutil.rmtree(parts.parent, ignore_errors=True)
+    return True
+
+
+def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
+    """Fit, judge and walk the quantities of this part (all without), publish when complete.
+
+    A stopped fit continues from its finished quantities, whatever the number of
+    parts it was cut into.
+    """
+    check_names(cfg.directions.quantities, "directions.quantities")
+    layout = Layout.current()
+    folder = layout.latents(cfg.name)
+    generator = load_generator(layout, cfg.name)
+    samples = require_samples(layout, cfg, generator)
+    recipe = recipe_of(generator, samples, cfg)
+    if _up_to_date(folder, recipe):
+        log(f"{folder / 'directions.json'} is up to date")
+        return {**summary(folder), "skipped": True}
+    p = prepare(samples, cfg.directions, cfg.seed)
+    for name, why in p.left_out.items():
+        log(f"{name} is left out: {why}")
+    parts = folder / "directions-parts" / digest(recipe)[:16]
+    index, count = part or (0, 1)
+    with StopFlag() as stop:
+        walker = _walker(p, generator, cfg, stopper(stop, "directions fit"))
+        jobs = {name: partial(fit_quantity, p, name, walker) for name in p.names}
+        jobs[RANDOM] = partial(fit_random, p, walker)
+        for name in list(jobs)[index::count]:
+            if not part_path(parts, name).exists():
+                write_part(parts, jobs[name]())
+    about = {
+        "run": generator.run, "generator": generator.digest, "w_dim": generator.w_dim,
+        "pixel_cm": generator.pixel_cm, "channels": list(generator.channels),
+        "convention": "physical", "recipe": recipe, "sample_count": len(samples),
+        "provenance": provenance(),
+    }  # fmt: skip
+    if _publish(folder, parts, p, about):
+        return {**summary(folder), "skipped": False}
+    waiting = [name for name in jobs if not part_path(parts, name).exists()]
+    return {"directions": str(folder), "complete": False, "part": f"{index}/{count}",
+            "waiting_for": waiting, "left_out": p.left_out, "skipped": False}  # fmt: skip
+
+
+def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
+    """Say what `fit` would do, writing nothing."""
+    names = check_names(cfg.directions.quantities, "directions.quantities")
+    layout = Layout.current()
+    run, path = find_run(layout, cfg.name), samples_path(layout, cfg.name)
+    index, count = part or (0, 1)
+    return {
+        "run": str(run) if run else None, "samples": str(path), "samples_exist": path.exists(),
+        "part": f"{index}/{count}", "quantities": [*names, RANDOM][index::count],
+        "directions": str(layout.latents(cfg.name)),
+    }  # fmt: skip

@@ -1,0 +1,117 @@
+"""``sunpipe sample``, ``sunpipe directions fit|show``, ``sunpipe traverse``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sunpipe.settings import Config
+from sunpipe.stage import ConfigOption, DryRunOption, JsonOption, Result, SetOption, run_stage
+
+directions = typer.Typer(
+    help="Linear SVM directions: fit, show.", no_args_is_help=True, add_completion=False
+)
+
+
+def sample(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Draw w, generate patches, measure each; continues where it was stopped."""
+
+    def work(cfg: Config) -> Result:
+        from sunpipe.latent.sample import sample
+
+        return sample(cfg)
+
+    def plan(cfg: Config) -> Result:
+        from sunpipe.latent.sample import plan
+
+        return plan(cfg)
+
+    run_stage(
+        "sample", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
+        sections=("sample",), plan=plan,
+    )  # fmt: skip
+
+
+@directions.command()
+def fit(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N shares of the quantities, I from 0."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Fit one direction per quantity, judge and walk it, measure what else changes."""
+    from sunpipe.latent.parts import parse_part
+
+    share = parse_part(part) if part is not None else None
+
+    def work(cfg: Config) -> Result:
+        from sunpipe.latent.assemble import fit
+
+        return fit(cfg, share)
+
+    def plan(cfg: Config) -> Result:
+        from sunpipe.latent.assemble import plan
+
+        return plan(cfg, share)
+
+    run_stage(
+        "directions", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
+        sections=("sample", "directions"), plan=plan,
+    )  # fmt: skip
+
+
+@directions.command()
+def show(config: ConfigOption = None, set_: SetOption = None, json_: JsonOption = False) -> None:
+    """Print the published directions: accuracies, controls, worst leaks."""
+    from sunpipe.config import load_config
+    from sunpipe.latent.assemble import summary
+    from sunpipe.paths import Layout
+    from sunpipe.stage import emit
+
+    emit(summary(Layout.current().latents(load_config(config, set_ or ()).name)), json_)
+
+
+def traverse(
+    quantity: Annotated[str, typer.Option(help="Quantity to change, for example USFLUX.")],
+    by: Annotated[
+        str, typer.Option(metavar="AMOUNT", help="Change with its unit, for example 1e21Mx.")
+    ],
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the latent to start from.")] = 0,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="Walk the direction with the others removed.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for strip.png and the numbers.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Move a latent until the measured quantity has changed by an amount."""
+
+    def work(cfg: Config) -> Result:
+        from sunpipe.latent.by_amount import Asked, traverse
+
+        return traverse(cfg, Asked(quantity, by, seed, conditional, out))
+
+    def plan(cfg: Config) -> Result:
+        from sunpipe.latent.by_amount import Asked, plan
+
+        return plan(cfg, Asked(quantity, by, seed, conditional, out))
+
+    run_stage(
+        "traverse", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
+        sections=("sample", "directions"), plan=plan,
+    )  # fmt: skip

@@ -1,0 +1,96 @@
+"""What else changes when a target changes, with intervals over base latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sunpipe.latent.calibrate import response
+from sunpipe.latent.direction import Floats
+from sunpipe.latent.walks import Walk
+
+REPLICATES = 1000
+INTERVAL = (2.5, 97.5)
+LEAST_BASES = 4  # fewer defined bases give no interval
+
+
+def natural(values: Floats) -> Floats:
+    """Natural standard deviation of each quantity over the samples: (N, Q) to (Q,).
+
+    NaN and infinities are left out; NaN where fewer than two values are defined.
+    """
+    deviations = np.full(values.shape[1], np.nan)
+    for number, column in enumerate(values.T):
+        defined = column[np.isfinite(column)]
+        if len(defined) > 1:
+            deviations[number] = defined.std()
+    return deviations
+
+
+def ratio_interval(
+    target: Floats, other: Floats, seed: int
+) -> tuple[float | None, float | None, float | None]:
+    """Ratio of mean responses with its bootstrap interval over bases.
+
+    Parameters
+    ----------
+    target, other : ndarray, shape (B,)
+        Change per step of the target and of another quantity, in standard
+        deviations; bases undefined in either are left out.
+    seed : int
+
+    Returns
+    -------
+    slope, low, high : float or None
+        95 % interval. All None where too few bases are defined, or where the
+        target's own response is not told from zero: nothing can then be said
+        per unit of the target.
+    """
+    defined = np.isfinite(target) & np.isfinite(other)
+    target, other = target[defined], other[defined]
+    if len(target) < LEAST_BASES:
+        return None, None, None
+    drawn = np.random.default_rng([seed, 0x1EAC]).integers(
+        len(target), size=(REPLICATES, len(target))
+    )
+    below = target[drawn].mean(axis=1)
+    low, high = np.percentile(below, INTERVAL)
+    if low <= 0 <= high:
+        return None, None, None
+    low, high = np.percentile(other[drawn].mean(axis=1) / below, INTERVAL)
+    return float(other.mean() / target.mean()), float(low), float(high)
+
+
+def leaks(walk: Walk, deviations: Floats, seed: int) -> list[dict[str, Any]]:
+    """Change of every quantity per natural standard deviation of the walk's target.
+
+    Parameters
+    ----------
+    walk : Walk
+    deviations : ndarray, shape (Q,)
+        Natural standard deviations of the walk's quantities, from `natural`.
+    seed : int
+
+    Returns
+    -------
+    list of dict
+        A row per quantity, the target itself (slope 1) included: target,
+        quantity, conditional, slope (standard deviations per standard
+        deviation), low, high (95 % over bases), unit_slope (the same in `unit`).
+        slope, low, high and unit_slope are None where nothing can be said.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        changes = response(walk.steps, walk.values) / deviations
+    place = walk.names.index(walk.target)
+    rows = []
+    for number, (name, unit) in enumerate(zip(walk.names, walk.units, strict=True)):
+        slope, low, high = ratio_interval(changes[:, place], changes[:, number], seed)
+        scale = deviations[number] / deviations[place]
+        rows.append({
+            "target": walk.target, "quantity": name, "conditional": walk.kind == "conditional",
+            "slope": slope, "low": low, "high": high,
+            "unit_slope": None if slope is None else float(slope * scale),
+            "unit": f"{unit or '1'} per {walk.units[place] or '1'}",
+        })  # fmt: skip
+    return rows
