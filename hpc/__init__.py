@@ -1,1 +1,1 @@
-"""Talks to the cluster: profiles, submission, stage graph, a one-machine Slurm. Never imports torch."""
+"""Talks to the cluster: profiles, submission, stage graph, a one-machine Slurm; no torch."""

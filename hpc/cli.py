@@ -9,7 +9,111 @@ from typing import Annotated
 
 import typer
 
-from sunpipe.stage import JsonOption, emit, log
+from sunpipe.stage import ConfigOption, JsonOption, SetOption, emit, log
+
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Cluster profile (TOML).", envvar="SUNPIPE_CLUSTER"),
+]
+LocalOption = Annotated[bool, typer.Option("--local", help="Run here, without Slurm.")]
+ScriptOption = Annotated[
+    bool, typer.Option("--print-script", help="Print the batch script, submit nothing.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run.")]
+
+
+def launch(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="fetch, shard, train, ...")],
+    extra: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Options of the stage.")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    cluster: ClusterOption = None,
+    array: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Parts; default: the profile's.")
+    ] = None,
+    local: LocalOption = False,
+    print_script: ScriptOption = False,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Submit one stage to Slurm through a cluster profile.
+
+    For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
+    """
+    from hpc.argv import all_parts
+    from hpc.launch import batch_script, log_folder, submit
+    from hpc.local import run_here
+    from hpc.pipeline import resources
+    from hpc.profile import Profile, load_profile
+    from hpc.stages import find_stage
+    from sunpipe.config import load_config
+    from sunpipe.paths import data_root
+
+    find_stage(stage)
+    load_config(config, set_ or ())
+    profile = Profile() if local else load_profile(cluster)
+    wanted = resources(profile, stage)
+    commands = all_parts(stage, array or wanted.array, config, set_ or (), extra or ())
+    if dry_run:
+        emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
+    elif local:
+        for argv in commands:
+            code, _ = run_here([*argv, *(["--json"] if json_ else [])])
+            if code:
+                raise typer.Exit(code)
+    elif print_script:
+        print(batch_script(stage, len(commands), profile, wanted), end="")
+    else:
+        job = submit(stage, commands, profile, wanted)
+        emit({"stage": stage, "job": job, "tasks": len(commands),
+              "logs": str(log_folder(data_root()))}, json_)  # fmt: skip
+
+
+def pipeline(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    cluster: ClusterOption = None,
+    local: LocalOption = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="This stage and those after it.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="STAGE", help="Only this one; repeatable.")
+    ] = None,
+    print_script: ScriptOption = False,
+    dry_run: DryRunOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run all stages in order here, or submit them to Slurm with dependencies."""
+    from hpc.pipeline import plan_stages, run_stages, scripts, submit_stages, timing_lines
+    from hpc.profile import load_profile
+    from hpc.stages import select
+    from sunpipe.config import load_config
+    from sunpipe.errors import UsageError
+
+    names = select(from_, only or ())
+    overrides = set_ or []
+    load_config(config, overrides)
+    if local and print_script:
+        raise UsageError("--local submits nothing, so there is no script to print")
+    profile = None if local else load_profile(cluster)
+    if dry_run:
+        emit(plan_stages(names, config, overrides, profile), json_)
+    elif profile is None:
+        result = run_stages(names, config, overrides)
+        if json_:
+            emit(result, True)
+            return
+        print("\n".join([*timing_lines(result), "", *result.get("facts", [])]))
+        if "report" in result:
+            print(f"report: {result['report']}")
+    elif print_script:
+        print(scripts(names, profile), end="")
+    else:
+        emit(submit_stages(names, config, overrides, profile), json_)
+
 
 cluster = typer.Typer(
     add_completion=False, no_args_is_help=True, help="A real Slurm on this one machine."

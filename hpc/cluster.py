@@ -156,8 +156,10 @@ class Cluster:
             if all(self.running().values()):
                 return False
             dead = [name for name, lives in self.running().items() if not lives]
-            raise UsageError(f"the cluster in {self.folder} is half up ({', '.join(dead)} ended);"
-                             f" stop it first: sunpipe cluster down --folder {self.folder}")  # fmt: skip
+            raise UsageError(
+                f"the cluster in {self.folder} is half up ({', '.join(dead)} ended); stop it first:"
+                f" sunpipe cluster down --folder {self.folder}"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_./+@~-]+", str(self.folder)):
             raise UsageError(f"{self.folder}: Slurm cannot read such a path; choose --folder")
         if self.folder.exists() and any(self.folder.iterdir()):

@@ -8,14 +8,14 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from sunpipe.errors import ConfigError
 from sunpipe.settings import Config
 
-_ADAPTER = TypeAdapter(Config)
+T = TypeVar("T")
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     return data
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    here: Any = Config
+def _known_keys(location: tuple[Any, ...], kind: type) -> list[str]:
+    here: Any = kind
     for part in location[:-1]:
         fields = {field.name: field for field in dataclasses.fields(here)}
         if part not in fields:
@@ -89,11 +89,11 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     return [field.name for field in dataclasses.fields(here)]
 
 
-def _fault(fault: Any) -> str:
+def _fault(fault: Any, kind: type) -> str:
     location = tuple(fault["loc"])
     dotted = ".".join(map(str, location))
     if fault["type"] == "unexpected_keyword_argument":
-        known = _known_keys(location)
+        known = _known_keys(location, kind)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
         return f"{dotted}: unknown key ({hint})"
@@ -105,8 +105,13 @@ def _fault(fault: Any) -> str:
     return f"{dotted}: {message}"
 
 
-def validate(data: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Raw data to a `Config`; every fault is named with its dotted path.
+def validate_as(kind: type[T], data: Mapping[str, Any], origin: str) -> T:
+    """Raw data to a frozen dataclass; every fault is named with its dotted path.
+
+    Parameters
+    ----------
+    kind : type
+        `Config`, or another pydantic dataclass that refuses unknown keys.
 
     Raises
     ------
@@ -114,13 +119,18 @@ def validate(data: Mapping[str, Any], origin: str = "configuration") -> Config:
         One line per unknown key, wrong type or value out of range.
     """
     try:
-        return _ADAPTER.validate_json(json.dumps(data), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise ConfigError(f"{origin}: a value has a type TOML offers but sunpipe does not use"
                               f" ({error})") from None  # fmt: skip
-        faults = [_fault(fault) for fault in error.errors()]
+        faults = [_fault(fault, kind) for fault in error.errors()]
         raise ConfigError(f"{origin}: " + "; ".join(faults)) from None
+
+
+def validate(data: Mapping[str, Any], origin: str = "configuration") -> Config:
+    """Raw data to a `Config`; see `validate_as`."""
+    return validate_as(Config, data, origin)
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:

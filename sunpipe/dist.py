@@ -1,7 +1,7 @@
 """Ranks (contract C9): torchrun, then Slurm, then MPI launchers, else alone.
 
-Only arithmetic over environment variables here; the process group is made by
-`sunpipe.train.engine`.
+Only arithmetic over environment variables here, and the address of a Slurm node;
+the process group is made by `sunpipe.train.engine`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sunpipe.errors import UsageError
@@ -54,18 +57,34 @@ def first_host(nodelist: str) -> str:
     nodelist : str
         ``SLURM_JOB_NODELIST`` or ``SLURM_STEP_NODELIST``.
     """
-    match = re.match(r"([^\[,]+)(?:\[([^\]]+)\])?([^,\[]*)", nodelist)
-    if not match:
+    match = re.match(r"(?:[^\[\],]|\[[^\[\]]+\])+", nodelist)
+    if not match or (match.end() < len(nodelist) and nodelist[match.end()] != ","):
         raise UsageError(f"cannot read the Slurm node list {nodelist!r}")
-    prefix, ranges, suffix = match.groups()
-    if ranges is None:
-        return prefix
-    return prefix + re.split(r"[-,]", ranges)[0] + suffix
+    return re.sub(r"\[([^\]\-,]+)[^\]]*\]", r"\1", match[0])
+
+
+def node_address(node: str) -> str:
+    """Where a Slurm node can be reached: its name, or what Slurm knows as its address.
+
+    Node names need not be host names; on a one-machine cluster they are not.
+    """
+    try:
+        socket.getaddrinfo(node, None)
+    except OSError:
+        if shutil.which("scontrol"):
+            shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True,
+                                   text=True, timeout=60, check=False).stdout  # fmt: skip
+            if found := re.search(r"\bNodeAddr=(\S+)", shown):
+                return found[1]
+    return node
 
 
 def job_port(job_id: str) -> int:
-    """A TCP port in 20000-59999 that all ranks of one job agree on."""
-    return 20000 + int(hashlib.sha256(job_id.encode()).hexdigest(), 16) % 40000
+    """A TCP port in 20000-31999 that all ranks of one job agree on.
+
+    Ports from 32768 on are handed out by the kernel to outgoing connections.
+    """
+    return 20000 + int(hashlib.sha256(job_id.encode()).hexdigest(), 16) % 12000
 
 
 def _integer(env: Mapping[str, str], key: str) -> int:
@@ -75,17 +94,37 @@ def _integer(env: Mapping[str, str], key: str) -> int:
         raise UsageError(f"environment variable {key}={env[key]!r} is not a whole number") from None
 
 
-def discover(env: Mapping[str, str] | None = None) -> Ranks:
+def _ranks(
+    env: Mapping[str, str], keys: tuple[str, str, str], addr: str, port: int, source: str
+) -> Ranks:
+    rank, world, local = (_integer(env, key) for key in keys)
+    if not 0 <= rank < world or local < 0:
+        raise UsageError(f"rank environment does not add up: {keys[0]}={rank}, {keys[1]}={world},"
+                         f" {keys[2]}={local}")  # fmt: skip
+    return Ranks(rank, world, local, addr, port, source)
+
+
+def discover(
+    env: Mapping[str, str] | None = None, address: Callable[[str], str] = node_address
+) -> Ranks:
     """Find this process's rank.
 
     Order: complete torchrun variables, ``SLURM_*`` of a step with several
     tasks, ``OMPI_*`` or ``PMI_*``, alone. A half-set torchrun environment is an
     error, because guessing the rest makes ranks that never meet.
 
+    Parameters
+    ----------
+    env : mapping, optional
+        Environment; by default this process's.
+    address : callable
+        Address of a Slurm node's name; asked for when MASTER_ADDR is not set.
+
     Raises
     ------
     UsageError
-        When only some of the torchrun variables are set, or a value is no number.
+        When only some of the torchrun variables are set, or values are no
+        numbers or do not fit each other.
     """
     env = os.environ if env is None else env
     given = [key for key in TORCHRUN if key in env]
@@ -96,22 +135,27 @@ def discover(env: Mapping[str, str] | None = None) -> Ranks:
                 f"half-set rank environment: {', '.join(given)} set but {', '.join(missing)}"
                 " missing; set all five (torchrun does) or none"
             )
-        return Ranks(_integer(env, "RANK"), _integer(env, "WORLD_SIZE"),
-                     _integer(env, "LOCAL_RANK"), env["MASTER_ADDR"],
-                     _integer(env, "MASTER_PORT"), "torchrun")  # fmt: skip
-    addr, port = env.get("MASTER_ADDR"), env.get("MASTER_PORT")
+        return _ranks(env, ("RANK", "WORLD_SIZE", "LOCAL_RANK"), env["MASTER_ADDR"],
+                      _integer(env, "MASTER_PORT"), "torchrun")  # fmt: skip
+    addr = env.get("MASTER_ADDR")
+    port = _integer(env, "MASTER_PORT") if "MASTER_PORT" in env else None
     if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env and "SLURM_STEP_NUM_TASKS" in env:
         nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", "localhost")
-        job = env.get("SLURM_JOB_ID", "0") + "." + env["SLURM_STEP_ID"]
-        return Ranks(_integer(env, "SLURM_PROCID"), _integer(env, "SLURM_STEP_NUM_TASKS"),
-                     _integer(env, "SLURM_LOCALID"), addr or first_host(nodes),
-                     int(port) if port else job_port(job), "slurm")  # fmt: skip
-    for rank, world, local in (
-        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
-    ):
+        job = ".".join(env.get(key, "0") for key in
+                       ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))  # fmt: skip
+        alone = env["SLURM_STEP_NUM_TASKS"] == "1"
+        first = addr or ("127.0.0.1" if alone else address(first_host(nodes)))
+        return _ranks(env, ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), first,
+                      port or job_port(job), "slurm")  # fmt: skip
+    for rank, world, local, here in (
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+         "OMPI_COMM_WORLD_LOCAL_SIZE"),
+        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ):  # fmt: skip
         if rank in env and world in env:
-            return Ranks(_integer(env, rank), _integer(env, world), int(env.get(local, "0")),
-                         addr or "127.0.0.1",
-                         int(port) if port else job_port(str(os.getppid())), "mpi")  # fmt: skip
-    return Ranks(0, 1, 0, "127.0.0.1", int(port) if port else 0, "single")
+            if env.get(here, env[world]) != env[world] and not (addr and port):
+                raise UsageError("MPI ranks on several nodes need MASTER_ADDR and MASTER_PORT, or"
+                                 " start them with srun or torchrun")  # fmt: skip
+            return _ranks({local: "0", **env}, (rank, world, local), addr or "127.0.0.1",
+                          port or job_port(str(os.getppid())), "mpi")  # fmt: skip
+    return Ranks(0, 1, 0, "127.0.0.1", port or 0, "single")

@@ -16,6 +16,7 @@ from sunpipe.errors import Stopped
 from sunpipe.paths import Layout
 from sunpipe.provenance import now
 from sunpipe.settings import Config
+from sunpipe.stop import interrupting
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Experiment configuration (TOML).")
@@ -94,7 +95,8 @@ def run_stage(
             emit({"dry_run": True, "config": shown, **(plan(resolved) if plan else {})}, as_json)
             return
         started = time.perf_counter()
-        result = work(resolved)
+        with interrupting():
+            result = work(resolved)
     except KeyboardInterrupt:
         raise Stopped(f"{name} interrupted; run the same command again to continue") from None
     if result is not None:

@@ -3,7 +3,7 @@
 Slurm sends USR2 before the time limit or preemption (``--signal=USR2@300``
 without ``B:``), SIGTERM on ``scancel``; ctrl-C is SIGINT. The handler does
 nothing else; saving and ``scontrol requeue`` happen in the loop, once all
-ranks agree.
+ranks agree. Outside such loops `interrupting` makes the signals act like ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,9 +13,27 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from sunpipe.dist import discover
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+
+def _install(numbers: tuple[signal.Signals, ...], handler: Any) -> dict[int, Any]:
+    """Install `handler`, then let signals through that were held back since the start."""
+    previous: dict[int, Any] = {number: signal.signal(number, handler) for number in numbers}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    return previous
+
+
+def _restore(previous: dict[int, Any]) -> None:
+    for number, handler in previous.items():
+        # None: the handler was not installed from Python and cannot be named
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class StopFlag:
@@ -29,7 +47,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return self.reason is not None
@@ -40,13 +58,11 @@ class StopFlag:
         return self.reason == "SIGUSR2"
 
     def __enter__(self) -> StopFlag:
-        for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+        self._previous = _install(SIGNALS, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        _restore(self._previous)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.reason is not None and number == signal.SIGINT:
@@ -75,3 +91,28 @@ def requeue() -> bool:
     if done.returncode != 0:
         print(f"sunpipe: scontrol requeue {job}: {done.stderr.strip()}", file=sys.stderr)
     return done.returncode == 0
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Make SIGTERM and USR2 act like ctrl-C while no `StopFlag` is set up.
+
+    After USR2 rank 0 first has Slurm requeue the job. The other ranks leave USR2
+    to it: were one to end first, a launcher could kill rank 0 before it has asked.
+    Only the first signal raises, so that cleaning up is not interrupted.
+    """
+    seen: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if seen or (number == signal.SIGUSR2 and not discover().is_main):
+            return
+        seen.append(number)
+        if number == signal.SIGUSR2:
+            requeue()
+        raise KeyboardInterrupt
+
+    previous = _install((signal.SIGUSR2, signal.SIGTERM), handle)
+    try:
+        yield
+    finally:
+        _restore(previous)

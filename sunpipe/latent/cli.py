@@ -45,7 +45,7 @@ def fit(
     set_: SetOption = None,
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N shares of the quantities, I from 0."),
+        typer.Option(metavar="I/N", help="Do the I-th of N shares of the quantities, I from 1."),
     ] = None,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,

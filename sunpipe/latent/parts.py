@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """``I/N`` to (I, N), I from 0 to N - 1 as in ``SLURM_ARRAY_TASK_ID``.
+    """``I/N``, I from 1 to N as in ``sunpipe embed``, to the position I - 1 and N.
 
     Raises
     ------
@@ -23,9 +23,9 @@ def parse_part(text: str) -> tuple[int, int]:
         Anything else.
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-    if not match or not int(match[1]) < int(match[2]):
-        raise UsageError(f"--part {text!r}: write I/N with I from 0 to N-1, for example 0/4")
-    return int(match[1]), int(match[2])
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--part {text!r}: write I/N with I from 1 to N, for example 1/4")
+    return int(match[1]) - 1, int(match[2])
 
 
 def part_path(folder: Path, name: str) -> Path:

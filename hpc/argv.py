@@ -1,0 +1,70 @@
+"""Command lines of stages, as lists; nothing here ever becomes shell text."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hpc.stages import find_stage
+from sunpipe.errors import UsageError
+
+
+def refuse_control(values: Iterable[str], what: str) -> None:
+    """Refuse control characters and line separators.
+
+    submitit 1.5.4 lets a newline in a parameter become a line of the batch
+    script, and a terminal acts on escape sequences in a log.
+    """
+    for value in values:
+        for place, character in enumerate(value):
+            if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+                raise UsageError(f"{what} {value!r} holds a control character at {place}")
+
+
+def stage_argv(
+    stage: str,
+    config: Path | None,
+    overrides: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    part: tuple[int, int] | None = None,
+) -> list[str]:
+    """What stands after ``sunpipe`` to run one stage.
+
+    Parameters
+    ----------
+    config : Path or None
+        Made absolute, because a job may start in another folder.
+    overrides : sequence of str
+        ``--set`` values.
+    extra : sequence of str
+        Further options of the stage.
+    part : (int, int), optional
+        I and N of ``--part I/N``, I from 1.
+    """
+    argv = [*find_stage(stage).command]
+    if config is not None:
+        argv += ["--config", str(Path(config).absolute())]
+    for override in overrides:
+        argv += ["--set", override]
+    if part is not None:
+        argv += ["--part", f"{part[0]}/{part[1]}"]
+    argv += extra
+    refuse_control(argv, "argument")
+    return argv
+
+
+def all_parts(
+    stage: str,
+    count: int,
+    config: Path | None,
+    overrides: Sequence[str] = (),
+    extra: Sequence[str] = (),
+) -> list[list[str]]:
+    """One command line per part; a single one without ``--part`` when `count` is 1."""
+    if count == 1:
+        return [stage_argv(stage, config, overrides, extra)]
+    if not find_stage(stage).parts:
+        raise UsageError(f"{stage} has no parts; --array is for directions and embed")
+    return [stage_argv(stage, config, overrides, extra, (number, count))
+            for number in range(1, count + 1)]  # fmt: skip

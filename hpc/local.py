@@ -1,0 +1,54 @@
+"""Run a stage on this machine as a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from sunpipe.errors import EXIT_FAILURE
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+
+
+@contextmanager
+def forwarding(child: subprocess.Popen[str]) -> Iterator[None]:
+    """Hand signals on to `child`, which decides how to stop; we wait for it."""
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    previous = {number: signal.signal(number, hand_on) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def run_here(argv: Sequence[str], capture: bool = False) -> tuple[int, str]:
+    """Run ``python -m sunpipe ARGV``; its stderr goes where ours goes.
+
+    The child is in a process group of its own, so that ctrl-C reaches it once,
+    through us, however it was sent.
+
+    Returns
+    -------
+    (int, str)
+        Exit code (`EXIT_FAILURE` when a signal ended it) and, with `capture`, its stdout.
+    """
+    command = [sys.executable, "-m", "sunpipe", *argv]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if capture else None, text=True,
+        process_group=0,
+    ) as child, forwarding(child):  # fmt: skip
+        out, _ = child.communicate()
+    code = child.returncode
+    if code < 0:
+        name = signal.Signals(-code).name
+        print(f"sunpipe: {' '.join(argv[:2])} was ended by {name}", file=sys.stderr)
+        code = EXIT_FAILURE
+    return code, out or ""

@@ -1,0 +1,9 @@
+#!/bin/bash
+# StyleGAN2 at 1024 x 1024, one task per GPU. A later -c or --set wins:
+# sbatch jobs/train_stylegan_1024.sh --set train.kimg=5000
+#SBATCH --job-name=sunpipe-train
+#SBATCH --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=8 --time=24:00:00
+#SBATCH --signal=USR2@300 --requeue --open-mode=append
+
+source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
+srun --kill-on-bad-exit=1 sunpipe train -c configs/sharp_vector_1024.toml "$@"
