@@ -50,9 +50,9 @@ class SharpKeywords:
 
 
 def _tensor(values: Any) -> Tensor:
-    """A batch of one, float64; arrays are copied, since read-only ones are not safe to share."""
+    """A batch of one, float64 on the CPU; arrays are copied, as torch shares no read-only one."""
     whole = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, float))
-    return whole.double()[None]
+    return whole.cpu().double()[None]
 
 
 def _mask(fields: Tensor, bitmap: Any, conf_disambig: Any) -> Tensor:

@@ -102,3 +102,23 @@ class Patches:
     def potential(self) -> tuple[Tensor, Tensor]:
         """Potential bx, by in gauss."""
         return (jsoc_potential_field if self.jsoc else potential_field)(self.bz)
+
+    @cached_property
+    def shear(self) -> Tensor:
+        """Angle between B and the potential field with the observed Bz, in degrees.
+
+        NaN where either vanishes.
+        """
+        bx, by = self.potential
+        dot = self.bx * bx + self.by * by + self.bz.square()
+        # The angle from cross and dot product keeps its digits near 0 and 180 degrees; acos
+        # does not.
+        cross = torch.stack(
+            (
+                (self.by - by) * self.bz,
+                (bx - self.bx) * self.bz,
+                self.bx * by - self.by * bx,
+            )
+        ).norm(dim=0)
+        both = self.strength * (bx.square() + by.square() + self.bz.square())
+        return torch.where(both > 0, torch.rad2deg(torch.atan2(cross, dot)), torch.nan)

@@ -10,6 +10,7 @@ import torch
 from sunpipe.physics.derivatives import central
 
 Tensor = torch.Tensor
+SPLIT = 2.0  # pixels, sigma of the Gaussian
 JSOC_DEPTH = 0.001  # pixels
 JSOC_WINDOW = range(-10, 10)  # half-open: JSOC sums 20 x 20 pixels, not 21 x 21
 
@@ -27,42 +28,48 @@ def _fast_length(least: int) -> int:
         length += 1
 
 
-def _corners(x: Tensor, y: Tensor) -> Tensor:
-    """Integral over one pixel centred at (x, y) of x / (2 pi r^3): the field of its flux."""
+def _padded(size: int) -> int:
+    """Length at which no pixel of the image sees another through the wrap-round."""
+    return _fast_length(2 * size - 1 + round(8 * SPLIT))
 
-    def primitive(a: Tensor, b: Tensor) -> Tensor:
-        # -asinh(b/|a|) differs from -log(b + r) by a function of a alone, which cancels.
-        return -torch.asinh(b / a.abs())
 
-    return (
-        primitive(x + 0.5, y + 0.5)
-        - primitive(x + 0.5, y - 0.5)
-        - primitive(x - 0.5, y + 0.5)
-        + primitive(x - 0.5, y - 0.5)
-    ) / (2 * math.pi)
+def _smooth_field(x: Tensor, y: Tensor) -> Tensor:
+    """Field along x in the plane of one unit of flux spread as a Gaussian.
+
+    ``integral of k J1(k r) exp(-k^2 s^2 / 2) dk / (2 pi)`` (Gradshteyn and Ryzhik 6.618);
+    x / (2 pi r^3) far away.
+    """
+    a = (x.square() + y.square()) / (4 * SPLIT**2)
+    bessel = torch.special.i0e(a) - torch.special.i1e(a)
+    return x * bessel / (4 * math.sqrt(2 * math.pi) * SPLIT**3)
 
 
 @lru_cache(maxsize=4)
 def _kernel(height: int, width: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
-    """Spectrum of the (x, y) field of one unit pixel at all offsets of the image, (2, h, w')."""
-    shape = (_fast_length(2 * height - 1), _fast_length(2 * width - 1))
+    """Spectra of the x and y field of one unit of flux, (2, h, w'), and the padded shape (h, w)."""
+    shape = (_padded(height), _padded(width))
     with torch.inference_mode(False), torch.no_grad():  # outlives the caller's mode
-        y, x = (
-            torch.fft.ifftshift(torch.arange(n, dtype=torch.float64, device=device) - n // 2)
-            for n in shape
+        y, x = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64, device=device) for n in shape)
+        far = torch.fft.rfft2(
+            torch.stack((_smooth_field(x, y[:, None]), _smooth_field(y[:, None], x)))
         )
-        field = torch.stack((_corners(x[None], y[:, None]), _corners(y[:, None], x[None])))
-        return torch.fft.rfft2(field), shape
+        ky = 2 * math.pi * torch.fft.fftfreq(shape[0], dtype=torch.float64, device=device)[:, None]
+        kx = 2 * math.pi * torch.fft.rfftfreq(shape[1], dtype=torch.float64, device=device)
+        k = torch.hypot(kx, ky)
+        rest = -torch.expm1(-0.5 * (k * SPLIT).square()) * torch.exp(-36 * (k / math.pi) ** 12)
+        near = torch.stack((kx.expand_as(k), ky.expand_as(k))) * rest / k.clamp(min=1e-9)
+        return far - 1j * near, shape
 
 
 def potential_field(bz: Tensor) -> tuple[Tensor, Tensor]:
     """Horizontal potential field of an isolated patch.
 
-    Each pixel is a uniform patch of flux on the plane; its field in the half
-    space is ``B(r) = Bz/(2 pi) * integral (r - r') / |r - r'|^3 dS'`` (Sakurai
-    1982, Solar Physics 76, 301, eq. for a plane boundary), integrated in closed
-    form and summed over all pixels by FFT, padded so that nothing wraps round.
-    Outside the patch Br is taken as 0.
+    ``B(r) = 1/(2 pi) * integral of Bz(r') (r - r') / |r - r'|^3 dS'`` over the patch
+    (Schmidt 1964, NASA SP-50, 107; Sakurai 1982, Solar Physics 76, 301), with Br
+    taken as 0 outside. The kernel is split as Ewald did: flux smeared into Gaussians
+    is summed in real space, padded so that nothing wraps round; the short-ranged
+    rest is -i k/|k| in Fourier space, where it is exact for what the pixels
+    resolve, faded out towards the Nyquist frequency.
 
     Parameters
     ----------

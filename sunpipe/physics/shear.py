@@ -28,24 +28,12 @@ def totpot(p: Patches) -> Tensor:
     return masked_sum(_difference(p), p.mask) * p.area_cm2 / (8 * math.pi)
 
 
-def _shear(p: Patches) -> Tensor:
-    """Angle between B and the potential field (with the observed Bz) in degrees."""
-    bx, by = p.potential
-    # The angle from cross and dot product keeps its digits near 0 and 180 degrees, acos does not.
-    dot = p.bx * bx + p.by * by + p.bz.square()
-    cross = torch.stack(
-        (p.by * p.bz - p.bz * by, p.bz * bx - p.bx * p.bz, p.bx * by - p.by * bx)
-    ).norm(dim=0)
-    both = p.strength * (bx.square() + by.square() + p.bz.square())
-    return torch.where(both > 0, torch.rad2deg(torch.atan2(cross, dot)), torch.nan)
-
-
 def meanshr(p: Patches) -> Tensor:
     """Mean shear angle in degrees."""
-    return masked_mean(_shear(p), p.mask)
+    return masked_mean(p.shear, p.mask)
 
 
 def shrgt45(p: Patches) -> Tensor:
     """Share of pixels with a shear angle above 45 degrees, in %."""
-    shear = _shear(p)
+    shear = p.shear
     return 100.0 * masked_mean((shear > 45).double(), p.mask & shear.isfinite())
