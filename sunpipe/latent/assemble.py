@@ -13,7 +13,7 @@ import numpy as np
 from sunpipe.config import changed_keys, to_dict
 from sunpipe.errors import DataError
 from sunpipe.files import digest
-from sunpipe.latent.calibrate import response
+from sunpipe.latent.calibrate import finite, response
 from sunpipe.latent.directions import (
     CONDITIONAL,
     read_about,
@@ -24,7 +24,7 @@ from sunpipe.latent.fit import RANDOM, Fitted, Prepared, fit_quantity, fit_rando
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.leakage import leaks, natural
 from sunpipe.latent.measure import check_names, observer
-from sunpipe.latent.parts import part_path, read_part, write_part
+from sunpipe.latent.parts import part_path, read_part, share, write_part
 from sunpipe.latent.sample import load_generator, samples_path, stopper
 from sunpipe.latent.samples import Samples, read_samples
 from sunpipe.latent.traverse import walk
@@ -79,13 +79,13 @@ def _walker(
 
 
 def _responses(fitted: Fitted, control: Fitted, deviation: float) -> dict[str, float | None]:
-    """Mean change per step in natural standard deviations; of random directions, its magnitude."""
+    """Median change per step in natural standard deviations; of random ones, its magnitude."""
     found: dict[str, float | None] = {}
     for each in (*fitted.walks, *control.walks):
         slopes = response(each.steps, each.column(fitted.name)) / deviation
         slopes = np.abs(slopes) if each.kind == RANDOM else slopes
         slopes = slopes[np.isfinite(slopes)]
-        found[each.kind] = float(slopes.mean()) if len(slopes) else None
+        found[each.kind] = float(np.median(slopes)) if len(slopes) else None
     return found
 
 
@@ -102,7 +102,7 @@ def assemble(p: Prepared, results: list[Fitted], control: Fitted, about: dict[st
             **fitted.about,
             "sign": 1 if (responses["plain"] or 0.0) > 0 else -1,
             "response": responses,
-            "natural_std": float(deviations[place]),
+            "natural_std": finite(deviations[[place]])[0],
             "median": float(np.median(defined)),
             "undefined": int(len(values) - len(defined)),
         }
@@ -200,12 +200,12 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     for name, why in p.left_out.items():
         log(f"{name} is left out: {why}")
     parts = folder / "directions-parts" / digest(recipe)[:16]
-    index, count = part or (0, 1)
+    index, count = part or (1, 1)
     with StopFlag() as stop:
         walker = _walker(p, generator, cfg, stopper(stop, "directions fit"))
         jobs = {name: partial(fit_quantity, p, name, walker) for name in p.names}
         jobs[RANDOM] = partial(fit_random, p, walker)
-        for name in list(jobs)[index::count]:
+        for name in share(list(jobs), (index, count)):
             if not part_path(parts, name).exists():
                 write_part(parts, jobs[name]())
     about = {
@@ -226,9 +226,9 @@ def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     names = check_names(cfg.directions.quantities, "directions.quantities")
     layout = Layout.current()
     run, path = find_run(layout, cfg.name), samples_path(layout, cfg.name)
-    index, count = part or (0, 1)
+    index, count = part or (1, 1)
     return {
         "run": str(run) if run else None, "samples": str(path), "samples_exist": path.exists(),
-        "part": f"{index}/{count}", "quantities": [*names, RANDOM][index::count],
+        "part": f"{index}/{count}", "quantities": share([*names, RANDOM], (index, count)),
         "directions": str(layout.latents(cfg.name)),
     }  # fmt: skip

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
-NOTHING_LEFT = 1e-6  # share of a unit vector below which only rounding is left
+SAME = 1e-5  # normals closer than this differ by the solver's rounding
+NOTHING_LEFT = 1e-5  # share of a unit vector below which only rounding is left
 
 
 def unit(vectors: Floats) -> Floats:
@@ -49,8 +50,8 @@ def conditional(direction: Floats, others: Floats) -> Floats | None:
     if len(others) == 0:
         return direction
     basis = np.asarray(others, np.float64).T
-    rest = direction - basis @ np.linalg.lstsq(basis, direction, rcond=1e-10)[0]
-    rest -= basis @ np.linalg.lstsq(basis, rest, rcond=1e-10)[0]  # once more: rounding
+    rest = direction - basis @ np.linalg.lstsq(basis, direction, rcond=SAME)[0]
+    rest -= basis @ np.linalg.lstsq(basis, rest, rcond=SAME)[0]  # once more: rounding
     if np.linalg.norm(rest) < NOTHING_LEFT:
         return None
     return unit(rest)

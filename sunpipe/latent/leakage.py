@@ -18,20 +18,23 @@ LEAST_BASES = 4  # fewer defined bases give no interval
 def natural(values: Floats) -> Floats:
     """Natural standard deviation of each quantity over the samples: (N, Q) to (Q,).
 
-    NaN and infinities are left out; NaN where fewer than two values are defined.
+    Half the width between the 16th and 84th percentile: one standard deviation
+    of a normal distribution, and not at the mercy of a few outliers. NaN where
+    it is 0 or fewer than two values are defined.
     """
     deviations = np.full(values.shape[1], np.nan)
     for number, column in enumerate(values.T):
         defined = column[np.isfinite(column)]
         if len(defined) > 1:
-            deviations[number] = defined.std()
+            low, high = np.percentile(defined, [16, 84])
+            deviations[number] = (high - low) / 2 or np.nan
     return deviations
 
 
 def ratio_interval(
     target: Floats, other: Floats, seed: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Ratio of mean responses with its bootstrap interval over bases.
+    """Ratio of median responses with its bootstrap interval over bases.
 
     Parameters
     ----------
@@ -54,12 +57,12 @@ def ratio_interval(
     drawn = np.random.default_rng([seed, 0x1EAC]).integers(
         len(target), size=(REPLICATES, len(target))
     )
-    below = target[drawn].mean(axis=1)
+    below = np.median(target[drawn], axis=1)
     low, high = np.percentile(below, INTERVAL)
     if low <= 0 <= high:
         return None, None, None
-    low, high = np.percentile(other[drawn].mean(axis=1) / below, INTERVAL)
-    return float(other.mean() / target.mean()), float(low), float(high)
+    low, high = np.percentile(np.median(other[drawn], axis=1) / below, INTERVAL)
+    return float(np.median(other) / np.median(target)), float(low), float(high)
 
 
 def leaks(walk: Walk, deviations: Floats, seed: int) -> list[dict[str, Any]]:
@@ -80,8 +83,7 @@ def leaks(walk: Walk, deviations: Floats, seed: int) -> list[dict[str, Any]]:
         deviation), low, high (95 % over bases), unit_slope (the same in `unit`).
         slope, low, high and unit_slope are None where nothing can be said.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        changes = response(walk.steps, walk.values) / deviations
+    changes = response(walk.steps, walk.values) / deviations
     place = walk.names.index(walk.target)
     rows = []
     for number, (name, unit) in enumerate(zip(walk.names, walk.units, strict=True)):

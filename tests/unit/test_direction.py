@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from sunpipe.latent.direction import angle, conditional, random_directions, spread, unit
+from sunpipe.latent.svm import Scale, fit_svm
+
+
+def test_conditional_is_orthogonal_to_every_other():
+    random = np.random.default_rng(0)
+    others = unit(random.standard_normal((5, 32)))
+    target = unit(random.standard_normal(32) + 2 * others[0])
+    found = conditional(target, others)
+    assert found is not None
+    np.testing.assert_allclose(others @ found, 0, atol=1e-12)
+    assert np.linalg.norm(found) == pytest.approx(1)
+    assert found @ target > 0
+
+
+def test_nearly_parallel_others_do_no_harm():
+    random = np.random.default_rng(1)
+    other = unit(random.standard_normal(16))
+    twins = unit(np.stack([other, other + 1e-9 * random.standard_normal(16), other, -other]))
+    target = unit(random.standard_normal(16))
+    found = conditional(target, twins)
+    assert found is not None
+    np.testing.assert_allclose(found, conditional(target, other[None]), atol=1e-6)
+
+
+def test_nothing_is_left_in_the_span_of_the_others():
+    others = np.eye(4)[:2]
+    assert conditional(unit(np.array([1.0, 2.0, 0.0, 0.0])), others) is None
+    assert conditional(np.array([0.0, 0, 1, 0]), others) is not None
+
+
+def test_without_others_the_direction_stays():
+    target = np.array([0.0, 2.0])
+    np.testing.assert_array_equal(conditional(target, np.zeros((0, 2))), [0, 1])
+
+
+def test_conditional_removes_a_planted_correlation():
+    """Two quantities that rise together: walking one conditionally leaves the other alone."""
+    random = np.random.default_rng(2)
+    w = random.standard_normal((4000, 16))
+    a, b = np.eye(16)[0], unit(np.eye(16)[0] + np.eye(16)[1])
+    values = w @ np.stack([a, b]).T + 0.1 * random.standard_normal((4000, 2))
+    low, high = np.quantile(values, [0.25, 0.75], axis=0)
+    weights = np.where(values >= high, 1.0, np.where(values <= low, -1.0, 0.0)).T
+    normals = fit_svm(w, weights, 0.01, Scale.of(w)).normals
+    free = conditional(normals[0], normals[1:])
+    assert free is not None
+    assert abs(normals[0] @ b) > 0.6  # the plain direction drags b along
+    assert abs(free @ b) < 0.06
+    assert free @ a > 0.5
+
+
+def test_random_directions_are_pure_and_of_length_one():
+    found = random_directions(10, 6, seed=4)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
+    assert np.array_equal(found, random_directions(10, 6, seed=4))
+    assert not np.array_equal(found, random_directions(10, 6, seed=5))
+
+
+def test_angle_and_spread():
+    assert angle(np.array([1.0, 0]), np.array([0, 1.0])) == pytest.approx(90)
+    assert angle(np.array([1.0, 0]), np.array([1.0, 0])) == 0
+    w = np.random.default_rng(0).standard_normal((20_000, 3)) * [1, 2, 3]
+    assert spread(w, np.array([0.0, 0, 1])) == pytest.approx(3, rel=0.03)
+    assert spread(w, np.eye(3)).shape == (3,)
