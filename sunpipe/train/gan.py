@@ -6,7 +6,6 @@ of samples of (seed, nimg), so that a resume needs no random state.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import resource
@@ -21,26 +20,22 @@ from sunpipe import checkpoint, dist
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError, Stopped, UsageError
 from sunpipe.files import write_json
-from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.paths import Layout
 from sunpipe.run import Run, read_stats
 from sunpipe.settings import Config
-from sunpipe.shards.normalize import decode, encode
-from sunpipe.shards.order import generator_seed, sample_indices
+from sunpipe.shards.order import sample_indices
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
 from sunpipe.stop import StopFlag, requeue
-from sunpipe.train.ema import ema_beta, update_ema
-from sunpipe.train.engine import Engine, any_rank, average_over_ranks, from_main, initialize
-from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases
+from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initialize
 from sunpipe.train.sinks import TensorboardSink, save_grid
+from sunpipe.train.trainer import Trainer
 
 FREE_KEYS = frozenset(
     f"train.{key}"
     for key in ("kimg", "tick_kimg", "checkpoint_kimg", "image_kimg", "keep_checkpoints",
                 "zero.stage", "zero.offload")
 )  # fmt: skip
-W_AVG_BETA = 0.995
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -63,118 +58,6 @@ def run_config(cfg: Config, reader: ShardReader) -> dict[str, Any]:
             "pixel_cm": float(np.median(reader.pixel_cm[reader.rows])),
         },
     }  # fmt: skip
-
-
-class Trainer:
-    """G, D, G_ema and their engines, on one rank."""
-
-    def __init__(
-        self, cfg: Config, reader: ShardReader, ranks: dist.Ranks, device: torch.device,
-        start: Path | None,
-    ) -> None:  # fmt: skip
-        self.cfg, self.t, self.reader, self.ranks = cfg, cfg.train, reader, ranks
-        self.device, self.nimg = device, 0
-        self.local_batch = self.t.batch // ranks.world
-        info = reader.info
-        torch.manual_seed(generator_seed(cfg.seed, 0, 0, "init"))
-        self.G = Generator(info.resolution, len(info.channels), self.t.model).to(device)
-        self.D = Discriminator(info.resolution, len(info.channels), self.t.model).to(device)
-        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        g_phases = GeneratorPhases(self.G, self.D, self.t).to(device)
-        d_phases = DiscriminatorPhases(self.D, self.t)
-        state: dict[str, Any] = {}
-        if start is not None:
-            state = checkpoint.load_state(start)
-            self.nimg = state["nimg"]
-            for name, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
-                network.load_state_dict(checkpoint.load_tensors(start, name))
-            g_phases.pl_mean.fill_(state["pl_mean"])
-        self.g_phases = g_phases
-        self.engine_g = self._engine(g_phases, self.t.lr_g, self.t.pl_interval)
-        self.engine_d = self._engine(d_phases, self.t.lr_d, self.t.r1_interval)
-        if start is not None:
-            self.engine_g.load_optimizer_state(checkpoint.load_tensors(start, "zero/G"))
-            self.engine_d.load_optimizer_state(checkpoint.load_tensors(start, "zero/D"))
-
-    def _engine(self, phases: torch.nn.Module, lr: float, interval: int) -> Engine:
-        # A lazy penalty every `interval` steps adds steps: arXiv:1912.04958, appendix B.
-        ratio = interval / (interval + 1)
-        return Engine(
-            phases, lr=lr * ratio, beta2=0.99**ratio, zero=self.t.zero,
-            micro_batch=self.local_batch, ranks=self.ranks,
-        )  # fmt: skip
-
-    def _seed(self, purpose: str) -> None:
-        torch.manual_seed(generator_seed(self.cfg.seed, self.ranks.rank, self.nimg, purpose))
-
-    def _latents(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        z = torch.randn(2 * count, self.t.model.z_dim).to(self.device)
-        return z[:count], z[count:]
-
-    def next_batch(self) -> torch.Tensor:
-        """Real images of this rank for the current `nimg`, in network range."""
-        places = sample_indices(len(self.reader), self.cfg.seed, self.nimg, self.t.batch)
-        mine = self.reader.rows[places[self.ranks.rank :: self.ranks.world]]
-        fields = torch.from_numpy(self.reader.images(mine)).to(self.device)
-        return encode(fields, self.t.normalize)
-
-    def iterate(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One iteration on `batch` images: G, path length, D, R1, averages."""
-        t, step = self.t, self.nimg // self.t.batch
-        seen: dict[str, torch.Tensor] = {}
-        self.D.requires_grad_(False)
-        self._seed("G")
-        seen |= self.engine_g.step("main", *self._latents(self.local_batch))
-        if t.pl_weight > 0 and step % t.pl_interval == 0:
-            self._seed("path")
-            small = max(self.local_batch // t.pl_batch_shrink, 1)
-            seen |= self.engine_g.step("path", *self._latents(small))
-            average_over_ranks(seen["pl_mean"], self.ranks)
-            self.g_phases.pl_mean.copy_(seen["pl_mean"])
-        self.D.requires_grad_(True)
-        self._seed("D")
-        z, z2 = self._latents(self.local_batch)
-        fake = self._fake(z, z2)
-        seen |= self.engine_d.step("main", real, fake)
-        if t.r1_gamma > 0 and step % t.r1_interval == 0:
-            self._seed("r1")
-            seen |= self.engine_d.step("r1", real)
-        self.nimg += t.batch
-        w_mean = average_over_ranks(seen.pop("w_mean"), self.ranks)
-        self.G.mapping.w_avg.lerp_(w_mean, 1 - W_AVG_BETA)
-        update_ema(self.G_ema, self.G, ema_beta(t.batch, self.nimg, t.ema_kimg, t.ema_rampup))
-        return seen
-
-    @torch.no_grad()
-    def _fake(self, z: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
-        from sunpipe.train.phases import mix_styles
-
-        return self.G.synthesis(mix_styles(self.G, z, z2, self.t.style_mixing))
-
-    def save(self, run: Run | None) -> None:
-        """Write a checkpoint; every rank calls it, rank 0 writes."""
-        zero = {
-            "zero/G": self.engine_g.optimizer_state(),
-            "zero/D": self.engine_d.optimizer_state(),
-        }
-        if run is None:
-            return
-        networks = {"G": self.G, "D": self.D, "G_ema": self.G_ema}
-        tensors = {name: network.state_dict() for name, network in networks.items()}
-        path = checkpoint.save(
-            run.folder / "checkpoints", self.nimg, {**tensors, **zero},
-            {"pl_mean": float(self.g_phases.pl_mean), "world": self.ranks.world},
-            keep=self.t.keep_checkpoints,
-        )  # fmt: skip
-        run.log(f"checkpoint {path.name}")
-
-    @torch.no_grad()
-    def grid(self, count: int = 24) -> Any:
-        """Fields in physical units from fixed latents of G_ema, (count, C, H, H)."""
-        source = torch.Generator().manual_seed(generator_seed(self.cfg.seed, 0, 0, "grid"))
-        z = torch.randn(count, self.t.model.z_dim, generator=source).to(self.device)
-        image = self.G_ema(z, noise="const")
-        return decode(image, self.t.normalize).cpu().numpy()
 
 
 def _check_batch(cfg: Config, ranks: dist.Ranks, images: int) -> None:
@@ -301,7 +184,7 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
         if last or _due(trainer.nimg, t.batch, t.checkpoint_kimg):
             trainer.save(run)
         if stopping and trainer.nimg < target:
-            _stop(run, stop, trainer.nimg, target)
+            _stop(trainer, run, stop, target)
     if sink:
         sink.close()
 
@@ -345,10 +228,13 @@ def _report(
         sink.add(row)
 
 
-def _stop(run: Run | None, stop: StopFlag, nimg: int, target: int) -> None:
-    again = False
+def _stop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
+    # Both calls wait for all ranks: none may exit before rank 0 has saved and requeued,
+    # because a launcher may kill the others when one ends with an exit code.
+    wanted = any_rank(stop.requeue, trainer.ranks, trainer.device)
+    again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
+    nimg = trainer.nimg
     if run is not None:
-        again = requeue() if stop.requeue else False
         run.status("stopped", nimg=nimg, target=target, signal=stop.reason, requeued=again)
     raise Stopped(
         f"stopped by {stop.reason or 'another rank'} at {nimg / 1000:g} kimg after a checkpoint; "
