@@ -113,3 +113,12 @@ def tiny_copy(tiny_root: Path, root: Path) -> Path:
     """A writable copy of `tiny_root`, as the current data root."""
     shutil.copytree(tiny_root, root, dirs_exist_ok=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run_root(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the tiny dataset and a finished tiny StyleGAN2 run. Do not write to it."""
+    folder = tmp_path_factory.mktemp("tiny-run") / "root"
+    shutil.copytree(tiny_root, folder)
+    run_json("train", "--config", REPO / "configs/tiny.toml", root=folder)
+    return folder

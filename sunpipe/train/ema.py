@@ -24,5 +24,5 @@ def update_ema(average: nn.Module, network: nn.Module, beta: float) -> None:
     """``average = beta average + (1 - beta) network``; buffers are copied."""
     for kept, new in zip(average.parameters(), network.parameters(), strict=True):
         kept.copy_(torch.lerp(new, kept, beta))
-    for kept, new in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(new)
+    for stored, current in zip(average.buffers(), network.buffers(), strict=True):
+        stored.copy_(current)

@@ -1,0 +1,182 @@
+"""`sunpipe train`: exact resume, signals, refusals, the files of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sunpipe import checkpoint
+from sunpipe.latent.generator import Generator
+from sunpipe.run import read_stats
+from tests.conftest import REPO, Cli, run_cli, run_json
+
+TINY = REPO / "configs/tiny.toml"
+FILES = ("G", "D", "G_ema", "zero/G", "zero/D")
+
+
+def newest(root: Path) -> Path:
+    path = checkpoint.newest(root / "runs/00000-tiny/checkpoints", print)
+    assert path is not None
+    return path
+
+
+def assert_same_checkpoint(ours: Path, reference: Path) -> None:
+    assert ours.name == reference.name
+    assert checkpoint.load_state(ours) == checkpoint.load_state(reference)
+    for stem in FILES:
+        left, right = (load_file(path / f"{stem}.safetensors") for path in (ours, reference))
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left), stem
+
+
+def test_run_folder_has_its_files(tiny_run_root: Path) -> None:
+    run = tiny_run_root / "runs/00000-tiny"
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"config.json", "provenance.json", "stats.jsonl", "status.json", "log.txt",
+                     "deepspeed.json", "checkpoints", "images", "tensorboard"}  # fmt: skip
+    rows = read_stats(run)
+    assert [row["nimg"] for row in rows] == [16, 32, 48, 64]
+    for key in ("kimg", "sec_per_kimg", "loss_G", "loss_D", "data_wait_s", "peak_memory_bytes",
+                "time"):  # fmt: skip
+        assert isinstance(rows[-1][key], float | int)
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    assert (run / "images/reals.png").stat().st_size > 5000
+    assert (run / "images/fakes-kimg-000000.064.png").exists()
+    deepspeed = json.loads((run / "deepspeed.json").read_text())
+    assert deepspeed["G"]["gradient_clipping"] == 0.0
+    state = load_file(newest(tiny_run_root) / "zero/G.safetensors")
+    # 8 iterations and the path-length steps among them
+    assert float(state["step"]) == 10
+
+
+def test_interrupted_equals_uninterrupted(tiny_copy: Path, tiny_run_root: Path) -> None:
+    run_json("train", "--config", TINY, "--set", "train.kimg=0.032", root=tiny_copy)
+    last = run_json("train", "--config", TINY, root=tiny_copy)
+    assert last["nimg"] == 64
+    assert_same_checkpoint(newest(tiny_copy), newest(tiny_run_root))
+    assert [row["nimg"] for row in read_stats(Path(last["run"]))] == [16, 32, 48, 64]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_at_any_time_loses_nothing(
+    tiny_copy: Path, tiny_run_root: Path, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sunpipe", "train", "--config", TINY], cwd=REPO, text=True,
+        env={**os.environ, "SUNPIPE_ROOT": str(tiny_copy), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    log = tiny_copy / "runs/00000-tiny/log.txt"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "kimg 0.016" in log.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 75, errors
+        assert f"stopped by {number.name}" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+    run_json("train", "--config", TINY, root=tiny_copy)
+    assert_same_checkpoint(newest(tiny_copy), newest(tiny_run_root))
+
+
+def test_a_finished_run_says_so_at_once(tiny_run_root: Path) -> None:
+    again = run_json("train", "--config", TINY, root=tiny_run_root)
+    assert again["state"] == "done"
+    assert again["nimg"] == 64
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(
+    tiny_run_root: Path, root: Path, cli: Cli
+) -> None:
+    shutil.copytree(tiny_run_root, root, dirs_exist_ok=True)
+    done = cli("train", "--config", TINY, "--set", "train.model.w_dim=8")
+    assert done.returncode == 1
+    assert "another train.model.w_dim" in done.stderr.splitlines()[-1]
+    assert "--new" in done.stderr.splitlines()[-1]
+
+
+def test_a_torn_checkpoint_is_passed_over(tiny_run_root: Path, root: Path) -> None:
+    shutil.copytree(tiny_run_root, root, dirs_exist_ok=True)
+    file = newest(root) / "D.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    done = run_cli("train", "--config", TINY, root=root)
+    assert done.returncode == 0, done.stderr
+    assert "passed over: D.safetensors was altered or cut short" in done.stderr
+    assert_same_checkpoint(newest(root), newest(tiny_run_root))
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [
+        ("train.batch=0", 2, "train.batch"),
+        ("dataset=nothing", 1, "run sunpipe shard first"),
+        ("train.zero.stage=3", 2, "train.zero.stage"),
+        ("train.diffaugment=['color']", 2, "train.diffaugment"),
+    ],
+)
+def test_bad_requests(tiny_copy: Path, cli: Cli, override: str, code: int, words: str) -> None:
+    done = cli("train", "--config", TINY, "--set", override)
+    assert done.returncode == code
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tiny_copy / "runs").exists()
+
+
+def test_dry_run_writes_nothing(tiny_copy: Path) -> None:
+    plan = run_json("train", "--config", TINY, "--dry-run", root=tiny_copy)
+    assert plan["images"] > 0
+    assert plan["parameters"]["G"] > 1000
+    assert plan["continues"] is None
+    assert not (tiny_copy / "runs").exists()
+
+
+def test_two_ranks_share_one_run(tiny_copy: Path) -> None:
+    """Two ranks by the torchrun variables train the same run; half-set variables are refused."""
+    common = {**os.environ, "SUNPIPE_ROOT": str(tiny_copy), "OMP_NUM_THREADS": "1",
+              "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}  # fmt: skip
+    command = [sys.executable, "-m", "sunpipe", "train", "--config", str(TINY), "--json"]
+    half = subprocess.run(command, env={**common, "RANK": "0"}, cwd=REPO, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert half.returncode == 2
+    assert "LOCAL_RANK missing" in half.stderr.splitlines()[-1]
+    ranks = [
+        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                         cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [rank.communicate(timeout=200) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert json.loads(outputs[0][0])["nimg"] == 64
+    assert outputs[1][0] == ""
+    assert [path.name for path in (tiny_copy / "runs").iterdir()] == ["00000-tiny"]
+    # the optimiser state of two ranks fits one: continue alone
+    alone = run_json("train", "--config", TINY, "--set", "train.kimg=0.08", root=tiny_copy)
+    assert alone["nimg"] == 80
+
+
+def test_the_generator_speaks_gauss(tiny_run_root: Path) -> None:
+    generator = Generator.load(tiny_run_root / "runs/00000-tiny", device="cpu")
+    z = generator.sample_z(5, seed=3)
+    assert torch.equal(generator.sample_z(2, seed=3, start=3), z[3:])
+    w = generator.map(z)
+    fields = generator.fields(w)
+    assert fields.shape == (5, 3, generator.resolution, generator.resolution)
+    assert torch.equal(fields, generator.fields(w))
+    assert generator.channels == ["Br", "Bt", "Bp"]
+    assert generator.pixel_cm == pytest.approx(4 * 3.644e7, rel=1e-3)  # 364.4 km, reduced by 4
+    torch.testing.assert_close(generator.map(z, psi=0.0), generator.w_avg.expand(5, -1))

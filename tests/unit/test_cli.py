@@ -1,0 +1,71 @@
+"""The command line: light to ask, clear when misused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sunpipe.cli import commands
+from tests.conftest import Cli
+
+HEAVY = ("torch", "astropy", "sunpy", "deepspeed", "faiss", "sklearn", "matplotlib", "h5py", "drms",
+         "mpi4py", "submitit")  # fmt: skip
+
+
+def imported(*args: str) -> set[str]:
+    code = (
+        f"import sys; sys.argv = ['sunpipe', *{list(args)!r}]\n"
+        "from sunpipe.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        f"print('MODULES', *[m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert imported("--help") == set()
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_help_of_a_command_is_light_and_says_what_it_does(command: str, cli: Cli) -> None:
+    assert imported(command, "--help") == set()
+
+
+def test_help_lists_every_command_with_a_line(cli: Cli) -> None:
+    out = cli("--help").stdout
+    for name, (_, text) in commands().items():
+        assert name in out
+        assert text.split()[0] in out
+
+
+def test_unknown_command_suggests(cli: Cli) -> None:
+    done = cli("trian")
+    assert done.returncode == 2
+    assert "train" in done.stderr
+
+
+def test_usage_faults_exit_2_with_one_line(cli: Cli) -> None:
+    done = cli("train", "--config", "no-such.toml")
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "no-such.toml" in done.stderr
+    done = cli("train", "--set", "train.bach=3")
+    assert done.returncode == 2
+    assert "did you mean batch?" in done.stderr
+
+
+def test_missing_input_exits_1_and_names_the_remedy(cli: Cli) -> None:
+    done = cli("train")
+    assert done.returncode == 1
+    assert "sunpipe shard" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_version(cli: Cli) -> None:
+    import sunpipe
+
+    assert cli("--version").stdout.strip() == f"sunpipe {sunpipe.__version__}"
