@@ -12,14 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError, UsageError
-from sunpipe.fits import VectorRecord, identity, read_segment, read_vector
+from sunpipe.fits import (
+    VectorRecord,
+    check_instrument,
+    check_unit,
+    identity,
+    read_segment,
+    read_vector,
+)
 from sunpipe.physics.keywords import sharp_keywords
 from sunpipe.physics.quantities import QUANTITIES
 
+CODES = ("--bitmap", "--conf-disambig")  # without a unit
+
 
 def _companion(path: Path, record: VectorRecord, option: str) -> NDArray[np.float64]:
-    """A further segment of the same record."""
+    """A further segment of the same record, refused when its header says otherwise.
+
+    Segments downloaded as stored have a bare header, which says nothing.
+    """
     segment = read_segment(path)
+    if "TELESCOP" in segment.header:
+        check_instrument(segment.header, path.name)
+    if "BUNIT" in segment.header and option not in CODES:
+        check_unit(segment.header, path.name)
     if segment.data.shape != record.fields.shape[1:]:
         raise DataError(
             f"{option} {path} has {segment.data.shape} pixels, Br {record.fields.shape[1:]}"
@@ -54,6 +70,7 @@ def measure_files(
     los: Path | None = None,
     errors: Sequence[Path | None] = (None, None, None),
     convention: str = "jsoc",
+    keywords: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read the segments of one SHARP and measure it.
 
@@ -66,6 +83,8 @@ def measure_files(
     errors : sequence of Path or None
         Errors of Br, Bt, Bp: all three, or none.
     convention : {"jsoc", "physical"}
+    keywords : mapping, optional
+        Keywords for what the headers lack.
 
     Returns
     -------
@@ -84,7 +103,7 @@ def measure_files(
     if sigmas and len(sigmas) != 3:
         raise UsageError("formal errors need all of --br-err, --bt-err and --bp-err")
     br, bt, bp = vector
-    record = read_vector(br, bt, bp)
+    record = read_vector(br, bt, bp, keywords)
     optional = {"bitmap": bitmap, "conf_disambig": conf_disambig, "los": los}
     maps = {
         name: _companion(path, record, "--" + name.replace("_", "-"))

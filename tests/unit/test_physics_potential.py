@@ -80,10 +80,11 @@ def test_jsoc_potential_is_its_windowed_sum() -> None:
         for column in range(31):
             if np.isnan(bz[row, column]):
                 continue
-            for r in range(max(0, row - 10), min(26, row + 10)):
-                for c in range(max(0, column - 10), min(31, column + 10)):
-                    distance = math.sqrt((r - row) ** 2 + (c - column) ** 2 + 1e-6)
-                    phi[row, column] += np.nan_to_num(bz[r, c]) * 0.001 / distance
+            rows = slice(max(0, row - 10), min(26, row + 10))
+            columns = slice(max(0, column - 10), min(31, column + 10))
+            r, c = np.mgrid[rows, columns]
+            distance = np.sqrt((r - row) ** 2 + (c - column) ** 2 + 1e-6)
+            phi[row, column] = (np.nan_to_num(bz[r, c]) * 0.001 / distance).sum()
     bx, by = np.zeros_like(phi), np.zeros_like(phi)
     bx[1:-1, 1:-1] = -(phi[1:-1, 2:] - phi[1:-1, :-2]) / 2
     by[1:-1, 1:-1] = -(phi[2:, 1:-1] - phi[:-2, 1:-1]) / 2
