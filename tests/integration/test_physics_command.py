@@ -190,6 +190,8 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refused("no image", bt=write(wrong / "empty.fits", None))
     refused("pixels", bt=write(wrong / "shape.fits", square[:, 2:]))
     refused("SOHO", br=write(wrong / "mdi.fits", square, TELESCOP="SOHO", INSTRUME="MDI"))
+    name = "mdi.smarp_cea_96m.13520.20100714_124800_TAI.magnetogram.fits"
+    refused("SOHO", br=write(wrong / name, square, TELESCOP="SOHO", INSTRUME="MDI"))
     refused("HARP 8", bp=write(wrong / "harp.fits", square, HARPNUM=8))
     refused("pixels", bitmap=write(wrong / "bitmap.fits", square[2:]))
     refused("HARP 7", conf_disambig=write(wrong / "conf.fits", square, HARPNUM=7))
