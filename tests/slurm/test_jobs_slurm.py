@@ -1,0 +1,110 @@
+"""``jobs/*.sh`` through a real sbatch: requeue, exact continuation, hostile values."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sunpipe.files import sha256
+from tests.conftest import REPO
+from tests.slurm.conftest import SMALL, Slurm
+
+pytestmark = pytest.mark.slurm
+TINY = REPO / "configs/tiny.toml"
+HOSTILE = [
+    "$(touch {marker})",
+    "`touch {marker}`",
+    "; touch {marker} ;",
+    "' ; touch {marker} ; '",
+    '" && touch {marker} && "',
+    "| tee {marker}",
+    "> {marker}",
+    "%j %x $HOME ${{IFS}} *",
+    "#SBATCH --output={marker}",
+]
+
+
+def test_preempted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    slurm: Slurm, tiny_root: Path, tmp_path: Path
+) -> None:
+    argv = ("jobs/train_stylegan_1024.sh", "-c", "configs/tiny.toml", "--set", "train.kimg=0.096",
+            "--set", "train.tick_kimg=0.008", "--set", "train.checkpoint_kimg=0.096")  # fmt: skip
+    roots = tmp_path / "straight", tmp_path / "preempted"
+    for root in roots:
+        shutil.copytree(tiny_root / "shards", root / "shards")
+    straight, preempted = (slurm.sbatch(*SMALL, *argv, root=root) for root in roots)
+    run = roots[1] / "runs/00000-tiny"
+    slurm.until("first tick", lambda: (run / "stats.jsonl").exists())
+    slurm.preempt(preempted)
+    assert slurm.wait(straight, preempted) == {straight: "COMPLETED", preempted: "COMPLETED"}
+
+    assert slurm.show(preempted)["Restarts"] == "1"
+    assert slurm.show(straight)["Restarts"] == "0"
+    steps = sorted(path.name for path in (run / "checkpoints").glob("kimg-*"))
+    assert steps[-1] == "kimg-000000.096"
+    assert len(steps) == 2  # the one of the preemption, and the last
+    rows = [json.loads(line)["nimg"] for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert rows == list(range(8, 104, 8))  # every image once
+    final = [root / "runs/00000-tiny/checkpoints" / steps[-1] for root in roots]
+    assert json.loads((final[1] / "state.json").read_text())["world"] == 2
+    for name in ("G", "G_ema", "D", "zero/G", "zero/D"):
+        assert sha256(final[0] / f"{name}.safetensors") == sha256(final[1] / f"{name}.safetensors")
+
+
+def test_hostile_values_reach_the_stage_as_they_are(
+    slurm: Slurm, profile: Path, tmp_path: Path
+) -> None:
+    marker, relative = tmp_path / "marker", REPO / "hostile-marker"
+    titles = [text.format(marker=marker) for text in HOSTILE]
+    sets = [word for title in titles for word in ("--set", f"report.title={json.dumps(title)}")]
+    config = tmp_path / "a b; touch hostile-marker; $(touch hostile-marker) '.toml"
+    config.write_text(f"extends = {json.dumps(str(TINY))}\n")
+    roots = tmp_path / "launch", tmp_path / "sbatch"
+    argv = ("launch", "fetch", "-c", config, "--cluster", profile, *sets, "--json")
+    done = slurm.sunpipe(*argv, root=roots[0])
+    assert done.returncode == 0, done.stderr
+    roots[1].mkdir()
+    by_sbatch = slurm.sbatch("jobs/download.sh", "-c", config, *sets, root=roots[1])
+    states = slurm.wait(json.loads(done.stdout)["job"], by_sbatch)
+    assert set(states.values()) == {"COMPLETED"}
+    assert not marker.exists()
+    assert not relative.exists()
+    for root in roots:
+        assert (root / "archive/manifest.parquet").exists()
+
+
+@pytest.mark.parametrize("value", ["a\nsrun touch X", "a\n#SBATCH --output=X", "a\rb", "a\x1b[2J"])
+def test_control_characters_are_refused_before_submission(
+    slurm: Slurm, profile: Path, tmp_path: Path, value: str
+) -> None:
+    title = f"report.title={value}"
+    done = slurm.sunpipe("launch", "fetch", "-c", TINY, "--cluster", profile, "--set", title,
+                         root=tmp_path)  # fmt: skip
+    assert done.returncode == 2
+    assert "control character" in done.stderr
+    assert not (tmp_path / "slurm").exists()
+
+
+def test_a_refused_job_gives_one_line_and_cancels_the_rest(slurm: Slurm, tmp_path: Path) -> None:
+    profile = tmp_path / "cluster.toml"
+    profile.write_text('[default]\ntime = "00:05:00"\n[stages.train]\npartition = "nowhere"\n')
+    argv = ("pipeline", "-c", TINY, "--cluster", profile)
+    done = slurm.sunpipe(*argv, root=tmp_path / "root")
+    assert done.returncode == 1
+    assert "train was not accepted: sbatch: error: invalid partition" in done.stderr
+    assert "Traceback" not in done.stderr
+    queue = slurm.run("squeue", "--noheader", "--states=PENDING").stdout
+    assert "sunpipe-" not in queue
+
+
+def test_the_printed_script_is_the_submitted_one(
+    slurm: Slurm, profile: Path, tmp_path: Path
+) -> None:
+    argv = ("launch", "fetch", "-c", TINY, "--cluster", profile)
+    printed = slurm.sunpipe(*argv, "--print-script", root=tmp_path).stdout
+    job = json.loads(slurm.sunpipe(*argv, "--json", root=tmp_path).stdout)["job"]
+    assert (tmp_path / f"slurm/{job}_submission.sh").read_text() == printed
+    assert slurm.wait(job) == {job: "COMPLETED"}
