@@ -59,6 +59,7 @@ def explain(error: Exception) -> TransferError:
     if isinstance(error, TransferError):
         return error
     if isinstance(error, urllib.error.HTTPError):
+        error.close()
         asked = error.headers.get("Retry-After", "") if error.headers else ""
         return TransferError(f"HTTP {error.code}", error.code in TRANSIENT_CODES,
                              wait_s=float(asked) if asked.isdigit() else 0.0)  # fmt: skip

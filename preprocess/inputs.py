@@ -54,15 +54,33 @@ def list_inputs(manifest: Manifest) -> list[Input]:
     return sorted(inputs, key=lambda item: (item.harpnum, item.t_rec, item.record))
 
 
-def archive_digest(inputs: Iterable[Input]) -> str:
-    """Identity of what a dataset is made of: states and digests of the used files."""
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def archive_digest(archive: Path, inputs: Iterable[Input]) -> str:
+    """Identity of what a dataset is made of: states and digests of the used files.
+
+    The manifest tells the digests; sizes are looked up, so that a file that was
+    truncated or removed since counts as a change.
+    """
     return digest(
         [
-            [item.record, segment, entry.state, entry.sha256]
+            [item.record, segment, entry.state, entry.sha256, _size(archive / entry.path)]
             for item in inputs
             for segment, entry in sorted(item.entries.items())
         ]
     )
+
+
+def edited_since(archive: Path, inputs: Iterable[Input], time_s: float) -> str | None:
+    """A used file that was written after `time_s` and is not what was fetched."""
+    for item in inputs:
+        for entry in item.entries.values():
+            path = archive / entry.path
+            if path.is_file() and path.stat().st_mtime > time_s and sha256(path) != entry.sha256:
+                return entry.path
+    return None
 
 
 def _damaged(archive: Path, item: Input) -> str | None:

@@ -25,7 +25,8 @@ from preprocess.manifest import Entry, Manifest
 from preprocess.sidecar import sidecar
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path, digest, read_json, sha256, write_json
-from sunpipe.fits import record_string
+from sunpipe.fits import read_segment, record_string
+from sunpipe.fitsfile import FitsError
 from sunpipe.provenance import now
 from sunpipe.settings import FetchSettings
 from sunpipe.stage import log
@@ -179,6 +180,18 @@ def _store_keywords(archive: Path, manifest: Manifest, found: Found, url: str) -
                  url, now())  # fmt: skip
 
 
+def found_whole(path: Path) -> bool:
+    """Whether a killed fetch brought this file, but could not write it down.
+
+    Files get their name only when they are whole; here its checksums must say
+    so again.
+    """
+    try:
+        return path.is_file() and read_segment(path).verified
+    except FitsError:
+        return False
+
+
 def _fetch_segment(
     archive: Path, found: Found, segment: str, settings: FetchSettings
 ) -> tuple[Entry, bool]:
@@ -195,6 +208,8 @@ def _fetch_segment(
     if not STORED_PATH.fullmatch(where):
         return entry("failed", f"JSOC names the path {where!r}"), False
     url = urljoin(settings.url, where)
+    if found_whole(archive / relative):
+        return entry("fetched", "", url, archive / relative), False
     try:
         with atomic_path(archive / relative) as temporary:
             with_retries(
@@ -231,15 +246,19 @@ def fetch_jsoc(archive: Path, settings: FetchSettings) -> dict[str, int]:
         silent = 0
         failed: list[Entry] = []
         for place, item in enumerate(found):
-            log(f"{item.record} ({place + 1} of {len(found)})")
             if note := _store_keywords(archive, manifest, item, settings.url):
                 record(note)
             for segment in settings.segments:
-                if is_present(archive, manifest.get((item.record, segment))):
+                before = manifest.get((item.record, segment))
+                if is_present(archive, before):
                     counts["kept"] += 1
                     continue
+                if before and before.state == "fetched":  # changed since: not to be adopted
+                    (archive / before.path).unlink(missing_ok=True)
                 entry, quiet = _fetch_segment(archive, item, segment, settings)
                 record(entry)
+                log(f"{place + 1}/{len(found)} {Path(entry.path).name}: {entry.state}"
+                    f" {entry.reason}".rstrip())  # fmt: skip
                 counts["new"] += entry.state == "fetched"
                 if entry.state == "failed":
                     failed.append(entry)

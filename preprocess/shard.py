@@ -27,7 +27,7 @@ from preprocess.candidates import (
 )
 from preprocess.comm import Communicator, communicator
 from preprocess.hdf5 import write_shard
-from preprocess.inputs import Input, archive_digest, list_inputs, load
+from preprocess.inputs import Input, archive_digest, edited_since, list_inputs, load
 from preprocess.lock import exclusive, sweep
 from preprocess.manifest import NAME as MANIFEST
 from preprocess.manifest import read_manifest
@@ -72,21 +72,27 @@ def check_splits(rows: list[Row]) -> None:
         raise DataError(f"HARPs {both} stand in the training and in the test split")
 
 
-def settings_record(settings: ShardSettings, inputs: list[Input]) -> dict[str, Any]:
+def settings_record(settings: ShardSettings, archive: Path, inputs: list[Input]) -> dict[str, Any]:
     """What decides the content of a dataset."""
-    return {**to_dict(settings), "archive": archive_digest(inputs)}
+    return {**to_dict(settings), "archive": archive_digest(archive, inputs)}
 
 
 def read_inputs(archive: Path) -> list[Input]:
     """Records of the archive; an empty archive is an error that names the remedy."""
-    inputs = list_inputs(read_manifest(archive))
+    manifest = read_manifest(archive)
+    inputs = list_inputs(manifest)
     if not inputs:
         raise DataError(f"the archive {archive} is empty; run sunpipe fetch first")
+    listed = {archive / entry.path for entry in manifest.values()}
+    if stray := sum(path not in listed for path in archive.rglob("*.fits")):
+        log(f"{stray} FITS files in {archive} are not in its manifest and are left out")
     return inputs
 
 
-def why_rebuild(folder: Path, archive: Path, wanted: dict[str, Any]) -> str | None:
-    """Why the dataset must be made (again), or None when it is up to date."""
+def why_rebuild(
+    folder: Path, archive: Path, inputs: list[Input], wanted: dict[str, Any]
+) -> str | None:
+    """Why the dataset must be made (again), or None when its description fits."""
     try:
         info = read_info(folder)
     except DataError:
@@ -95,14 +101,22 @@ def why_rebuild(folder: Path, archive: Path, wanted: dict[str, Any]) -> str | No
                      if info.settings.get(key) != wanted.get(key))  # fmt: skip
     if changed:
         return "changed since the last time: " + ", ".join(changed)
-    made = (folder / "dataset.json").stat().st_mtime
-    for path in sorted(archive.rglob("*.fits")):
-        if path.stat().st_mtime > made:
-            return f"{path.name} is newer than the dataset"
-    for name, wanted_sum in {**info.shards, **info.files}.items():
-        if not (folder / name).is_file() or sha256(folder / name) != wanted_sum:
-            return f"{name} is missing or damaged"
+    if edited := edited_since(archive, inputs, (folder / "dataset.json").stat().st_mtime):
+        return f"{edited} was edited"
     return None
+
+
+def damaged_files(folder: Path, comm: Communicator) -> list[str]:
+    """Files of a published dataset that are not as published; ranks share the reading."""
+    info = read_info(folder)
+    files = list({**info.shards, **info.files}.items())
+
+    def work() -> list[str]:
+        mine = (files[place] for place in comm.share(len(files)))
+        return [name for name, sum_ in mine
+                if not (folder / name).is_file() or sha256(folder / name) != sum_]  # fmt: skip
+
+    return sorted(name for names in comm.all(work) for name in names)
 
 
 class Builder:
@@ -168,7 +182,8 @@ class Builder:
                 mine = shards[number]
                 used = sorted({row["record"] for row in mine})
                 plan = digest([
-                    SCHEMA, to_dict(self.settings), archive_digest(by_record[r] for r in used),
+                    SCHEMA, to_dict(self.settings),
+                    archive_digest(self.archive, [by_record[record] for record in used]),
                     [[row["record"], row["tile_y"], row["tile_x"]] for row in mine],
                 ])  # fmt: skip
                 path, note = self.building / name, self.building / f"{name}.json"
@@ -256,8 +271,10 @@ def shard(config: Config) -> Result | None:
 def _shard(builder: Builder, started: float) -> Result | None:
     comm, folder = builder.comm, builder.folder
     inputs = comm.root(lambda: read_inputs(builder.archive))
-    wanted = settings_record(builder.settings, inputs)
-    why = comm.root(lambda: why_rebuild(folder, builder.archive, wanted))
+    wanted = comm.root(lambda: settings_record(builder.settings, builder.archive, inputs))
+    why = comm.root(lambda: why_rebuild(folder, builder.archive, inputs, wanted))
+    if why is None and (damaged := damaged_files(folder, comm)):
+        why = f"{', '.join(damaged)} missing or damaged"
     if why is None:
         if comm.rank:
             return None
@@ -306,10 +323,10 @@ def plan(config: Config) -> dict[str, Any]:
     manifest = read_manifest(layout.archive)
     folder = layout.shards(config.dataset)
     inputs = list_inputs(manifest)
-    wanted = settings_record(config.shard, inputs)
+    wanted = settings_record(config.shard, layout.archive, inputs)
     return {
         "archive": str(layout.archive / MANIFEST),
         "records": len(inputs),
         "dataset": str(folder),
-        "because": why_rebuild(folder, layout.archive, wanted),
+        "because": why_rebuild(folder, layout.archive, inputs, wanted),
     }

@@ -1,0 +1,116 @@
+"""Cutting and averaging: whole factors, NaN, padding, and coordinates that stay true."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+
+from preprocess.patch import centre_mu, tile_wcs
+from sunpipe.errors import DataError
+from sunpipe.shards.cut import cut, cut_vector, reduce_field, tile_flux, tile_grid
+
+HEADER = {"CRPIX1": 372.5, "CRPIX2": 189.0, "CRVAL1": 34.879105, "CRVAL2": -21.0769,
+          "CDELT1": 0.03, "CDELT2": 0.03, "CTYPE1": "CRLN-CEA", "CTYPE2": "CRLT-CEA",
+          "CRLN_OBS": 21.725103, "CRLT_OBS": -6.8279}  # fmt: skip
+
+
+def test_grid_reaches_the_far_edges() -> None:
+    grid = tile_grid((377, 744), 128, 48)
+    assert grid[:, 0].max() == 377 - 128
+    assert grid[:, 1].max() == 744 - 128
+    assert len({tuple(offset) for offset in grid.tolist()}) == len(grid)
+    assert (np.diff(np.unique(grid[:, 0])) <= 48).all()
+
+
+def test_grid_of_a_patch_smaller_than_the_tile_is_centred() -> None:
+    assert tile_grid((100, 201), 128, 16)[:, 0].tolist() == [-14] * 6
+    assert tile_grid((128, 128), 128, 16).tolist() == [[0, 0]]
+
+
+def test_stride_zero_is_one_centred_canvas() -> None:
+    assert tile_grid((377, 744), 512, 0).tolist() == [[-68, 116]]
+
+
+def test_cut_pads_with_nan_and_keeps_every_pixel() -> None:
+    field = np.arange(12.0).reshape(1, 3, 4)
+    out = cut(field, (-1, -2), 6)
+    assert np.isnan(out).sum() == 36 - 12
+    assert np.array_equal(out[0, 1:4, 2:6], field[0])
+
+
+def test_cut_outside_the_patch_is_all_nan() -> None:
+    assert np.isnan(cut(np.ones((1, 3, 4)), (10, -20), 5)).all()
+
+
+def test_reduce_is_the_mean_of_valid_pixels() -> None:
+    field = np.array([[[1.0, 3.0, 1.0, np.nan], [5.0, 7.0, np.nan, np.nan]]])
+    means, mask = reduce_field(field, 2)
+    assert means.tolist() == [[[4.0, 0.0]]]
+    assert mask.tolist() == [[True, False]]
+
+
+def test_a_pixel_is_valid_only_in_all_channels() -> None:
+    field = np.ones((2, 2, 2))
+    field[1, 0, 0] = np.nan
+    field[0, 0, 0] = 1e6
+    means, mask = reduce_field(field, 2)
+    assert mask.all()
+    assert means.ravel().tolist() == [1.0, 1.0]
+
+
+def test_reduce_refuses_a_remainder() -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        reduce_field(np.ones((1, 5, 4)), 2)
+
+
+def test_reduce_keeps_signed_flux() -> None:
+    field = np.random.default_rng(0).normal(size=(3, 64, 64))
+    means, _ = reduce_field(field, 4)
+    assert means.sum(axis=(1, 2)) * 16 == pytest.approx(field.sum(axis=(1, 2)))
+
+
+def test_cut_vector_shapes() -> None:
+    images, masks, offsets = cut_vector(np.ones((3, 40, 50)), 32, 8, 4)
+    assert images.shape == (len(offsets), 3, 8, 8)
+    assert images.dtype == np.float32
+    assert masks.all()
+
+
+@pytest.mark.parametrize("reduce", [1, 2, 4])
+@pytest.mark.parametrize("offset", [(0, 0), (48, 100), (-60, -12)])
+def test_tile_wcs_points_at_the_same_sky(reduce: int, offset: tuple[int, int]) -> None:
+    """The centre of a stored pixel is the centre of its block of native pixels."""
+    tile = tile_wcs(HEADER, offset, reduce)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        native = WCS({**HEADER, "CUNIT1": "deg", "CUNIT2": "deg"})
+        stored = WCS({**{key.upper(): value for key, value in tile.items()},
+                      "CUNIT1": "deg", "CUNIT2": "deg"})  # fmt: skip
+    for row, column in ((0, 0), (5, 9)):
+        x = offset[1] + column * reduce + (reduce - 1) / 2
+        y = offset[0] + row * reduce + (reduce - 1) / 2
+        there = np.array(native.wcs_pix2world(x, y, 0))
+        assert np.array(stored.wcs_pix2world(column, row, 0)) == pytest.approx(there, abs=1e-9)
+
+
+def test_tile_wcs_needs_its_cards() -> None:
+    with pytest.raises(DataError, match="CDELT2"):
+        tile_wcs({**HEADER, "CDELT2": "nan"}, (0, 0), 2)
+
+
+def test_mu_of_the_sub_observer_point_is_one() -> None:
+    centre = {**HEADER, "CRVAL1": HEADER["CRLN_OBS"], "CRVAL2": HEADER["CRLT_OBS"]}
+    assert centre_mu(centre) == pytest.approx(1.0)
+    assert centre_mu({**centre, "CRVAL1": HEADER["CRLN_OBS"] + 90, "CRLT_OBS": 0.0,
+                      "CRVAL2": 0.0}) == pytest.approx(0.0, abs=1e-12)  # fmt: skip
+    assert centre_mu(HEADER) == pytest.approx(0.9449261, abs=1e-6)
+    assert centre_mu({**HEADER, "CRLN_OBS": float("nan")}) is None
+
+
+def test_flux_counts_both_signs_above_the_floor() -> None:
+    br = np.array([[150.0, -250.0], [99.0, np.nan]])
+    assert tile_flux(br, 2.0, 100.0) == 1600.0
+    assert tile_flux(br, 2.0, 0.0) == pytest.approx(1996.0)
