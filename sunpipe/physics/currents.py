@@ -29,7 +29,10 @@ def twisted(p: Patches) -> Tensor:
 
 
 def meanalp(p: Patches) -> Tensor:
-    """Flux-weighted twist ``sum(Jz Bz) / sum(Bz^2) / L`` in 1/Mm (Hagino and Sakurai 2004)."""
+    """Twist weighted by Bz^2, ``sum(Jz Bz) / sum(Bz^2) / L`` in 1/Mm.
+
+    Hagino and Sakurai 2004, PASJ 56, 831.
+    """
     where = twisted(p)
     twist = masked_sum(p.jz * p.bz, where) / masked_sum(p.bz.square(), where)
     return twist / p.megametres

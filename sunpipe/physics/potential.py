@@ -36,8 +36,8 @@ def _padded(size: int) -> int:
 def _smooth_field(x: Tensor, y: Tensor) -> Tensor:
     """Field along x in the plane of one unit of flux spread as a Gaussian.
 
-    ``integral of k J1(k r) exp(-k^2 s^2 / 2) dk / (2 pi)`` (Gradshteyn and Ryzhik 6.618);
-    x / (2 pi r^3) far away.
+    ``integral of k J1(k r) exp(-k^2 s^2 / 2) dk / (2 pi)`` (the derivative by r
+    of Gradshteyn and Ryzhik 6.618.1 for J0); x / (2 pi r^3) far away.
     """
     a = (x.square() + y.square()) / (4 * SPLIT**2)
     bessel = torch.special.i0e(a) - torch.special.i1e(a)
