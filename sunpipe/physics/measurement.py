@@ -73,6 +73,12 @@ def check(fields: Tensor, extras: Mapping[str, Tensor | None], convention: str) 
             raise ValueError(f"{name} must be {wanted}, not {tuple(extra.shape)}")
 
 
+def _finite_or_nan(values: Tensor) -> Tensor:
+    """Float64, with infinities as NaN: one mark for what is invalid."""
+    values = values.double()
+    return values.masked_fill(values.isinf(), torch.nan)
+
+
 def make_patches(
     fields: Tensor,
     pixel_cm: Tensor,
@@ -83,10 +89,10 @@ def make_patches(
     los_mask: Tensor | None = None,
 ) -> Patches:
     """Float64 patches with every mask resolved; the arguments are those of `measure`."""
-    fields = fields.double()
+    fields = _finite_or_nan(fields)
     valid = fields.isfinite().all(dim=1)
     if los is not None:
-        los = los.double()
+        los = _finite_or_nan(los)
         los_mask = los.isfinite() & (True if los_mask is None else los_mask.bool())
     return Patches(
         fields=fields,

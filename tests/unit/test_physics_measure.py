@@ -167,11 +167,13 @@ def test_pixels_outside_the_mask_do_not_count() -> None:
         torch.testing.assert_close(one[name], other[name], rtol=1e-12, atol=0)
 
 
-def test_a_nan_pixel_is_left_out() -> None:
+@pytest.mark.parametrize("component", [0, 1, 2])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_invalid_pixel_is_left_out(bad: float, component: int) -> None:
     fields = blobs(count=1)
     mask = everywhere(fields)
     holed = fields.clone()
-    holed[0, 1, 10, 11] = math.nan  # Bt alone
+    holed[0, component, 10, 11] = bad
     found = measure(holed, PIXEL, mask)
     mask[0, 10, 11] = False
     expected = measure(fields, PIXEL, mask, ["USFLUX", "NETFLUX", "AREA_MM2", "MEANGAM"])
