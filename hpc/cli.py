@@ -64,6 +64,8 @@ def launch(
             if code:
                 raise typer.Exit(code)
     elif print_script:
+        for argv in commands:
+            log(f"runs: sunpipe {shlex.join(argv)}")
         print(batch_script(stage, len(commands), profile, wanted), end="")
     else:
         job = submit(stage, commands, profile, wanted)

@@ -74,7 +74,12 @@ def start(name: str, argv: list[str], log: Path, env: dict[str, str], token: str
     stat = _stat(pid)
     if stat is None:
         raise DataError(f"{name} ended at once; see {log}")
-    return Daemon(name, pid, stat[2])
+    started = Daemon(name, pid, stat[2])
+    # The kernel lets us go on a moment before the new program's environment can be read.
+    end = time.monotonic() + 1.0
+    while not alive(started, token) and time.monotonic() < end:
+        time.sleep(0.001)
+    return started
 
 
 def alive(daemon: Daemon, token: str) -> bool:

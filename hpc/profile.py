@@ -20,7 +20,8 @@ from sunpipe.errors import UsageError
 from sunpipe.settings import STRICT, Count, CountOrNone
 
 Word = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.,-]{0,127})?$")]
-Features = Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+([&|][A-Za-z0-9_.-]+)*)?$")]
+_FEATURE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+Features = Annotated[str, Field(pattern=rf"^({_FEATURE}([&|]{_FEATURE}){{0,7}})?$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
 Program = Annotated[str, Field(pattern=r"^([A-Za-z0-9_./][A-Za-z0-9_./+@-]{0,511})?$")]
 Time = Annotated[str, Field(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]$")]
