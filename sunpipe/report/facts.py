@@ -1,0 +1,206 @@
+"""The three facts: chosen by a rule, worded from the measured numbers.
+
+Each subject gives at most one fact, in this order: the physics check, the best
+direction, the search, real against generated, the training, the data. The
+first three that can be told are told, whether they flatter or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sunpipe.errors import DataError
+from sunpipe.report import numbers
+from sunpipe.report.retrieval import beats_control
+from sunpipe.report.sources import Sources
+from sunpipe.report.walked import scores
+
+if TYPE_CHECKING:
+    from sunpipe.embed.searches import Search
+    from sunpipe.report.compare import Comparison
+
+WANTED = 3
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One measured fact.
+
+    Attributes
+    ----------
+    headline : str
+        A few words or a number.
+    text : str
+        One true sentence with numbers and units.
+    """
+
+    headline: str
+    text: str
+
+
+def checkable(archive: Path) -> Iterator[tuple[Path, Path, Path, Path, Path]]:
+    """Br, Bt, Bp, bitmap, conf_disambig of the archive's records that have all five."""
+    segments = ("Br", "Bt", "Bp", "bitmap", "conf_disambig")
+    for path in sorted(archive.glob("*/*/*/*.Br.fits")):
+        stem = path.name.removesuffix("Br.fits")
+        br, bt, bp, bitmap, confidence = (path.with_name(f"{stem}{name}.fits") for name in segments)
+        if all(each.is_file() for each in (bt, bp, bitmap, confidence)):
+            yield br, bt, bp, bitmap, confidence
+
+
+def header_check(archive: Path) -> dict[str, Any] | None:
+    """USFLUX of the first complete record from its pixels, beside its header."""
+    from sunpipe.physics.record import measure_files
+
+    for br, bt, bp, bitmap, confidence in checkable(archive):
+        try:
+            found = measure_files((br, bt, bp), bitmap=bitmap, conf_disambig=confidence)
+        except DataError:
+            continue  # a damaged file of the archive: sunpipe shard names it
+        value, header = found["keywords"]["USFLUX"], found["header"].get("USFLUX")
+        if value and header:
+            return {"record": found["record"], "value": value, "header": header,
+                    "pixels": found["cmask"], "difference": value / header - 1}  # fmt: skip
+    return None
+
+
+def physics_fact(check: dict[str, Any] | None) -> Fact | None:
+    """Pixels against header."""
+    if check is None:
+        return None
+    off = abs(check["difference"])
+    how = "exactly" if off == 0 else f"to {numbers.number(off, 1)} of its value"
+    return Fact(
+        f"{numbers.with_unit(check['value'], 'Mx', 4)}",
+        f"USFLUX of {check['record']}, summed over its {check['pixels']:,} pixels, is"
+        f" {numbers.with_unit(check['value'], 'Mx', 6)}; its header says"
+        f" {numbers.with_unit(check['header'], 'Mx', 6)}: they agree {how}.",
+    )
+
+
+def direction_fact(sources: Sources) -> Fact | None:
+    """The direction with the best held-out accuracy, and its worst side effect."""
+    found = sources.directions.value
+    if found is None:
+        return None
+    best = scores(found, found.leakage())[0]
+    if best["extremes"] is None:
+        return None
+    kind = "conditional" if best["steps"].get("conditional") is not None else "plain"
+    step = best["steps"].get("plain")
+    change = (
+        f" one step along it changes the median {best['name']} by"
+        f" {numbers.signed(step, best['unit'])}" if step is not None else ""
+    )  # fmt: skip
+    before, after = best["plain_leak"], best["conditional_leak"]
+    side = ""
+    if before is not None:
+        side = (f"; its largest side effect is on {before['quantity']},"
+                f" {numbers.fixed(before['slope'])} standard deviations per standard deviation"
+                f" of {best['name']}")  # fmt: skip
+        if kind == "conditional" and after is not None:
+            side += (f", and after conditioning the largest left is on {after['quantity']},"
+                     f" {numbers.fixed(after['slope'])}")  # fmt: skip
+    random = numbers.percent(best["random_extremes"])
+    return Fact(
+        numbers.percent(best["extremes"]),
+        f"A linear direction in w tells high {best['name']} from low in"
+        f" {numbers.percent(best['extremes'])} of {best['extremes_count']} held-out generated"
+        f" patches (random directions: {random});{change}{side}.",
+    )
+
+
+def flux_fact(search: Search) -> Fact | None:
+    """Whether the nearest observation has the flux of what was asked."""
+    about = search.quantities.get("USFLUX")
+    if about is None or about["spearman"] is None or about["spearman_shuffled_p95"] is None:
+        return None
+    rank, control = about["spearman"], about["spearman_shuffled_p95"]
+    verdict = "" if beats_control(about, "spearman") else ", so it is no better than chance"
+    pearson = numbers.fixed(about["pearson"])
+    return Fact(
+        f"ρ = {numbers.fixed(rank)}",
+        f"Between {about['n']} generated patches and the real observation nearest to each,"
+        f" USFLUX correlates with Spearman's ρ = {numbers.fixed(rank)} (Pearson's r ="
+        f" {pearson}); with matches dealt at random |ρ| stays below"
+        f" {numbers.fixed(control)} in 95 % of deals{verdict}.",
+    )
+
+
+def held_out_fact(known: list[dict[str, Any]]) -> Fact | None:
+    """Whether held-out records find their own active region."""
+    if not known:
+        return None
+    right = sum(row["found"] for row in known)
+    first = known[0]
+    return Fact(
+        f"{right} of {len(known)}",
+        f"Asked with a held-out record that may not answer itself, the index puts another record"
+        f" of the same active region first in {right} of {len(known)} cases, among"
+        f" {first['candidates']} records: {first['record']} finds {first['answer']} at distance"
+        f" {numbers.fixed(first['distance'], 3)}.",
+    )
+
+
+def likeness_fact(found: Comparison | None) -> Fact | None:
+    """The quantity whose distribution is reproduced worst."""
+    if found is None:
+        return None
+    rows = [row for row in found.distances() if row["generated_ks"] is not None]
+    if not rows:
+        return None
+    worst = max(rows, key=lambda row: row["generated_ks"])
+    return Fact(
+        f"KS {numbers.fixed(worst['generated_ks'])}",
+        f"The distribution reproduced worst is that of {worst['name']}: the median of generated"
+        f" patches is {numbers.with_unit(worst['generated_median'], worst['unit'])}, that of real"
+        f" ones {numbers.with_unit(worst['real_median'], worst['unit'])}, and the"
+        f" Kolmogorov-Smirnov distance {numbers.fixed(worst['generated_ks'])}.",
+    )
+
+
+def training_fact(sources: Sources) -> Fact | None:
+    """How much was trained, and how fast."""
+    run = sources.run.value
+    if run is None or not run.stats:
+        return None
+    last = run.stats[-1]
+    seconds = sum(row["sec_per_kimg"] for row in run.stats) / len(run.stats)
+    return Fact(
+        f"{numbers.number(last['kimg'])} kimg",
+        f"The discriminator of {run.folder.name} has seen {last['nimg']:,} images at"
+        f" {numbers.with_unit(1000 / seconds, 'images/s')} on average.",
+    )
+
+
+def data_fact(sources: Sources) -> Fact | None:
+    """What the dataset kept of what it was given."""
+    reader = sources.dataset.value
+    if reader is None:
+        return None
+    counts, harps = reader.info.counts, len(set(reader.records["harpnum"].to_pylist()))
+    return Fact(
+        f"{counts['rows']:,} patches",
+        f"Of {counts['records_in']:,} candidates from {harps} HARPs {counts['rows']:,} were kept"
+        f" and {counts['quarantined']:,} quarantined, each with its reason.",
+    )
+
+
+def choose(
+    sources: Sources, check: dict[str, Any] | None, compared: Comparison | None,
+    known: list[dict[str, Any]],
+) -> list[Fact]:  # fmt: skip
+    """The first three facts that can be told, in the order of the subjects."""
+    search = sources.search.value
+    told = (
+        physics_fact(check),
+        direction_fact(sources),
+        (flux_fact(search) if search is not None else None) or held_out_fact(known),
+        likeness_fact(compared),
+        training_fact(sources),
+        data_fact(sources),
+    )
+    return [fact for fact in told if fact is not None][:WANTED]

@@ -1,0 +1,157 @@
+"""The wide picture: real data, generated patches, a direction walked, a match found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.plots import INK, new_figure, show_field
+from sunpipe.report import numbers
+from sunpipe.report.compare import Comparison
+from sunpipe.report.pictures import colour_limit
+from sunpipe.report.retrieval import shown_queries
+from sunpipe.report.sources import Sources
+from sunpipe.report.walked import strip
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT, DPI = 1600, 560, 100  # pixels
+TOP, SIDE, GAP = 92, 138, 6  # first row, tile, space between tiles
+SOFT = "#667080"
+STEPS = 5  # images of the walk
+WALKED = "USFLUX"
+
+
+class Canvas:
+    """A figure addressed in pixels from the top left."""
+
+    def __init__(self) -> None:
+        self.figure: Figure = new_figure(WIDTH / DPI, HEIGHT / DPI)
+        self.figure.set_layout_engine("none")
+
+    def field(self, field: NDArray[Any], x: float, y: float, side: float, limit: float) -> None:
+        """Draw one patch with its corner at (x, y)."""
+        where = (x / WIDTH, 1 - (y + side) / HEIGHT, side / WIDTH, side / HEIGHT)
+        axes = self.figure.add_axes(where)
+        show_field(axes, field, limit)
+        for spine in axes.spines.values():
+            spine.set_edgecolor("#c5cad1")
+
+    def text(self, x: float, y: float, text: str, size: float = 16, **more: Any) -> None:
+        """Write `text` with its top at y; `size` in pixels."""
+        more = {"color": INK, "va": "top", "ha": "left", "parse_math": False, **more}
+        self.figure.text(x / WIDTH, 1 - y / HEIGHT, text, fontsize=size * 72 / DPI, **more)
+
+    def title(self, x: float, number: int, title: str, under: str) -> None:
+        """Heading of one panel."""
+        self.text(x, 20, f"{number}  {title}", 27, fontweight="bold")
+        self.text(x, 56, under, 18, color=SOFT)
+
+
+def tiles(canvas: Canvas, fields: NDArray[Any], x: float, columns: int, limit: float) -> None:
+    """A block of patches, row by row."""
+    for number, field in enumerate(fields):
+        row, column = divmod(number, columns)
+        canvas.field(field, x + column * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, limit)
+
+
+def waiting(canvas: Canvas, x: float, command: str) -> None:
+    """What stands in a panel that has no data yet."""
+    canvas.text(x, TOP + 10, "not made yet:\n" + command, 18, color=SOFT, linespacing=1.6)
+
+
+def walk_panel(canvas: Canvas, sources: Sources, x: float, width: float) -> None:
+    """Two bases walked along one direction, each image with its measured value."""
+    found = sources.directions.value
+    canvas.title(x, 3, "a direction walked", "same noise, one direction in w, flux measured")
+    if found is None:
+        waiting(canvas, x, "sunpipe directions fit")
+        return
+    name = WALKED if WALKED in found.quantities else next(iter(found.quantities))
+    strips = [each for base in (0, 1) if (each := strip(found, name, base)) is not None]
+    if not strips:
+        return
+    shown = np.linspace(0, len(strips[0]["steps"]) - 1, min(STEPS, len(strips[0]["steps"])))
+    places = shown.round().astype(int)
+    side = (width - GAP * (len(places) - 1)) / len(places)
+    limit = max(each["limit"] for each in strips)
+    factor, label = numbers.axis_scale(
+        np.concatenate([each["values"] for each in strips]), strips[0]["unit"]
+    )
+    for row, each in enumerate(strips):
+        y = TOP + row * (side + 88)
+        for column, place in enumerate(places):
+            left = x + column * (side + GAP)
+            canvas.field(each["raw"][place], left, y, side, limit)
+            value = numbers.fixed(each["values"][place] / factor, 2)
+            canvas.text(left + side / 2, y + side + 6, value, 20, ha="center", fontweight="bold")
+            step = f"{each['steps'][place]:+g} σ".replace("-", numbers.MINUS).replace("+0 ", "0 ")
+            canvas.text(left + side / 2, y + side + 32, step, 17, ha="center", color=SOFT)
+    bottom = TOP + len(strips) * (side + 88) - 22
+    canvas.text(x + width / 2, bottom, f"{name} in {label}", 19, ha="center")
+
+
+def match_panel(canvas: Canvas, sources: Sources, x: float, side: float) -> None:
+    """The median query by distance, and the observation nearest to it."""
+    from sunpipe.embed.searches import read_hits, read_queries
+
+    canvas.title(x, 4, "a match found", "nearest real observation")
+    search, reader = sources.search.value, sources.dataset.value
+    folder = sources.layout.searches(sources.cfg.name)
+    hits = read_hits(folder).to_pylist() if search is not None else []
+    queries = shown_queries(hits, 3)
+    if reader is None or not queries:
+        waiting(canvas, x, "sunpipe search")
+        return
+    query = queries[len(queries) // 2]
+    hit = next(row for row in hits if row["query"] == query and row["rank"] == 1)
+    asked = read_queries(folder)[0][query, 0]
+    answer = reader.images([hit["row"]])[0, 0]
+    limit = colour_limit([asked, answer])
+    canvas.field(asked, x, TOP, side, limit)
+    canvas.field(answer, x, TOP + side + 34, side, limit)
+    canvas.text(x, TOP + side + 5, "generated query  ↓  match", 18, color=SOFT)
+    series, _, keys = hit["record"].partition("[")
+    lines = [series, *("[" + key for key in keys.split("[") if key)]
+    y = TOP + 2 * side + 42
+    for number, line in enumerate(lines[:3]):
+        canvas.text(x, y + 20 * number, line[:30], 16, family="monospace")
+
+
+def draw(sources: Sources, compared: Comparison | None) -> Figure:
+    """The whole picture, `WIDTH` x `HEIGHT` pixels; panels without data name their command."""
+    canvas = Canvas()
+    columns, rows, space = 2, 3, 40
+    block = columns * (SIDE + GAP) - GAP
+    first, second = 24, 24 + block + space
+    third = second + block + space
+    matched = 188
+    fourth = WIDTH - 24 - 238
+    reader = sources.dataset.value
+    if compared is not None:
+        limit, real = compared.limit, compared.real_shown(columns * rows)[:, 0]
+    elif reader is not None:
+        from sunpipe.report.compare import spread_rows
+
+        real = reader.images(spread_rows(reader, "train", columns * rows))[:, 0]
+        limit = colour_limit([real])
+    canvas.title(first, 1, "real data", "SDO/HMI vector field, Br")
+    canvas.title(second, 2, "generated", "StyleGAN2, in gauss")
+    if reader is None:
+        waiting(canvas, first, "sunpipe shard")
+    else:
+        tiles(canvas, real, first, columns, limit)
+        under = f"Br, blue {numbers.MINUS}{limit:g} G to red +{limit:g} G"
+        canvas.text(first, TOP + rows * (SIDE + GAP) + 6, under, 18, color=SOFT)
+    if compared is None:
+        waiting(canvas, second, "sunpipe sample")
+    else:
+        tiles(canvas, compared.generated[: columns * rows, 0], second, columns, compared.limit)
+        canvas.text(second, TOP + rows * (SIDE + GAP) + 6, "first samples, not selected", 18,
+                    color=SOFT)  # fmt: skip
+    walk_panel(canvas, sources, third, fourth - third - space)
+    match_panel(canvas, sources, fourth, matched)
+    return canvas.figure

@@ -1,0 +1,48 @@
+"""Where the numbers come from: revisions, digests, the resolved configuration, the commands."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sunpipe.config import to_dict
+from sunpipe.provenance import git_revision, versions
+from sunpipe.report.section import Section
+from sunpipe.report.sources import Sources
+from sunpipe.shards.schema import dataset_id
+
+STAGES = ("fetch", "shard", "train", "sample", "directions fit", "ssl", "embed", "index build",
+          "search", "report")  # fmt: skip
+
+
+def digests(sources: Sources) -> list[tuple[str, str, str]]:
+    """(artefact, identity, code revision that made it) of what is current."""
+    rows: list[tuple[str, str, str]] = []
+    reader, run, generator = sources.dataset.value, sources.run.value, sources.generator.value
+    if reader is not None:
+        rows.append(("dataset " + reader.info.name, dataset_id(reader.info), ""))
+    if run is not None and generator is not None:
+        rows.append((f"generator {run.folder.name} at {generator.kimg:g} kimg", generator.digest,
+                     str(run.provenance.get("git") or "")))  # fmt: skip
+    if (directions := sources.directions.value) is not None:
+        rows.append(("directions", directions.about["files"]["directions.safetensors"],
+                     str(directions.about["provenance"].get("git") or "")))  # fmt: skip
+    if (encoder := sources.encoder.value) is not None and sources.ssl_run.value is not None:
+        rows.append((f"encoder {sources.ssl_run.value.folder.name}", encoder,
+                     str(sources.ssl_run.value.provenance.get("git") or "")))  # fmt: skip
+    if (index := sources.index.value) is not None:
+        rows.append(("index", index.info.files["vectors.faiss"],
+                     str(index.info.provenance.get("git") or "")))  # fmt: skip
+    return rows
+
+
+def reproduce(sources: Sources) -> Section:
+    """Provenance and commands."""
+    data: dict[str, Any] = {
+        "commands": [sources.command(stage) for stage in STAGES],
+        "digests": digests(sources),
+        "git": git_revision() or "not a git checkout",
+        "versions": versions(),
+        "config": json.dumps(to_dict(sources.cfg), indent=2),
+    }
+    return Section("reproduce", "Provenance, and how to reproduce this", data=data)
