@@ -169,7 +169,9 @@ class DirectionsSettings:
     `extremes` is the share of samples in each class (top and bottom),
     `test_share` what is held out, `max_undefined` the largest share of samples
     in which a quantity may be undefined, `bootstrap` the refits that give the
-    uncertainty of a direction, `steps` the positions of the traverse in standard
+    uncertainty of a direction. `metric` says how w moves: as it varies when the
+    SVM's score does (``covariance``), or along the plane's normal
+    (``euclidean``). `steps` are the positions of the traverse in standard
     deviations of w along the direction, `reach` how far from the mean of w, in
     the same unit, ``sunpipe traverse`` may go.
     """
@@ -181,6 +183,7 @@ class DirectionsSettings:
     solver: Literal["newton", "sklearn"] = "newton"
     svm_c: Positive = 0.01
     bootstrap: CountOrNone = 20
+    metric: Literal["covariance", "euclidean"] = "covariance"
     steps: tuple[float, ...] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
     traverse_count: Count = 64
     reach: Positive = 4.0
@@ -225,10 +228,15 @@ class SslSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class EmbedSettings:
-    """``[embed]``: which splits of the dataset the archive embedding holds."""
+    """``[embed]``: which splits of the dataset the archive embedding holds.
+
+    With `orbit` a vector is the mean over all mirrors, turns and polarities that
+    the encoder was trained with: invariant to rounding, at 16 passes per patch.
+    """
 
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     batch: Count = 256
+    orbit: bool = True
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -135,7 +135,7 @@ def embed(config: Config, part: str | None = None) -> Result:
     if not len(reader):
         raise DataError(f"dataset {config.dataset} has no rows in the splits {', '.join(splits)}")
     mine = shards_of_part(shards, parse_part(part) if part else (1, 1))
-    encoder = FieldEncoder.load(encoder_run(layout, config.name))
+    encoder = FieldEncoder.load(encoder_run(layout, config.name), config.embed.orbit)
     encoder.check(info.channels, info.resolution, f"dataset {info.name}")
     made_from = _made_from(encoder, info, splits)
 

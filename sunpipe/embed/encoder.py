@@ -16,6 +16,8 @@ from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json
 from sunpipe.models.encoder import Encoder
 from sunpipe.paths import Layout
+from sunpipe.physics.channels import apply_symmetry
+from sunpipe.physics.channels import orbit as list_ways
 from sunpipe.run import require_run, ssl_name
 from sunpipe.settings import NormalizeSettings
 from sunpipe.shards.normalize import encode
@@ -33,7 +35,7 @@ class EncoderCard:
     nimg : int
         Images it was trained with.
     digest : str
-        SHA-256 over weights, channels, size and normalisation.
+        SHA-256 over weights, channels, size, normalisation and orbit.
     channels, units : list of str
     resolution : int
         H = W of its input.
@@ -41,6 +43,10 @@ class EncoderCard:
         Length of its vectors.
     normalize : dict
         `NormalizeSettings` from gauss to the network's range.
+    symmetries : list of str
+        Under which views of one patch it was trained to agree.
+    orbit : bool
+        Whether a vector is the mean over all combinations of `symmetries`.
     """
 
     run: str
@@ -51,18 +57,21 @@ class EncoderCard:
     resolution: int
     dim: int
     normalize: dict[str, Any]
+    symmetries: list[str]
+    orbit: bool
 
 
-def _card(run: Path, path: Path) -> tuple[EncoderCard, dict[str, Any]]:
+def _card(run: Path, path: Path, orbit: bool) -> tuple[EncoderCard, dict[str, Any]]:
     state = checkpoint.load_state(path)
     if state.get("kind") != "ssl":
         raise DataError(f"{run} is not an encoder's run; give the folder of sunpipe ssl")
     about = state["encoder"]
     weights = read_json(path / "COMPLETE")["encoder.safetensors"]
+    identity = digest({"weights": weights, "encoder": about, "orbit": orbit})
     card = EncoderCard(
-        run=run.name, nimg=state["nimg"], digest=digest({"weights": weights, "encoder": about}),
+        run=run.name, nimg=state["nimg"], digest=identity,
         channels=about["channels"], units=about["units"], resolution=about["resolution"],
-        dim=about["dim"], normalize=about["normalize"],
+        dim=about["dim"], normalize=about["normalize"], symmetries=about["symmetries"], orbit=orbit,
     )  # fmt: skip
     return card, about
 
@@ -79,10 +88,20 @@ class FieldEncoder:
     card: EncoderCard
     network: Encoder
     device: torch.device
+    ways: list[tuple[str, ...]]
 
     @classmethod
-    def load(cls, run: Path, wanted: str | None = None) -> FieldEncoder:
+    def load(cls, run: Path, orbit: bool = True, wanted: str | None = None) -> FieldEncoder:
         """Load the newest whole checkpoint of a run, or the one with digest `wanted`.
+
+        Parameters
+        ----------
+        run : Path
+            Run folder of ``sunpipe ssl``.
+        orbit : bool
+            Average vectors over the symmetries; part of the digest.
+        wanted : str, optional
+            Digest of the encoder that made an index.
 
         Raises
         ------
@@ -95,11 +114,11 @@ class FieldEncoder:
             raise DataError(f"{run} has no complete checkpoint; run sunpipe ssl first")
         paths = [newest] if wanted is None else [newest, *reversed(checkpoint.complete(folder))]
         for path in paths:
-            card, about = _card(Path(run), path)
+            card, about = _card(Path(run), path, orbit)
             if wanted in (None, card.digest) and checkpoint.fault(path) is None:
                 break
         else:
-            card, _ = _card(Path(run), newest)
+            card, _ = _card(Path(run), newest, orbit)
             raise DataError(
                 f"the encoder of {Path(run).name} is {card.digest[:12]}, not the wanted"
                 f" {str(wanted)[:12]}: run sunpipe embed and sunpipe index build again, or give the"
@@ -111,7 +130,8 @@ class FieldEncoder:
         network.load_state_dict(checkpoint.load_tensors(path, "encoder"))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(card, network.eval().requires_grad_(False), device)
+        ways = list_ways(card.channels, card.symmetries if orbit else ())
+        return cls(card, network.eval().requires_grad_(False), device, ways)
 
     def check(self, channels: list[str], resolution: int, what: str) -> None:
         """Refuse data of other channels or another size, by name."""
@@ -144,7 +164,14 @@ class FieldEncoder:
         """
         settings = TypeAdapter(NormalizeSettings).validate_python(self.card.normalize)
         x = torch.as_tensor(fields, dtype=torch.float32).to(self.device)
-        found = self.network(encode(x, settings)).cpu().numpy().astype(np.float32)
+        x = encode(x, settings)  # odd, so it may come before mirrors and reversals
+        total = torch.zeros(len(x), self.card.dim, device=self.device)
+        for way in self.ways:
+            turned = x
+            for name in way:
+                turned = apply_symmetry(turned, self.card.channels, name)
+            total += self.network(turned)
+        found = (total / len(self.ways)).cpu().numpy()
         if not np.isfinite(found).all():
             raise DataError("the encoder gave a vector that is not finite; check the fields")
         return found

@@ -48,7 +48,8 @@ def index_encoder(info: IndexInfo, run: str | None = None) -> FieldEncoder:
     DataError
         The run is not there, or has no encoder of the index's digest.
     """
-    return FieldEncoder.load(find_folder(run or info.encoder["run"]), info.encoder["digest"])
+    card = info.encoder
+    return FieldEncoder.load(find_folder(run or card["run"]), card["orbit"], card["digest"])
 
 
 def check_scale(info: IndexInfo, pixel_cm: float, what: str) -> None:

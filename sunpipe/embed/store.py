@@ -35,7 +35,7 @@ class EmbeddingInfo:
     Attributes
     ----------
     encoder : dict
-        Card of the encoder: run, nimg, digest, channels, resolution, dim, normalize.
+        Card of the encoder (`sunpipe.embed.encoder.EncoderCard`).
     dataset : dict
         name, id, and how its patches were cut: channels, units, resolution,
         tile, stride, reduce, settings.

@@ -18,6 +18,7 @@ from sunpipe.config import to_dict
 from sunpipe.dist import discover
 from sunpipe.errors import DataError, Stopped, UsageError
 from sunpipe.paths import Layout
+from sunpipe.physics.channels import check_channels
 from sunpipe.run import Run, find_run, read_stats, ssl_name
 from sunpipe.settings import Config
 from sunpipe.shards.order import sample_indices
@@ -26,7 +27,6 @@ from sunpipe.shards.schema import dataset_id, read_info
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
 from sunpipe.train.ssl_trainer import Trainer, images_to_show, make_encoder
-from sunpipe.train.ssl_views import check_channels
 
 # What may change between a run and its continuation without changing the weights.
 FREE = frozenset({"ssl.tick_kimg", "ssl.checkpoint_kimg", "ssl.keep_checkpoints"})

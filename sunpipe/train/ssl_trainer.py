@@ -47,6 +47,7 @@ def encoder_card(info: DatasetInfo, settings: SslSettings) -> dict[str, Any]:
         "width": settings.width,
         "dim": settings.dim,
         "normalize": to_dict(settings.normalize),
+        "symmetries": list(settings.symmetries),
     }
 
 

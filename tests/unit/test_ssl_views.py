@@ -7,8 +7,9 @@ import torch
 
 from sunpipe.errors import DataError
 from sunpipe.physics import measure, symmetry
+from sunpipe.physics.channels import apply_symmetry, check_channels, orbit
 from sunpipe.settings import SslSettings
-from sunpipe.train.ssl_views import apply_symmetry, check_channels, random_view, shift, window
+from sunpipe.train.ssl_views import random_view, shift, window
 
 NAMES = ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity")
 VECTOR = ("Br", "Bt", "Bp")
@@ -154,3 +155,15 @@ def test_views_are_pure_in_the_generator_and_never_stretch() -> None:
     one = random_view(blob()[:1].repeat(400, 1, 1, 1), mask[:1].repeat(400, 1, 1),
                       VECTOR, settings, generator(5))  # fmt: skip
     assert len({tuple(image.flatten().tolist()) for image in one}) == 16
+
+
+def test_orbit_lists_every_combination_once() -> None:
+    ways = orbit(VECTOR, NAMES)
+    assert len(ways) == 16
+    assert ways[0] == ()
+    assert len(orbit(("Br",), NAMES)) == 16
+    assert orbit(VECTOR, ()) == [()]
+    assert len(orbit(VECTOR, ("rotate90",))) == 4
+    assert len(orbit(VECTOR, ("flip_vertical", "reverse_polarity"))) == 4
+    # Negating a scalar mask does nothing: a polarity reversal is then no new way.
+    assert len(orbit(("mask",), NAMES)) == 8

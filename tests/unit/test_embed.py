@@ -1,0 +1,82 @@
+"""Array parts, the notes beside vectors, and the correlation of queries with matches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from sunpipe.embed.correlation import correlation, pearson
+from sunpipe.embed.embed import parse_part, shards_of_part
+from sunpipe.embed.store import part_note, read_embedding, read_metadata, read_vectors, write_part
+from sunpipe.errors import DataError, UsageError
+from tests.unit.index_fake import make
+
+
+def test_part_option() -> None:
+    assert parse_part("1/1") == (1, 1)
+    assert parse_part(" 3/4 ") == (3, 4)
+    for text in ("0/4", "5/4", "1", "1/0", "a/b", "-1/4", "1/4/2", "", "1.5/2", "१/2"):
+        with pytest.raises(UsageError, match="write I/N"):
+            parse_part(text)
+
+
+@pytest.mark.parametrize("shards", [0, 1, 3, 7, 20])
+@pytest.mark.parametrize("parts", [1, 2, 5, 30])
+def test_parts_cover_every_shard_once(shards: int, parts: int) -> None:
+    shares = [shards_of_part(shards, (index, parts)) for index in range(1, parts + 1)]
+    assert sorted(shard for share in shares for shard in share) == list(range(shards))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_notes_tell_stale_from_fresh(tmp_path: Path) -> None:
+    made = {"encoder": "a", "dataset": "b", "splits": ["train"]}
+    write_part(tmp_path, 3, np.ones((2, 4), np.float32), made)
+    assert part_note(tmp_path, 3, made) is not None
+    assert part_note(tmp_path, 2, made) is None
+    for key, value in (("encoder", "z"), ("dataset", "z"), ("splits", ["test", "train"])):
+        assert part_note(tmp_path, 3, {**made, key: value}) is None
+    (tmp_path / "embedding-00003.npy").write_bytes(b"cut")
+    assert part_note(tmp_path, 3, made) is None
+    write_part(tmp_path, 3, np.ones((2, 4), np.float32), made)
+    (tmp_path / "embedding-00003.json").write_text("{")
+    assert part_note(tmp_path, 3, made) is None
+
+
+def test_rows_and_vectors_stay_together(tmp_path: Path) -> None:
+    info, vectors = make(tmp_path, [3, 4])
+    table = read_metadata(tmp_path, info)
+    assert len(table) == info.count == 7
+    assert np.array_equal(np.concatenate(list(read_vectors(tmp_path, info))), vectors)
+    (tmp_path / "metadata.parquet").write_bytes(b"x")
+    with pytest.raises(DataError, match="altered"):
+        read_metadata(tmp_path, info)
+    (tmp_path / "embedding.json").write_text('{"schema": 1}')
+    with pytest.raises(DataError, match="not an embedding's"):
+        read_embedding(tmp_path)
+
+
+def test_correlation_equals_scipy() -> None:
+    random = np.random.default_rng(0)
+    x = random.lognormal(50, 1, 300)  # fluxes: 1e21 and more
+    y = x * random.lognormal(0, 0.5, 300)
+    y[5], x[9] = np.nan, np.inf
+    found = correlation(x, y, shuffles=200, seed=1)
+    both = np.isfinite(x) & np.isfinite(y)
+    assert found["n"] == 298
+    assert found["pearson"] == pytest.approx(pearsonr(x[both], y[both]).statistic)
+    assert found["spearman"] == pytest.approx(spearmanr(x[both], y[both]).statistic)
+    assert abs(found["pearson_shuffled"]) < 0.05
+    assert found["spearman_shuffled_p95"] < 0.2 < found["spearman"]
+    assert correlation(x, y, 200, 1) == found
+
+
+def test_correlation_of_nothing_is_none_not_nan() -> None:
+    nan = np.full(5, np.nan)
+    assert correlation(nan, nan, 10, 0)["pearson"] is None
+    assert correlation(np.ones(5), np.arange(5.0), 10, 0)["pearson"] is None
+    assert correlation(np.arange(2.0), np.arange(2.0), 10, 0)["spearman"] is None
+    assert correlation(np.zeros(0), np.zeros(0), 10, 0)["n"] == 0
+    assert pearson(np.array([1e300, -1e300]), np.array([1.0, -1.0])) == pytest.approx(1)
