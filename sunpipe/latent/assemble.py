@@ -15,7 +15,7 @@ from sunpipe.errors import DataError
 from sunpipe.files import digest
 from sunpipe.latent.calibrate import finite, response
 from sunpipe.latent.directions import (
-    CONDITIONAL,
+    SUFFIX,
     read_about,
     read_directions,
     write_directions,
@@ -107,7 +107,7 @@ def assemble(p: Prepared, results: list[Fitted], control: Fitted, about: dict[st
             "undefined": int(len(values) - len(defined)),
         }
         for kind, vector in fitted.vectors.items():
-            vectors[fitted.name + (CONDITIONAL if kind == "conditional" else "")] = vector
+            vectors[fitted.name + SUFFIX[kind]] = vector
         for each in fitted.walks:
             leakage += leaks(each, deviations, p.seed)
             walks.append(each)

@@ -24,37 +24,61 @@ def angle(left: Floats, right: Floats) -> Floats:
     return np.degrees(np.arccos(np.clip(np.sum(left * right, axis=-1), -1.0, 1.0)))
 
 
-def conditional(direction: Floats, others: Floats) -> Floats | None:
-    """The part of a direction along which the boundaries of `others` are not crossed.
+def root_covariance(w: Floats) -> Floats:
+    """Symmetric square root L of the covariance of samples w (N, D): ``L L = C``, (D, D)."""
+    values, vectors = np.linalg.eigh(np.cov(np.asarray(w, np.float64).T))
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
-    The score of another quantity at w is ``n . w + b``, so a step d leaves it
-    unchanged when ``n . d = 0``. Removing the span of all n at once is the Gram
-    solve ``d = t - N^T (N N^T)^-1 N t`` (Shen et al. 2020, InterFaceGAN, eq. 8
-    for one n); it is done by least squares, so that normals which are nearly
-    parallel do no harm.
+
+def conditional(normal: Floats, others: Floats, root: Floats) -> Floats | None:
+    """Where to move w so that one score rises and the scores of `others` stay.
+
+    The score of a quantity is ``n . w + b``, so a step d leaves it unchanged
+    when ``n . d = 0``. Of all steps of the same length in the metric of C, the
+    one that raises the score of t most without changing the others' is
+    ``d = C t - C N^T (N C N^T)^-1 N C t``, a Gram solve.
+
+    With C the identity this is the conditional direction of InterFaceGAN (Shen
+    et al. 2020, arXiv:1907.10786, section 2.2), t itself when there are no
+    others. With C the covariance of w it is ``C t`` without others: not the
+    plane's normal, which may point where w never varies, but how w changes when
+    the score does (Haufe et al. 2014, NeuroImage 87, 96, eq. 6). It is solved by
+    least squares, so that normals which are nearly parallel do no harm.
 
     Parameters
     ----------
-    direction : ndarray, shape (D,)
-        Unit vector t.
+    normal : ndarray, shape (D,)
+        Unit normal t.
     others : ndarray, shape (K, D)
-        Unit vectors n, any K including 0.
+        Unit normals N, any K including 0.
+    root : ndarray, shape (D, D)
+        Square root of C: `root_covariance`, or the identity.
 
     Returns
     -------
     ndarray, shape (D,), or None
-        A unit vector with a positive component along `direction`; None when
-        `direction` lies in the span of `others`.
+        A unit vector along which the score of `normal` rises; None when
+        `normal` lies in the span of `others`.
     """
-    direction = unit(direction)
-    if len(others) == 0:
-        return direction
-    basis = np.asarray(others, np.float64).T
-    rest = direction - basis @ np.linalg.lstsq(basis, direction, rcond=SAME)[0]
-    rest -= basis @ np.linalg.lstsq(basis, rest, rcond=SAME)[0]  # once more: rounding
-    if np.linalg.norm(rest) < NOTHING_LEFT:
+    target = root @ np.asarray(normal, np.float64)
+    rest = target.copy()
+    if len(others):
+        basis = unit(np.asarray(others, np.float64) @ root).T
+        for _ in range(2):  # once more: rounding
+            rest -= basis @ np.linalg.lstsq(basis, rest, rcond=SAME)[0]
+    if np.linalg.norm(rest) <= NOTHING_LEFT * np.linalg.norm(target):
         return None
-    return unit(rest)
+    return unit(root @ rest)
+
+
+def effort(direction: Floats, root: Floats) -> float:
+    """Mahalanobis length of one standard deviation of w along a unit vector.
+
+    1 for a direction in which w varies as much as it can; larger means that a
+    step leaves the cloud of w that the generator was trained on.
+    """
+    whitened = np.linalg.lstsq(root, direction, rcond=1e-6)[0]
+    return float(np.linalg.norm(root @ direction) * np.linalg.norm(whitened))
 
 
 def random_directions(count: int, dims: int, seed: int) -> Floats:

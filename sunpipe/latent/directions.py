@@ -2,7 +2,9 @@
 
 ``latents/<name>/``::
 
-    directions.safetensors   unit vectors <QUANTITY> and <QUANTITY>|conditional, float32 (w_dim,)
+    directions.safetensors   unit vectors float32 (w_dim,): <QUANTITY> to walk it,
+                             <QUANTITY>|conditional to walk it with the others held,
+                             <QUANTITY>|normal of the SVM's plane
     leakage.parquet          one row per target, quantity, conditional: `LEAKAGE`
     traverse.h5              what was measured on the walks: `sunpipe.latent.walks`
     directions.json          everything else, and the digests of the three; written last
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
 
 SCHEMA = 1
-CONDITIONAL = "|conditional"
+SUFFIX = {"plain": "", "conditional": "|conditional", "normal": "|normal"}
 LEAKAGE = ("target", "quantity", "conditional", "slope", "low", "high", "unit_slope", "unit")
 HINT = "run sunpipe directions fit"
 
@@ -41,7 +43,7 @@ class Directions:
         Content of ``directions.json``: ``generator``, ``run``, ``recipe``,
         ``quantities`` (by name) and ``left_out`` (name to reason).
     vectors : dict
-        ``<QUANTITY>`` and ``<QUANTITY>|conditional`` to unit vectors, float64 (w_dim,).
+        Name with its `SUFFIX` to a unit vector, float64 (w_dim,).
     """
 
     folder: Path
@@ -62,7 +64,7 @@ class Directions:
                 f"no direction for {name}: {why}" if why
                 else f"no direction for {name}; fitted: {known}; add it to directions.quantities"
             )  # fmt: skip
-        key = name + CONDITIONAL if conditional else name
+        key = name + SUFFIX["conditional" if conditional else "plain"]
         if key not in self.vectors:
             raise DataError(
                 f"no conditional direction for {name}: {self.quantities[name]['no_conditional']}"
@@ -125,7 +127,8 @@ def write_directions(
         save_file(
             {key: np.ascontiguousarray(vector, np.float32) for key, vector in vectors.items()},
             temporary,
-            metadata={"schema": str(SCHEMA), "generator": about["generator"]},
+            # One key: the library writes several in an order that changes from run to run.
+            metadata={"sunpipe": f"directions {SCHEMA} of generator {about['generator']}"},
         )
     with atomic_path(folder / "leakage.parquet") as temporary:
         pq.write_table(_leakage_table(leakage), temporary)

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from sunpipe.errors import DataError
 from sunpipe.latent import labels
 from sunpipe.latent.calibrate import curve
-from sunpipe.latent.direction import Floats, angle, conditional, random_directions, spread
+from sunpipe.latent.direction import (
+    Floats,
+    angle,
+    conditional,
+    effort,
+    random_directions,
+    root_covariance,
+    spread,
+    unit,
+)
 from sunpipe.latent.ridge import fit_ridge
 from sunpipe.latent.samples import Samples
 from sunpipe.latent.svm import Planes, Scale, accuracy, bootstrap_weights, fit_svm
@@ -44,6 +53,8 @@ class Prepared:
         Quantity to the reason why it cannot.
     planes : Planes
         One per quantity in `extreme`, in that order.
+    root : ndarray, shape (D, D)
+        Square root of the metric in which w moves.
     """
 
     samples: Samples
@@ -54,6 +65,7 @@ class Prepared:
     extreme: dict[str, NDArray[np.int8]]
     left_out: dict[str, str]
     planes: Planes
+    root: Floats
 
     @property
     def names(self) -> list[str]:
@@ -68,7 +80,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One quantity's directions, scores and walks (or the random control's walk)."""
+    """One quantity's scores, vectors (plain, conditional, normal) and walks.
+
+    The random control has a walk alone.
+    """
 
     name: str
     about: dict[str, Any]
@@ -109,7 +124,9 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
     scale = Scale.of(samples.w[~test])
     weights = np.where(test, 0, np.stack(list(extreme.values())))
     planes = fit_svm(samples.w, weights, settings.svm_c, scale, settings.solver)
-    return Prepared(samples, settings, seed, test, scale, extreme, left_out, planes)
+    isotropic = settings.metric == "euclidean"
+    root = np.eye(samples.w.shape[1]) if isotropic else root_covariance(samples.w)
+    return Prepared(samples, settings, seed, test, scale, extreme, left_out, planes, root)
 
 
 def _random_accuracy(p: Prepared, train: NDArray[np.int8], judged: list[NDArray[np.int8]]) -> Any:
@@ -153,9 +170,12 @@ def judge(p: Prepared, name: str) -> dict[str, Any]:
         seed = generator_seed(p.seed, 0, 0, f"bootstrap {name}")
         weights = bootstrap_weights(train, p.settings.bootstrap, seed)
         refits = fit_svm(p.samples.w, weights, p.settings.svm_c, p.scale, p.settings.solver)
-        angles = angle(refits.normals, plane.normals)
+        turned = angle(
+            unit(refits.normals @ p.root @ p.root), unit(plane.normals @ p.root @ p.root)
+        )
         about["bootstrap_angle_deg"] = {
-            "median": float(np.median(angles)), "p95": float(np.percentile(angles, 95)),
+            "median": float(np.median(turned)), "p95": float(np.percentile(turned, 95)),
+            "normal_median": float(np.median(angle(refits.normals, plane.normals))),
             "replicates": p.settings.bootstrap,
         }  # fmt: skip
     return about
@@ -173,33 +193,40 @@ def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
         ``walker(moves, target=, kind=)`` to `Walk`.
     """
     place = p.names.index(name)
-    plain = p.planes.normals[place]
+    normal = p.planes.normals[place]
     others = [other for other in p.names if other != name]
-    vectors = {"plain": plain}
+    plain = conditional(normal, normal[:0].reshape(0, len(normal)), p.root)
+    assert plain is not None  # a normal is never in the span of nothing
+    moves = {"plain": plain}
     about: dict[str, Any] = {
         "unit": p.samples.units[p.samples.names.index(name)],
         **judge(p, name),
         "conditional_against": others,
     }
-    rest = conditional(plain, np.delete(p.planes.normals, place, axis=0))
+    rest = conditional(normal, np.delete(p.planes.normals, place, axis=0), p.root)
     if not others:
         about["no_conditional"] = "it is the only quantity"
     elif rest is None:
         about["no_conditional"] = "its direction is a combination of the others'"
     else:
-        vectors["conditional"] = rest
+        moves["conditional"] = rest
         about["cosine_conditional"] = float(plain @ rest)
-    about["sigma"] = {kind: float(spread(p.samples.w, v)) for kind, v in vectors.items()}
+    covariance = root_covariance(p.samples.w)
+    about["sigma"] = {kind: float(spread(p.samples.w, v)) for kind, v in moves.items()}
+    about["effort"] = {
+        kind: effort(v, covariance) for kind, v in {**moves, "normal": normal}.items()
+    }
     walks = [
         walker(vector * about["sigma"][kind], target=name, kind=kind)
-        for kind, vector in vectors.items()
+        for kind, vector in moves.items()
     ]
     about["calibration"] = {found.kind: curve(found.steps, found.column(name)) for found in walks}
-    return Fitted(name, about, vectors, walks)
+    return Fitted(name, about, {**moves, "normal": normal}, walks)
 
 
 def fit_random(p: Prepared, walker: Walker) -> Fitted:
     """Walk the control: every base along a random direction of its own."""
-    directions = random_directions(len(p.base_rows), p.samples.w.shape[1], p.seed + 1)
+    drawn = random_directions(len(p.base_rows), p.samples.w.shape[1], p.seed + 1)
+    directions = unit(drawn @ p.root)
     moves = directions * spread(p.samples.w, directions)[:, None]
     return Fitted(RANDOM, {}, {}, [walker(moves, target=RANDOM, kind=RANDOM)])

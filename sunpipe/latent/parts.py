@@ -72,7 +72,7 @@ def read_part(folder: Path, name: str) -> Fitted:
             vectors = file.get("vectors", {})
             return Fitted(
                 name=name, about=json.loads(file.attrs["about"]),
-                vectors={kind: vectors[kind][:] for kind in kinds if kind in vectors},
+                vectors={kind: vectors[kind][:] for kind in vectors},
                 walks=[read_walk(file, name, kind) for kind in kinds],
             )  # fmt: skip
     except (OSError, KeyError, ValueError) as error:

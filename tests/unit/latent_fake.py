@@ -49,8 +49,8 @@ class FakeGenerator:
         west = torch.exp(-((x - apart) ** 2 + y**2) / 18)
         east = torch.exp(-((x + apart) ** 2 + y**2) / 18)
         br = size * (west - (0 if self.positive else torch.exp(0.1 * w[:, 3])) * east)
-        twist = 0.2 * w[:, 2]
-        bp = br.abs() * (0.5 + 0.02 * twist * y)
+        twist = 0.3 * torch.exp(0.3 * w[:, 2])
+        bp = -br * twist * y / 8
         bt = br * twist * torch.sin(x / math.pi)
         return torch.stack([bp, br, bt], dim=1).float()
 

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from sunpipe.latent.direction import angle, conditional, random_directions, spread, unit
+from sunpipe.latent.direction import (
+    angle,
+    conditional,
+    effort,
+    random_directions,
+    root_covariance,
+    spread,
+    unit,
+)
 from sunpipe.latent.svm import Scale, fit_svm
 
 
@@ -9,7 +17,7 @@ def test_conditional_is_orthogonal_to_every_other():
     random = np.random.default_rng(0)
     others = unit(random.standard_normal((5, 32)))
     target = unit(random.standard_normal(32) + 2 * others[0])
-    found = conditional(target, others)
+    found = conditional(target, others, np.eye(32))
     assert found is not None
     np.testing.assert_allclose(others @ found, 0, atol=1e-12)
     assert np.linalg.norm(found) == pytest.approx(1)
@@ -21,20 +29,20 @@ def test_nearly_parallel_others_do_no_harm():
     other = unit(random.standard_normal(16))
     twins = unit(np.stack([other, other + 1e-9 * random.standard_normal(16), other, -other]))
     target = unit(random.standard_normal(16))
-    found = conditional(target, twins)
+    found = conditional(target, twins, np.eye(16))
     assert found is not None
-    np.testing.assert_allclose(found, conditional(target, other[None]), atol=1e-6)
+    np.testing.assert_allclose(found, conditional(target, other[None], np.eye(16)), atol=1e-6)
 
 
 def test_nothing_is_left_in_the_span_of_the_others():
     others = np.eye(4)[:2]
-    assert conditional(unit(np.array([1.0, 2.0, 0.0, 0.0])), others) is None
-    assert conditional(np.array([0.0, 0, 1, 0]), others) is not None
+    assert conditional(unit(np.array([1.0, 2.0, 0.0, 0.0])), others, np.eye(4)) is None
+    assert conditional(np.array([0.0, 0, 1, 0]), others, np.eye(4)) is not None
 
 
 def test_without_others_the_direction_stays():
     target = np.array([0.0, 2.0])
-    np.testing.assert_array_equal(conditional(target, np.zeros((0, 2))), [0, 1])
+    np.testing.assert_array_equal(conditional(target, np.zeros((0, 2)), np.eye(2)), [0, 1])
 
 
 def test_conditional_removes_a_planted_correlation():
@@ -46,11 +54,41 @@ def test_conditional_removes_a_planted_correlation():
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
     weights = np.where(values >= high, 1.0, np.where(values <= low, -1.0, 0.0)).T
     normals = fit_svm(w, weights, 0.01, Scale.of(w)).normals
-    free = conditional(normals[0], normals[1:])
+    free = conditional(normals[0], normals[1:], root_covariance(w))
     assert free is not None
     assert abs(normals[0] @ b) > 0.6  # the plain direction drags b along
     assert abs(free @ b) < 0.06
     assert free @ a > 0.5
+
+
+@pytest.fixture(scope="module")
+def flat_cloud():
+    """Latents that vary a thousand times less in half of their dimensions."""
+    random = np.random.default_rng(3)
+    turn = np.linalg.qr(random.standard_normal((12, 12)))[0]
+    return (random.standard_normal((5000, 12)) * ([1.0] * 6 + [1e-3] * 6)) @ turn
+
+
+def test_in_the_covariance_metric_w_moves_where_it_varies(flat_cloud):
+    root = root_covariance(flat_cloud)
+    np.testing.assert_allclose(root @ root, np.cov(flat_cloud.T), atol=1e-12)
+    normals = unit(np.random.default_rng(4).standard_normal((3, 12)))
+    plain = conditional(normals[0], normals[:0], root)
+    free = conditional(normals[0], normals[1:], root)
+    # 'plain' is what a regression of w on the score finds
+    score = flat_cloud @ normals[0]
+    pattern = unit((flat_cloud - flat_cloud.mean(0)).T @ (score - score.mean()))
+    np.testing.assert_allclose(plain, pattern, atol=1e-6)
+    np.testing.assert_allclose(normals[1:] @ free, 0, atol=1e-9)
+    assert normals[0] @ free > 0
+    assert effort(plain, root) < 1.5
+    assert effort(free, root) < 2
+    assert effort(conditional(normals[0], normals[1:], np.eye(12)), root) > 100
+
+
+def test_effort_of_a_round_cloud_is_one():
+    w = np.random.default_rng(0).standard_normal((20_000, 5)) * 3
+    assert effort(unit(np.arange(1.0, 6)), root_covariance(w)) == pytest.approx(1, abs=0.02)
 
 
 def test_random_directions_are_pure_and_of_length_one():
