@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ VARIABLES = {
     INK: "currentColor", BLUE: "var(--blue)", ORANGE: "var(--orange)",
     GREEN: "var(--green)", GREY: "var(--muted)", GRID: "var(--line)",
 }  # fmt: skip
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 8.5, "axes.linewidth": 0.6,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": GREY,
     "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
@@ -69,7 +69,7 @@ def inline(svg: str, key: str) -> str:
 
 
 def curves(
-    key: str, x: Sequence[float], lines: dict[str, tuple[str, Sequence[float]]],
+    key: str, x: Sequence[float], lines: Mapping[str, tuple[str, Sequence[float]]],
     xlabel: str, ylabel: str, legend: bool = True,
 ) -> str:  # fmt: skip
     """Lines over one x: label to (colour, values)."""
@@ -121,9 +121,25 @@ def bands(
             )
             axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
             axes.plot(steps, mid, color=colour, label=label, marker="o", markersize=2.5)
+        axes.set_ylim(*visible([curve for _, curve in walks.values()], factor))
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
     return out[0]
+
+
+def visible(curves: Sequence[dict[str, Any]], factor: float) -> tuple[float, float]:
+    """Limits that show all medians, and their bands as far as those do not dwarf them."""
+    low, mid, high = (
+        np.array([curve[name] for curve in curves], float) / factor
+        for name in ("p16", "median", "p84")
+    )
+    if not np.isfinite(mid).any():
+        return 0.0, 1.0
+    bottom, top = np.nanmin(mid), np.nanmax(mid)
+    room = 2 * max(top - bottom, float(np.nanmedian(high - low)), 1e-12)
+    bottom, top = max(np.nanmin(low), bottom - room), min(np.nanmax(high), top + room)
+    margin = 0.05 * (top - bottom) or 1.0
+    return float(bottom - margin), float(top + margin)
 
 
 def scatter(

@@ -25,9 +25,8 @@ TRIPLES = 4  # patches shown with all their channels
 MEASURED = 1000  # real patches measured at most, of each split
 SPECTRA = 256  # images whose power spectrum is taken
 BATCH = 64
-CHARTS = 9
-FIRST = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP", "MEANSHR", "TOTUSJZ", "MEANGBZ",
-         "R_VALUE")  # fmt: skip
+CHARTS = 8
+FIRST = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP", "MEANSHR", "TOTUSJZ", "R_VALUE")
 
 
 def spread_rows(reader: ShardReader, split: str, count: int) -> NDArray[np.int64]:
@@ -77,6 +76,8 @@ class Comparison:
         Measured quantities of real patches.
     limit : float
         Common colour limit of the first channel, gauss.
+    harps : int
+        Active regions in the training set.
     """
 
     def __init__(self, reader: ShardReader, generator: Generator, samples: Samples) -> None:
@@ -90,6 +91,8 @@ class Comparison:
         measured = [spread_rows(reader, split, MEASURED) for split in ("train", "test")]
         self.train, self.test = (measure_rows(reader, rows, self.names) for rows in measured)
         self.limit = colour_limit([self.real[:, 0]])
+        train = spread_rows(reader, "train", len(reader.records))
+        self.harps = len({reader.records["harpnum"][int(row)].as_py() for row in train})
 
     def real_shown(self, count: int) -> NDArray[np.float32]:
         """`count` of the real images, evenly spaced over the training set."""
@@ -116,18 +119,19 @@ class Comparison:
 
 
 def shown_range(real: Floats, generated: Floats) -> tuple[float, float] | None:
-    """Range of a histogram: nearly all real values, and generated ones but for 5 % on each side.
+    """Range of a histogram: nearly all real values, and most generated ones.
 
-    A young generator has a few absurd patches; they shall not squeeze the rest into one bin.
+    A young generator has a few absurd patches; they shall not squeeze the rest
+    into one bin, so the real range is at most doubled to either side.
     """
-    ends = [
-        np.percentile(values, tails)
-        for values, tails in ((real, (0.5, 99.5)), (generated, (5, 95)))
-        if len(values)
-    ]
-    if not ends:
+    if not len(real):
+        real = generated
+    if not len(real):
         return None
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    low, high = np.percentile(real, (0.5, 99.5))
+    if len(generated):
+        width, ends = high - low, np.percentile(generated, (2, 98))
+        low, high = max(min(low, ends[0]), low - width), min(max(high, ends[1]), high + width)
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
 
 
@@ -193,7 +197,7 @@ def build(found: Comparison, samples: Samples, generator: Generator) -> dict[str
         "spectrum": spectrum(found), "spectrum_real": len(found.real),
         "spectrum_generated": len(found.generated), "measured": len(found.train),
         "held_out": len(found.test), "samples": len(samples), "kimg": generator.kimg,
-        "psi": samples.recipe["psi"], "side_mm": found.real.shape[-1] * found.pixel_cm / 1e8,
+        "psi": samples.recipe["psi"], "harps": found.harps, "side_mm": found.real.shape[-1] * found.pixel_cm / 1e8,
     }  # fmt: skip
 
 

@@ -114,11 +114,11 @@ def match_panel(canvas: Canvas, sources: Sources, x: float, side: float) -> None
     canvas.field(asked, x, TOP, side, limit)
     canvas.field(answer, x, TOP + side + 34, side, limit)
     canvas.text(x, TOP + side + 5, "generated query  ↓  match", 18, color=SOFT)
-    series, _, keys = hit["record"].partition("[")
-    lines = [series, *("[" + key for key in keys.split("[") if key)]
-    y = TOP + 2 * side + 42
-    for number, line in enumerate(lines[:3]):
-        canvas.text(x, y + 20 * number, line[:30], 16, family="monospace")
+    series, _, keys = hit["record"].partition("][")
+    lines = (series + "]", "[" + keys) if keys else (series,)
+    for number, line in enumerate(lines):
+        canvas.text(x, TOP + 2 * side + 44 + 22 * number, line[:28], 15.5, family="monospace")
+    canvas.text(x, TOP + 2 * side + 44 + 22 * len(lines), "paste it into JSOC", 17, color=SOFT)
 
 
 def draw(sources: Sources, compared: Comparison | None) -> Figure:
@@ -128,7 +128,7 @@ def draw(sources: Sources, compared: Comparison | None) -> Figure:
     block = columns * (SIDE + GAP) - GAP
     first, second = 24, 24 + block + space
     third = second + block + space
-    matched = 188
+    matched = 172
     fourth = WIDTH - 24 - 238
     reader = sources.dataset.value
     if compared is not None:

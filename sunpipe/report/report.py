@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sunpipe import plots
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError
-from sunpipe.files import digest, read_json, write_json, write_text
+from sunpipe.files import digest, read_json, sha256, write_json, write_text
 from sunpipe.paths import Layout
 from sunpipe.provenance import git_revision, now, versions
 from sunpipe.report import hero, numbers
@@ -57,6 +56,7 @@ def fingerprint(cfg: Config, layout: Layout, config: Path | None) -> str:
         "schema": SCHEMA, "files": files, "config": to_dict(cfg), "path": str(config),
         "stages": [line for line in lines if '"stage": "report"' not in line],
         "git": git_revision(), "versions": versions(),
+        "code": {path.name: sha256(path) for path in sorted(Path(__file__).parent.glob("*.[ph]*"))},
     })  # fmt: skip
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sunpipe.shards.reader import ShardReader
 
 SHOWN = 6  # queries
-MATCHES = 3  # of each
+MATCHES = 2  # of each
 LISTED = ("USFLUX", "MEANGAM", "TOTUSJH")  # quantities under a picture
 PLOTTED = ("USFLUX", "TOTUSJH", "MEANGAM")
 HELD_OUT = 6  # records looked up

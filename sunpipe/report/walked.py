@@ -110,8 +110,7 @@ def strip(found: Directions, name: str, place: int = 0) -> dict[str, Any] | None
     Of the bases whose images are stored, number `place` in the order of the
     strength of their field: the strongest shows most.
     """
-    kind = CONDITIONAL if CONDITIONAL in found.quantities[name]["calibration"] else PLAIN
-    walk = found.walk(name, kind)
+    walk = found.walk(name, PLAIN)
     if len(walk.images) <= place:
         return None
     middle = walk.images[:, int(np.argmin(np.abs(walk.steps))), 0]
@@ -125,7 +124,7 @@ def strip(found: Directions, name: str, place: int = 0) -> dict[str, Any] | None
              value=numbers.with_unit(float(value), unit))
         for field, step, value in zip(fields, walk.steps, values, strict=True)
     ]  # fmt: skip
-    return {"name": name, "kind": kind, "tiles": pictures, "limit": limit,
+    return {"name": name, "tiles": pictures, "limit": limit,
             "channel": walk.channels[0], "raw": fields, "values": values,
             "steps": walk.steps, "unit": unit}  # fmt: skip
 
