@@ -110,7 +110,7 @@ def download_once(url: str, path: Path, timeout_s: float) -> None:
     opener = urllib.request.build_opener(_SameHost)
     deadline = time.monotonic() + 10 * timeout_s
     with opener.open(request, timeout=timeout_s) as answer, open(path, "wb") as out:
-        announced = answer.headers.get("Content-Length")
+        announced = answer.headers.get("Content-Length", "")
         received = 0
         while block := answer.read1(BLOCK):
             received += len(block)
@@ -119,7 +119,7 @@ def download_once(url: str, path: Path, timeout_s: float) -> None:
             if time.monotonic() > deadline:
                 raise TransferError(f"slower than {10 * timeout_s:g} s for one file")
             out.write(block)
-    if announced is not None and received != int(announced):
+    if announced.isdigit() and received != int(announced):
         raise TransferError(f"{received} bytes arrived of {announced} announced")
     try:
         read_segment(path)

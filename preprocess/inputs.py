@@ -11,11 +11,11 @@ from preprocess.archive import KEYWORDS, split_record
 from preprocess.manifest import Entry, Manifest
 from preprocess.patch import number
 from preprocess.quality import Policy, refusal
-from preprocess.sidecar import read_sidecar
 from sunpipe.errors import DataError
 from sunpipe.files import digest, sha256
 from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
 from sunpipe.fitsfile import FitsError
+from sunpipe.sidecar import read_sidecar
 
 USED = (*COMPONENTS, KEYWORDS)
 
@@ -112,7 +112,7 @@ def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
             raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
     series, _, _ = split_record(item.record)
     br, bt, bp = (archive / item.entries[segment].path for segment in COMPONENTS)
-    keywords: dict[str, Any] | None = None
+    keywords: dict[str, Any] = {}
     if KEYWORDS in item.entries and item.entries[KEYWORDS].state == "fetched":
         try:
             keywords = read_sidecar(archive / item.entries[KEYWORDS].path, COMPONENTS)

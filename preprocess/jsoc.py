@@ -22,18 +22,19 @@ from preprocess.archive import KEYWORDS, relative_path
 from preprocess.download import TransferError, download_once, with_retries
 from preprocess.fetch import is_present, open_manifest
 from preprocess.manifest import Entry, Manifest
-from preprocess.sidecar import sidecar
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path, digest, read_json, sha256, write_json
 from sunpipe.fits import read_segment, record_string
 from sunpipe.fitsfile import FitsError
 from sunpipe.provenance import now
 from sunpipe.settings import FetchSettings
+from sunpipe.sidecar import sidecar
 from sunpipe.stage import log
 
 STORED_PATH = re.compile(r"/SUM\d{1,4}/D\d{1,12}/S\d{5}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 MARKERS = ("NoDataDirectory", "InvalidSegName", "BadSegLink")
 LOST = ("MISSING", "Invalid KeyLink")
+NO_UNIT = ("", "none", "na", "n/a")
 INTEGERS = {"short": 16, "int": 32, "longlong": 64}
 GIVE_UP_AFTER = 3  # segments in a row that the server does not answer
 
@@ -139,19 +140,19 @@ def query(client: Any, record_set: str, settings: FetchSettings) -> list[Found]:
     series = record_set.partition("[")[0]
     info = _ask(lambda: client.info(series), settings, series)
     kinds = dict(zip(info.keywords.index, info.keywords["type"], strict=True))
-    units = {name: str(unit) for name, unit in info.segments["units"].items() if unit is not None}
+    places = {name: place for place, name in enumerate(info.segments.index)}
     segments = list(settings.segments)
     if wrong := sorted(set(segments) - set(info.segments.index)):
         raise DataError(f"{series} has no segment {', '.join(wrong)}; it has"
                         f" {', '.join(info.segments.index)}")  # fmt: skip
-    keys, paths = _ask(
+    keys, files = _ask(
         # as text: drms' own conversion loses hexadecimal QUALITY under pandas 3
         lambda: client.query(record_set, key="**ALL**", seg=segments, convert_numeric=False),
         settings,
         record_set,
     )
     found = []
-    for texts, where in _rows(keys, paths):
+    for texts, where in _rows(keys, files):
         keywords = {
             name: value
             for name, text in texts.items()
@@ -163,8 +164,14 @@ def query(client: Any, record_set: str, settings: FetchSettings) -> list[Found]:
         record = record_string(series, harpnum, t_rec)
         for segment in segments:
             relative_path(record, segment)  # refuses what must not become a path
-        found.append(Found(record, keywords, {s: units[s] for s in segments if s in units},
-                           {s: str(where.get(s, MARKERS[0])) for s in segments}))  # fmt: skip
+        units = {}
+        for segment in segments:
+            # a keyword of its own for each segment, or the unit of the series
+            unit = keywords.get(f"BUNIT_{places[segment]:03d}", info.segments["units"][segment])
+            if unit is not None and str(unit).lower() not in NO_UNIT:
+                units[segment] = str(unit)
+        paths = {segment: str(where.get(segment, MARKERS[0])) for segment in segments}
+        found.append(Found(record, keywords, units, paths))
     return found
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from preprocess.build import TABLES, check_splits, shard_name
 from preprocess.candidates import SCALES
-from preprocess.shard import TABLES, check_splits, shard_name
 from preprocess.table import quarantine_schema, records_schema
 from sunpipe.errors import DataError
 from sunpipe.files import sha256

@@ -99,7 +99,7 @@ def _fault(fault: Any, kind: type) -> str:
         return f"{dotted}: unknown key ({hint})"
     if fault["type"] == "missing_argument" or fault["type"] == "missing":
         return f"{dotted}: missing"
-    message = fault["msg"]
+    message = fault["msg"].removeprefix("Value error, ")
     if "input" in fault and not isinstance(fault["input"], dict):
         message += f", got {fault['input']!r}"
     return f"{dotted}: {message}"

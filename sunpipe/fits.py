@@ -12,15 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
-from sunpipe.fitsfile import (
-    MAX_PIXELS,
-    FitsError,
-    Value,
-    image_shape,
-    pixels,
-    units,
-    verify_sums,
-)
+from sunpipe.fitsfile import FitsError, Value, units, verify_sums
+from sunpipe.fitspixels import MAX_PIXELS, image_shape, pixels
+from sunpipe.sidecar import keywords_beside
 
 SERIES = "hmi.sharp_cea_720s"
 COMPONENTS = ("Br", "Bt", "Bp")
@@ -185,7 +179,8 @@ def read_vector(
     br, bt, bp : Path
         Radial, southward and westward field.
     keywords : mapping, optional
-        Keywords for what the headers lack.
+        Keywords for what the headers lack; by default those of the
+        ``keywords.json`` beside `br`, where there is one.
     series : str
         For the record-set string; headers do not hold it.
 
@@ -200,6 +195,8 @@ def read_vector(
     from sunpipe.physics.geometry import pixel_size_cm
 
     paths = [Path(br), Path(bt), Path(bp)]
+    if keywords is None:
+        keywords = keywords_beside(paths[0], COMPONENTS)
     read = [
         _component(path, component, keywords)
         for path, component in zip(paths, COMPONENTS, strict=True)

@@ -1,38 +1,32 @@
-"""The bytes of a FITS file: header units, defensive card values, checksums, pixels.
+"""The bytes of a FITS file: header-data units, defensive card values, checksums.
 
-Only what SDO files need: plain images and RICE tile-compressed integer images.
 Checksums are computed on the stored bytes, because astropy's check of a
 decompressed view verifies nothing, and its check of a table re-formats cards
 such as ``R_VALUE = nan`` and then finds every SHARP wrong.
 
 References
 ----------
-FITS Standard 4.0 (2018): sections 3 and 4 (structure, cards), 10 (compressed
-images), appendix J (checksum).
+FITS Standard 4.0 (2018): sections 3 and 4 (structure, cards), appendix J (checksum).
 """
 
 from __future__ import annotations
 
-import io
 import math
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 
 BLOCK = 2880
 CARD = 80
-MAX_PIXELS = 4096 * 4096  # HMI's and AIA's own sensor; more is a dimension bomb
 MAX_HEADER = 400 * BLOCK
 _NAME = re.compile(r"[A-Z0-9_-]{0,8} *$")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([ED][+-]?\d+)?$", re.IGNORECASE)
-_STRUCTURE = re.compile(
+STRUCTURE = re.compile(
     r"(XTENSION|BITPIX|NAXIS\d?|PCOUNT|GCOUNT|TFIELDS|THEAP"
     r"|(TTYPE|TFORM)\d+|Z(IMAGE|SIMPLE|TENSION|BITPIX|NAXIS\d?|TILE\d|CMPTYPE|NAME\d|VAL\d))$"
 )
@@ -109,13 +103,14 @@ def _header(raw: bytes, start: int, name: str) -> tuple[dict[str, Value], int]:
                 raise FitsError("corrupt", f"{name}: the END card is damaged")
             return header, start + math.ceil((place + CARD - start) / BLOCK) * BLOCK
         if text[8:10] == "= ":
-            if keyword in header and (_STRUCTURE.match(keyword) or keyword in _ONCE):
+            if keyword in header and (STRUCTURE.match(keyword) or keyword in _ONCE):
                 raise FitsError("corrupt", f"{name}: {keyword} stands twice in one header")
             header[keyword] = card_value(text[10:])
     raise FitsError("truncated", f"{name}: a header has no END")
 
 
-def _count(header: Mapping[str, Value], key: str, name: str, default: int | None = None) -> int:
+def count(header: Mapping[str, Value], key: str, name: str, default: int | None = None) -> int:
+    """A card that must be a whole number of at least 0; `name` is the file's, for messages."""
     value = header.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise FitsError("corrupt", f"{name}: {key} = {value!r} is not a count")
@@ -144,11 +139,11 @@ def units(raw: bytes, name: str) -> list[Unit]:
         bits = header.get("BITPIX")
         if bits not in (8, 16, 32, 64, -32, -64):
             raise FitsError("corrupt", f"{name}: BITPIX = {bits!r}")
-        axes = _count(header, "NAXIS", name)
+        axes = count(header, "NAXIS", name)
         size = 0
         if axes:
-            size = math.prod(_count(header, f"NAXIS{axis}", name) for axis in range(1, axes + 1))
-            size = abs(int(bits)) // 8 * (size + _count(header, "PCOUNT", name, 0))
+            size = math.prod(count(header, f"NAXIS{axis}", name) for axis in range(1, axes + 1))
+            size = abs(int(bits)) // 8 * (size + count(header, "PCOUNT", name, 0))
         end = data + math.ceil(size / BLOCK) * BLOCK
         if end > len(raw):
             raise FitsError("truncated", f"{name}: {len(raw)} bytes where its header says {end}")
@@ -189,97 +184,3 @@ def verify_sums(raw: bytes, unit: Unit, name: str) -> bool:
     if ones_sum(view[unit.start : unit.end]) not in (0, 0xFFFFFFFF):
         raise FitsError("checksum", f"{name}: the header does not fit its CHECKSUM")
     return True
-
-
-def image_shape(header: Mapping[str, Value], name: str) -> tuple[int, int] | None:
-    """(rows, columns) of a unit's image, None when it holds none; refuses bombs."""
-    prefix = "Z" if header.get("ZIMAGE") is True else ""
-    kind = header.get("XTENSION", "IMAGE")
-    if (kind != "IMAGE" and not prefix) or not header.get(f"{prefix}NAXIS"):
-        return None
-    if header[f"{prefix}NAXIS"] != 2:
-        raise FitsError("no_image", f"{name}: the image has {header[f'{prefix}NAXIS']} axes, not 2")
-    columns, rows = (_count(header, f"{prefix}NAXIS{axis}", name) for axis in (1, 2))
-    if rows * columns > MAX_PIXELS:
-        raise FitsError("too_large", f"{name}: {rows} x {columns} pixels; at most {MAX_PIXELS}")
-    return (rows, columns) if rows * columns else None
-
-
-def _cards(header: Mapping[str, Value]) -> Iterator[str]:
-    for key, value in header.items():
-        if _STRUCTURE.match(key):
-            if isinstance(value, bool):
-                text = f"{'T' if value else 'F':>20}"
-            elif isinstance(value, int):
-                text = f"{value:>20}"
-            else:
-                text = f"'{value!s:8}'"
-            yield f"{key:8}= {text}".ljust(CARD)
-    yield "END".ljust(CARD)
-
-
-def _rice(raw: bytes, unit: Unit, shape: tuple[int, int], name: str) -> NDArray[Any]:
-    """Decode a RICE image from its structural cards alone."""
-    from astropy.io import fits
-
-    header = unit.header
-    columns = [header.get(f"TTYPE{n + 1}") for n in range(_count(header, "TFIELDS", name))]
-    if header.get("ZCMPTYPE") != "RICE_1" or columns != ["COMPRESSED_DATA"]:
-        raise FitsError("unsupported", f"{name}: compression {header.get('ZCMPTYPE')} with columns"
-                        f" {columns}; sunpipe reads plain images and RICE_1 integers")  # fmt: skip
-    if header.get("ZBITPIX") not in (8, 16, 32):
-        raise FitsError("unsupported", f"{name}: RICE_1 with ZBITPIX = {header.get('ZBITPIX')}")
-    tiles = [_count(header, f"ZTILE{n}", name, 1 if n > 1 else shape[1]) for n in (1, 2)]
-    if not all(1 <= tile <= size for tile, size in zip(tiles, shape[::-1], strict=True)):
-        raise FitsError("corrupt", f"{name}: compression tiles of {tiles} pixels")
-    rows = math.ceil(shape[1] / tiles[0]) * math.ceil(shape[0] / tiles[1])
-    if rows != header.get("NAXIS2"):
-        raise FitsError("corrupt", f"{name}: {header.get('NAXIS2')} compressed tiles, not {rows}")
-    primary = [f"SIMPLE  = {'T':>20}", f"BITPIX  = {8:>20}", f"NAXIS   = {0:>20}", "END"]
-    text = "".join(card.ljust(CARD) for card in primary).ljust(BLOCK)
-    table = "".join(_cards(header))
-    text += table.ljust(math.ceil(len(table) / BLOCK) * BLOCK)
-    body = io.BytesIO(text.encode("ascii") + raw[unit.data : unit.end])
-    try:
-        with warnings.catch_warnings(), fits.open(body, memmap=False) as hdus:
-            warnings.simplefilter("error")
-            pixels = np.asarray(hdus[1].data)
-    except Exception as error:  # astropy raises many kinds for damaged tiles
-        raise FitsError("corrupt", f"{name}: the pixels cannot be decompressed ({error})") from None
-    if pixels.shape != shape:
-        raise FitsError("corrupt", f"{name}: decompressed to {pixels.shape}, header says {shape}")
-    return pixels
-
-
-def _number(header: Mapping[str, Value], key: str, default: float, name: str) -> float:
-    value = header.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FitsError("corrupt", f"{name}: {key} = {value!r} is not a number")
-    return float(value)
-
-
-def pixels(raw: bytes, unit: Unit, shape: tuple[int, int], name: str) -> NDArray[np.float64]:
-    """Physical pixel values of a unit: ``BZERO + BSCALE * stored``, BLANK is NaN.
-
-    Returns
-    -------
-    ndarray of float64, shape (rows, columns)
-    """
-    header = unit.header
-    if header.get("ZIMAGE") is True:
-        stored = _rice(raw, unit, shape, name)
-    else:
-        bits = int(header["BITPIX"])  # type: ignore[arg-type]
-        kind = np.dtype(f">{'f' if bits < 0 else 'u' if bits == 8 else 'i'}{abs(bits) // 8}")
-        count = shape[0] * shape[1]
-        stored = np.frombuffer(raw, kind, count, unit.data).reshape(shape)
-    values = stored.astype(np.float64)
-    scale, zero = _number(header, "BSCALE", 1.0, name), _number(header, "BZERO", 0.0, name)
-    if scale != 1.0 or zero != 0.0:
-        values *= scale
-        values += zero
-    blank = header.get("ZBLANK", header.get("BLANK"))
-    if isinstance(blank, int) and not isinstance(blank, bool) and stored.dtype.kind in "iu":
-        values[stored == blank] = np.nan
-    values[~np.isfinite(values)] = np.nan
-    return values

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from sunpipe.config import load_config, to_dict
-from sunpipe.errors import Stopped
+from sunpipe.dist import discover
+from sunpipe.errors import Stopped, UsageError
 from sunpipe.paths import Layout
 from sunpipe.provenance import now
 from sunpipe.settings import Config
@@ -62,6 +63,14 @@ def _remember(stage: str, name: str, seconds: float, result: Result) -> None:
         handle.write(json.dumps(row) + "\n")
 
 
+def _is_main() -> bool:
+    """Whether this process prints for its peers; those that need ranks check them strictly."""
+    try:
+        return discover().is_main
+    except UsageError:
+        return True
+
+
 def run_stage(
     name: str,
     work: Callable[[Config], Result | None],
@@ -89,7 +98,8 @@ def run_stage(
     resolved = load_config(config, overrides or ())
     whole = to_dict(resolved)
     shown = {key: whole[key] for key in ("name", "dataset", "seed", *sections)}
-    log(f"sunpipe {name} {json.dumps(shown)}")
+    if _is_main():
+        log(f"sunpipe {name} {json.dumps(shown)}")
     try:
         if dry_run:
             emit({"dry_run": True, "config": shown, **(plan(resolved) if plan else {})}, as_json)

@@ -11,7 +11,6 @@ import typer
 from sunpipe.stage import JsonOption, emit
 
 Optional = Path | None
-SIDECAR = "keywords.json"  # beside segments that the archive sent as stored, with bare headers
 
 
 class Convention(StrEnum):
@@ -40,11 +39,6 @@ def physics(
     from sunpipe.physics.record import measure_files
     from sunpipe.physics.table import render
 
-    keywords = None
-    if (beside := br.with_name(SIDECAR)).is_file():
-        from preprocess.sidecar import read_sidecar
-
-        keywords = read_sidecar(beside, ("Br", "Bt", "Bp"))
     result = measure_files(
         (br, bt, bp),
         bitmap=bitmap,
@@ -52,7 +46,6 @@ def physics(
         los=los,
         errors=(br_err, bt_err, bp_err),
         convention=convention.value,
-        keywords=keywords,
     )
     if json_:
         emit(result, as_json=True)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from preprocess.sidecar import sidecar
 from sunpipe.cli import group
 from sunpipe.errors import SunpipeError
 from sunpipe.files import write_json
 from sunpipe.physics import QUANTITIES
+from sunpipe.sidecar import sidecar
 from tests.conftest import Cli
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sunpipe/samples"

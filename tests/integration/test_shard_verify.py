@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preprocess.shard import TABLES
+from preprocess.build import TABLES
 from preprocess.verify import verify
 from sunpipe.errors import DataError
 from sunpipe.files import sha256

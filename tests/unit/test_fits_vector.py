@@ -9,8 +9,11 @@ import pytest
 from astropy.io import fits
 
 from preprocess.sample import FOLDER
+from sunpipe.errors import DataError
+from sunpipe.files import write_json
 from sunpipe.fits import COMPONENTS, read_segment, read_vector
 from sunpipe.fitsfile import FitsError
+from sunpipe.sidecar import sidecar
 
 STEM = "hmi.sharp_cea_720s.377.20110215_020000_TAI"
 RECORD = "hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"
@@ -129,6 +132,21 @@ def test_keywords_fill_what_a_header_lacks_and_no_more(made) -> None:
     found = read_vector(*paths, keywords=keywords)
     assert found.record == "hmi.sharp_cea_720s[12][2012.01.01_00:00:00_TAI]"
     assert found.header["BUNIT"] == "Mx/cm^2"
+
+
+def test_keywords_beside_the_files_are_found(made, tmp_path: Path) -> None:
+    paths = made(HARPNUM=None, T_REC=None, BUNIT=None)
+    assert reason(paths) == "unknown_unit"
+    keywords = {"HARPNUM": 12, "T_REC": "2012.01.01_00:00:00_TAI"}
+    units = {"Br": "Gauss", "Bt": "Gauss", "Bp": "Gauss"}
+    write_json(tmp_path / "keywords.json", sidecar("", keywords, units))
+    assert read_vector(*paths).harpnum == 12
+    assert reason(paths, keywords={}) == "unknown_unit"
+    write_json(tmp_path / "keywords.json", sidecar("", keywords, {**units, "Bp": "degree"}))
+    assert reason(paths) == "unknown_unit"
+    (tmp_path / "keywords.json").write_text("[]")
+    with pytest.raises(DataError, match=r"keywords\.json"):
+        read_vector(*paths)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

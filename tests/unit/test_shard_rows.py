@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from preprocess.build import check_splits, place_rows
 from preprocess.candidates import MAX_ERRORS, SCALES, quantise
 from preprocess.quality import decode, refusal, signed
-from preprocess.shard import check_splits, place_rows
 from preprocess.table import keyword_values
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError, DataError

@@ -9,6 +9,7 @@ from typing import Any
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 
+NAME = "keywords.json"
 SIDECAR = 1
 
 
@@ -30,8 +31,16 @@ def read_sidecar(path: Path, segments: Sequence[str]) -> dict[str, Any]:
     data = read_json(path)
     if not isinstance(data, Mapping) or data.get("schema") != SIDECAR:
         raise DataError(f"{path} is not a keywords file of version {SIDECAR}")
+    if not all(isinstance(data.get(part), Mapping) for part in ("keywords", "units")):
+        raise DataError(f"{path} lacks its keywords or units")
     units = {data["units"].get(segment) for segment in segments}
     keywords = dict(data["keywords"])
     if len(units) == 1 and None not in units:
         keywords["BUNIT"] = units.pop()
     return keywords
+
+
+def keywords_beside(path: Path, segments: Sequence[str]) -> dict[str, Any]:
+    """`read_sidecar` of the file beside a segment; nothing when there is none."""
+    beside = path.with_name(NAME)
+    return read_sidecar(beside, segments) if beside.is_file() else {}
