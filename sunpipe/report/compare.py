@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sunpipe.errors import DataError
 from sunpipe.report import numbers
 from sunpipe.report.charts import GREY, ORANGE, histograms, spectra
 from sunpipe.report.distances import kolmogorov_smirnov, radial_power, wasserstein
 from sunpipe.report.pictures import colour_limit, gradient, tile
 from sunpipe.report.section import Section, section
-from sunpipe.report.sources import Sources
+from sunpipe.report.sources import Found, Sources
 
 if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
@@ -29,9 +30,10 @@ CHARTS = 8
 FIRST = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP", "MEANSHR", "TOTUSJZ", "R_VALUE")
 
 
-def spread_rows(reader: ShardReader, split: str, count: int) -> NDArray[np.int64]:
-    """At most `count` dataset rows of a split, evenly spaced: chosen by no one."""
-    rows = np.flatnonzero(np.asarray(reader.records["split"].to_pylist()) == split)
+def spread_rows(reader: ShardReader, split: str | None, count: int) -> NDArray[np.int64]:
+    """At most `count` dataset rows of a split (None: of all), evenly spaced: chosen by no one."""
+    splits = np.asarray(reader.records["split"].to_pylist())
+    rows = np.arange(len(splits)) if split is None else np.flatnonzero(splits == split)
     if len(rows) > count:
         rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
     return rows.astype(np.int64)
@@ -157,8 +159,9 @@ def distributions(found: Comparison, rows: list[dict[str, Any]]) -> list[dict[st
         scaled = {key: (colour, values / factor) for key, (colour, values) in finite.items()}
         axis = f"{name} ({label})" if label else name
         low, high = (end / factor for end in span)
-        charts.append({"svg": histograms(f"hist-{place}", scaled, low, high, axis), **rows[place],
-                       "meaning": QUANTITIES[name].meaning})  # fmt: skip
+        meaning = QUANTITIES[name].meaning if name in QUANTITIES else ""
+        svg = histograms(f"hist-{place}", scaled, low, high, axis)
+        charts.append({"svg": svg, **rows[place], "meaning": meaning})
     return charts
 
 
@@ -197,23 +200,30 @@ def build(found: Comparison, samples: Samples, generator: Generator) -> dict[str
         "spectrum": spectrum(found), "spectrum_real": len(found.real),
         "spectrum_generated": len(found.generated), "measured": len(found.train),
         "held_out": len(found.test), "samples": len(samples), "kimg": generator.kimg,
-        "psi": samples.recipe["psi"], "harps": found.harps, "side_mm": found.real.shape[-1] * found.pixel_cm / 1e8,
+        "psi": samples.recipe["psi"], "harps": found.harps,
+        "side_mm": found.real.shape[-1] * found.pixel_cm / 1e8,
     }  # fmt: skip
 
 
-def comparison(sources: Sources) -> Comparison | None:
-    """Both sides, when data, generator and samples are all there and current."""
+def comparison(sources: Sources) -> Found[Comparison]:
+    """Both sides, when data, generator and samples are all there, current and readable."""
     reader, generator = sources.dataset.value, sources.generator.value
     samples = sources.samples.value
-    if reader is None or generator is None or samples is None:
-        return None
-    return Comparison(reader, generator, samples)
+    if reader is None:
+        return sources.dataset.blocked("the dataset")
+    if generator is None or samples is None:
+        return sources.samples.blocked("the samples")
+    if not (np.asarray(reader.records["split"].to_pylist()) == "train").any():
+        return Found(None, "broken", "the dataset has no training patches", ("shard",))
+    try:
+        return Found(Comparison(reader, generator, samples), "current")
+    except DataError as error:
+        return Found(None, "broken", str(error), ("shard",))
 
 
-def compare(sources: Sources, found: Comparison | None) -> Section:
+def compare(sources: Sources, found: Found[Comparison]) -> Section:
     """Real against generated."""
-    needs = (sources.dataset, sources.generator, sources.samples)
     return section(
-        "compare", "Real against generated", sources, needs,
-        lambda: build(found, sources.samples.value, sources.generator.value),  # type: ignore[arg-type]
+        "compare", "Real against generated", sources, (found,),
+        lambda: build(found.value, sources.samples.value, sources.generator.value),  # type: ignore[arg-type]
     )  # fmt: skip

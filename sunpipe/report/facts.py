@@ -81,15 +81,17 @@ def physics_fact(check: dict[str, Any] | None) -> Fact | None:
     )
 
 
-def direction_fact(sources: Sources) -> Fact | None:
-    """The direction with the best held-out accuracy, and its worst side effect."""
-    found = sources.directions.value
-    if found is None:
+def direction_fact(rows: list[dict[str, Any]]) -> Fact | None:
+    """The direction with the best held-out accuracy, and its worst side effect.
+
+    Parameters
+    ----------
+    rows : list of dict
+        From `sunpipe.report.walked.scores`, best first.
+    """
+    if not rows or rows[0]["extremes"] is None:
         return None
-    best = scores(found, found.leakage())[0]
-    if best["extremes"] is None:
-        return None
-    kind = "conditional" if best["steps"].get("conditional") is not None else "plain"
+    best = rows[0]
     step = best["steps"].get("plain")
     change = (
         f" one step along it changes the median {best['name']} by"
@@ -101,7 +103,7 @@ def direction_fact(sources: Sources) -> Fact | None:
         side = (f"; its largest side effect is on {before['quantity']},"
                 f" {numbers.fixed(before['slope'])} standard deviations per standard deviation"
                 f" of {best['name']}")  # fmt: skip
-        if kind == "conditional" and after is not None:
+        if after is not None:
             side += (f", and after conditioning the largest left is on {after['quantity']},"
                      f" {numbers.fixed(after['slope'])}")  # fmt: skip
     random = numbers.percent(best["random_extremes"])
@@ -145,11 +147,9 @@ def held_out_fact(known: list[dict[str, Any]]) -> Fact | None:
     )
 
 
-def likeness_fact(found: Comparison | None) -> Fact | None:
+def likeness_fact(distances: list[dict[str, Any]]) -> Fact | None:
     """The quantity whose distribution is reproduced worst."""
-    if found is None:
-        return None
-    rows = [row for row in found.distances() if row["generated_ks"] is not None]
+    rows = [row for row in distances if row["generated_ks"] is not None]
     if not rows:
         return None
     worst = max(rows, key=lambda row: row["generated_ks"])
@@ -194,12 +194,12 @@ def choose(
     known: list[dict[str, Any]],
 ) -> list[Fact]:  # fmt: skip
     """The first three facts that can be told, in the order of the subjects."""
-    search = sources.search.value
+    search, directions = sources.search.value, sources.directions.value
     told = (
         physics_fact(check),
-        direction_fact(sources),
+        direction_fact(scores(directions, directions.leakage())) if directions else None,
         (flux_fact(search) if search is not None else None) or held_out_fact(known),
-        likeness_fact(compared),
+        likeness_fact(compared.distances() if compared is not None else []),
         training_fact(sources),
         data_fact(sources),
     )

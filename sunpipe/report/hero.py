@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sunpipe.errors import DataError
 from sunpipe.plots import INK, new_figure, show_field
 from sunpipe.report import numbers
-from sunpipe.report.compare import Comparison
+from sunpipe.report.compare import Comparison, spread_rows
 from sunpipe.report.pictures import colour_limit
 from sunpipe.report.retrieval import shown_queries
 from sunpipe.report.sources import Sources
 from sunpipe.report.walked import strip
+from sunpipe.stage import log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, DPI = 1600, 560, 100  # pixels
 TOP, SIDE, GAP = 92, 138, 6  # first row, tile, space between tiles
+MARGIN, SPACE = 24, 40  # outside, between panels
+COLUMNS, ROWS = 2, 3  # tiles of a block
+MATCH, MATCH_PANEL = 172, 238  # tile and width of the last panel
 SOFT = "#667080"
 STEPS = 5  # images of the walk
 WALKED = "USFLUX"
@@ -51,10 +57,10 @@ class Canvas:
         self.text(x, 56, under, 18, color=SOFT)
 
 
-def tiles(canvas: Canvas, fields: NDArray[Any], x: float, columns: int, limit: float) -> None:
+def tiles(canvas: Canvas, fields: NDArray[Any], x: float, limit: float) -> None:
     """A block of patches, row by row."""
     for number, field in enumerate(fields):
-        row, column = divmod(number, columns)
+        row, column = divmod(number, COLUMNS)
         canvas.field(field, x + column * (SIDE + GAP), TOP + row * (SIDE + GAP), SIDE, limit)
 
 
@@ -121,37 +127,50 @@ def match_panel(canvas: Canvas, sources: Sources, x: float, side: float) -> None
     canvas.text(x, TOP + 2 * side + 44 + 22 * len(lines), "paste it into JSOC", 17, color=SOFT)
 
 
+def real_panel(canvas: Canvas, sources: Sources, compared: Comparison | None, x: float) -> None:
+    """Real patches, evenly spaced over the dataset."""
+    canvas.title(x, 1, "real data", "SDO/HMI vector field, Br")
+    reader = sources.dataset.value
+    if compared is not None:
+        limit, real = compared.limit, compared.real_shown(COLUMNS * ROWS)[:, 0]
+    elif reader is not None:
+        real = reader.images(spread_rows(reader, None, COLUMNS * ROWS))[:, 0]
+        limit = colour_limit([real])
+    else:
+        waiting(canvas, x, "sunpipe shard")
+        return
+    tiles(canvas, real, x, limit)
+    under = f"Br, blue {numbers.MINUS}{limit:g} G to red +{limit:g} G"
+    canvas.text(x, TOP + ROWS * (SIDE + GAP) + 6, under, 18, color=SOFT)
+
+
+def generated_panel(canvas: Canvas, compared: Comparison | None, x: float) -> None:
+    """The first generated patches, on the colours of the real ones."""
+    canvas.title(x, 2, "generated", "StyleGAN2, in gauss")
+    if compared is None:
+        waiting(canvas, x, "sunpipe sample")
+        return
+    tiles(canvas, compared.generated[: COLUMNS * ROWS, 0], x, compared.limit)
+    under = "first samples, not selected"
+    canvas.text(x, TOP + ROWS * (SIDE + GAP) + 6, under, 18, color=SOFT)
+
+
 def draw(sources: Sources, compared: Comparison | None) -> Figure:
     """The whole picture, `WIDTH` x `HEIGHT` pixels; panels without data name their command."""
     canvas = Canvas()
-    columns, rows, space = 2, 3, 40
-    block = columns * (SIDE + GAP) - GAP
-    first, second = 24, 24 + block + space
-    third = second + block + space
-    matched = 172
-    fourth = WIDTH - 24 - 238
-    reader = sources.dataset.value
-    if compared is not None:
-        limit, real = compared.limit, compared.real_shown(columns * rows)[:, 0]
-    elif reader is not None:
-        from sunpipe.report.compare import spread_rows
-
-        real = reader.images(spread_rows(reader, "train", columns * rows))[:, 0]
-        limit = colour_limit([real])
-    canvas.title(first, 1, "real data", "SDO/HMI vector field, Br")
-    canvas.title(second, 2, "generated", "StyleGAN2, in gauss")
-    if reader is None:
-        waiting(canvas, first, "sunpipe shard")
-    else:
-        tiles(canvas, real, first, columns, limit)
-        under = f"Br, blue {numbers.MINUS}{limit:g} G to red +{limit:g} G"
-        canvas.text(first, TOP + rows * (SIDE + GAP) + 6, under, 18, color=SOFT)
-    if compared is None:
-        waiting(canvas, second, "sunpipe sample")
-    else:
-        tiles(canvas, compared.generated[: columns * rows, 0], second, columns, compared.limit)
-        canvas.text(second, TOP + rows * (SIDE + GAP) + 6, "first samples, not selected", 18,
-                    color=SOFT)  # fmt: skip
-    walk_panel(canvas, sources, third, fourth - third - space)
-    match_panel(canvas, sources, fourth, matched)
+    block = COLUMNS * (SIDE + GAP) - GAP
+    second = MARGIN + block + SPACE
+    third = second + block + SPACE
+    fourth = WIDTH - MARGIN - MATCH_PANEL
+    panels: tuple[Callable[[], None], ...] = (
+        lambda: real_panel(canvas, sources, compared, MARGIN),
+        lambda: generated_panel(canvas, compared, second),
+        lambda: walk_panel(canvas, sources, third, fourth - third - SPACE),
+        lambda: match_panel(canvas, sources, fourth, MATCH),
+    )
+    for panel in panels:
+        try:
+            panel()
+        except DataError as error:
+            log(f"report: a panel of the picture stays empty: {error}")
     return canvas.figure

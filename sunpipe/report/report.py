@@ -121,7 +121,7 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
     compared = comparison(sources)
     index = sources.index.value
     known = held_out(index) if index is not None else []
-    facts = choose(sources, header_check(layout.archive), compared, known)
+    facts = choose(sources, header_check(layout.archive), compared.value, known)
     sections = [
         card(sources), training(sources), compare(sources, compared), directions(sources),
         retrieval(sources, known), timings(sources), reproduce(sources),
@@ -129,7 +129,7 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
     for each in sections:
         if each.state != "current":
             log(f"report: {each.title.lower()} not shown, {each.state}: {each.why}")
-    plots.save(hero.draw(sources, compared), folder / PICTURE, dpi=hero.DPI)
+    plots.save(hero.draw(sources, compared.value), folder / PICTURE, dpi=hero.DPI)
     write_text(folder / PAGE, render(cfg, sections, facts))
     result = {
         "report": str(folder / PAGE), "hero": str(folder / PICTURE),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sunpipe.errors import DataError
 from sunpipe.report.sources import Found, Sources
 
 
@@ -40,9 +41,12 @@ def section(
     key: str, title: str, sources: Sources, needs: tuple[Found[Any], ...],
     build: Callable[[], dict[str, Any]],
 ) -> Section:  # fmt: skip
-    """Build a section when all it needs is current, else say what is in the way."""
+    """Build a section when all it needs is current and readable, else say what is in the way."""
     for found in needs:
         if found.value is None:
             commands = tuple(sources.command(stage) for stage in found.stages)
             return Section(key, title, found.state, found.why, commands)
-    return Section(key, title, data=build())
+    try:
+        return Section(key, title, data=build())
+    except DataError as error:
+        return Section(key, title, "broken", str(error))
