@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,14 @@ def refuse_control(values: Iterable[str], what: str) -> None:
         for place, character in enumerate(value):
             if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
                 raise UsageError(f"{what} {value!r} holds a control character at {place}")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``I/N``, I from 1 to N, to (I, N); a `UsageError` for anything else."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--part {text!r}: write I/N with I from 1 to N, for example 1/4")
+    return int(match[1]), int(match[2])
 
 
 def stage_argv(
@@ -60,11 +69,12 @@ def all_parts(
     config: Path | None,
     overrides: Sequence[str] = (),
     extra: Sequence[str] = (),
+    part: tuple[int, int] | None = None,
 ) -> list[list[str]]:
-    """One command line per part; a single one without ``--part`` when `count` is 1."""
-    if count == 1:
-        return [stage_argv(stage, config, overrides, extra)]
-    if not find_stage(stage).parts:
-        raise UsageError(f"{stage} has no parts; --array is for directions and embed")
+    """One command line per part; a single one for `part`, or without parts when `count` is 1."""
+    if (part or count > 1) and not find_stage(stage).parts:
+        raise UsageError(f"{stage} has no parts; --array and --part are for directions and embed")
+    if part or count == 1:
+        return [stage_argv(stage, config, overrides, extra, part)]
     return [stage_argv(stage, config, overrides, extra, (number, count))
             for number in range(1, count + 1)]  # fmt: skip

@@ -33,6 +33,9 @@ def launch(
     array: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Parts; default: the profile's.")
     ] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only this part, for example one that failed.")
+    ] = None,
     local: LocalOption = False,
     print_script: ScriptOption = False,
     dry_run: DryRunOption = False,
@@ -42,20 +45,25 @@ def launch(
 
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
-    from hpc.argv import all_parts
+    from hpc.argv import all_parts, parse_part
     from hpc.launch import batch_script, log_folder, submit
     from hpc.local import run_here
     from hpc.pipeline import resources
     from hpc.profile import Profile, load_profile
     from hpc.stages import find_stage
     from sunpipe.config import load_config
+    from sunpipe.errors import UsageError
     from sunpipe.paths import data_root
 
     find_stage(stage)
+    if array and part:
+        raise UsageError("--array and --part do not go together")
     load_config(config, set_ or ())
     profile = Profile() if local else load_profile(cluster)
     wanted = resources(profile, stage)
-    commands = all_parts(stage, array or wanted.array, config, set_ or (), extra or ())
+    one = parse_part(part) if part is not None else None
+    count = array or wanted.array
+    commands = all_parts(stage, count, config, set_ or (), extra or (), one)
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:

@@ -280,7 +280,7 @@ class Cluster:
         jobs = listed()
         if not jobs:
             return
-        log(f"cancelling {len(jobs)} jobs")
+        log(f"cancelling {len(jobs)} job(s)")
         with suppress(subprocess.TimeoutExpired):
             self.command("scancel", "--signal=KILL", "--full", *jobs, timeout=10)
             self.command("scancel", *jobs, timeout=10)

@@ -88,9 +88,11 @@ def requeue() -> bool:
         print("sunpipe: scontrol not found, the job is not requeued", file=sys.stderr)
         return False
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    # Slurm ends the job's processes once it has agreed, and scontrol is one of them.
+    agreed = done.returncode in (0, -signal.SIGTERM, -signal.SIGKILL)
+    if not agreed:
         print(f"sunpipe: scontrol requeue {job}: {done.stderr.strip()}", file=sys.stderr)
-    return done.returncode == 0
+    return agreed
 
 
 @contextmanager

@@ -85,16 +85,13 @@ class Slurm:
         return states
 
     def preempt(self, job: str) -> None:
-        """Send USR2 to the job's step, as Slurm does before a time limit, until it is requeued."""
+        """Send USR2 to the job's step, as Slurm does before a time limit; wait for the requeue.
 
-        def requeued() -> bool:
-            row = self.show(job)
-            assert row["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"), row
-            if row["Restarts"] == "0" and row["JobState"] == "RUNNING":
-                self.run("scancel", "--signal=USR2", job)
-            return row["Restarts"] != "0"
-
-        self.until(f"requeue of {job}", requeued, 60.0)
+        Once only: scancel repeats a signal by itself while a job changes its state.
+        """
+        done = self.run("scancel", "--signal=USR2", job)
+        assert done.returncode == 0, done.stderr
+        self.until(f"requeue of {job}", lambda: self.show(job)["Restarts"] != "0", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -58,22 +59,25 @@ def test_hostile_values_reach_the_stage_as_they_are(
     slurm: Slurm, profile: Path, tmp_path: Path
 ) -> None:
     marker, relative = tmp_path / "marker", REPO / "hostile-marker"
-    titles = [text.format(marker=marker) for text in HOSTILE]
-    sets = [word for title in titles for word in ("--set", f"report.title={json.dumps(title)}")]
+    title = " ".join(HOSTILE).format(marker=marker)
     config = tmp_path / "a b; touch hostile-marker; $(touch hostile-marker) '.toml"
     config.write_text(f"extends = {json.dumps(str(TINY))}\n")
+    words = ("-c", config, "--set", f"report.title={json.dumps(title)}")
     roots = tmp_path / "launch", tmp_path / "sbatch"
-    argv = ("launch", "fetch", "-c", config, "--cluster", profile, *sets, "--json")
-    done = slurm.sunpipe(*argv, root=roots[0])
+    done = slurm.sunpipe("launch", "report", *words, "--cluster", profile, "--json", "--",
+                         "--dry-run", root=roots[0])  # fmt: skip
     assert done.returncode == 0, done.stderr
+    by_launch = json.loads(done.stdout)["job"]
     roots[1].mkdir()
-    by_sbatch = slurm.sbatch("jobs/download.sh", "-c", config, *sets, root=roots[1])
-    states = slurm.wait(json.loads(done.stdout)["job"], by_sbatch)
-    assert set(states.values()) == {"COMPLETED"}
+    by_sbatch = slurm.sbatch("jobs/report.sh", *words, "--dry-run", root=roots[1])
+    states = slurm.wait(by_launch, by_sbatch)
+    logs = [(roots[0] / f"slurm/{by_launch}_0_log.out"), roots[1] / "log.txt"]
+    assert set(states.values()) == {"COMPLETED"}, [log.read_text() for log in logs]
     assert not marker.exists()
     assert not relative.exists()
-    for root in roots:
-        assert (root / "archive/manifest.parquet").exists()
+    for log in logs:
+        (line,) = re.findall(r"^sunpipe report (.*)$", log.read_text(), re.MULTILINE)
+        assert json.loads(line)["report"]["title"] == title
 
 
 @pytest.mark.parametrize("value", ["a\nsrun touch X", "a\n#SBATCH --output=X", "a\rb", "a\x1b[2J"])

@@ -25,7 +25,8 @@ def piped(
     done = slurm.sunpipe("pipeline", "-c", TINY, "--cluster", profile, "--json", root=root)
     assert done.returncode == 0, done.stderr
     jobs = json.loads(done.stdout)["jobs"]
-    slurm.until("ssl starts", lambda: slurm.show(jobs["ssl"])["JobState"] == "RUNNING")
+    log = root / f"slurm/{jobs['ssl']}_0_log.out"
+    slurm.until("ssl starts", lambda: log.exists() and "sunpipe ssl {" in log.read_text())
     slurm.preempt(jobs["ssl"])
     states = slurm.wait(*jobs.values())
     logs = {path.name: path.read_text() for path in (root / "slurm").glob("*.out")}
@@ -92,8 +93,8 @@ def test_a_task_that_fails_alone_fails_alone(
     assert not (root / "index").exists()
 
     damaged.write_bytes(content)  # mended: only the failed part is run again
-    again = slurm.sunpipe("launch", "embed", "-c", TINY, "--cluster", profile, "--json",
-                          "--", "--part", "2/2", root=root)  # fmt: skip
+    argv = ("launch", "embed", "-c", TINY, "--cluster", profile, "--part", "2/2", "--json")
+    again = slurm.sunpipe(*argv, root=root)
     assert again.returncode == 0, again.stderr
     job = json.loads(again.stdout)["job"]
     assert slurm.wait(job) == {job: "COMPLETED"}

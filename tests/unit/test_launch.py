@@ -49,6 +49,7 @@ def test_stage_argv_makes_paths_absolute(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_parts_are_counted_from_one() -> None:
     assert all_parts("embed", 2, None) == [["embed", "--part", "1/2"], ["embed", "--part", "2/2"]]
+    assert all_parts("embed", 4, None, part=(3, 4)) == [["embed", "--part", "3/4"]]
     assert all_parts("directions", 1, None) == [["directions", "fit"]]
     with pytest.raises(UsageError, match="has no parts"):
         all_parts("train", 2, None)
@@ -185,6 +186,9 @@ def test_local_runs_the_same_command_here(cli: Cli, root: Path) -> None:
         (["trian", "--local"], "no stage 'trian'"),
         (["train", "--local", "--set", "train.bacth=3"], "did you mean batch?"),
         (["train", "--local", "--array", "2"], "train has no parts"),
+        (["train", "--local", "--part", "1/1"], "train has no parts"),
+        (["embed", "--local", "--part", "0/4"], "write I/N"),
+        (["embed", "--local", "--part", "1/4", "--array", "4"], "do not go together"),
         (["train"], "--cluster FILE"),
         (["train", "--cluster", "missing.toml"], "no such"),
     ],

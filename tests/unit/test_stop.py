@@ -23,7 +23,8 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "bin" / "scontrol"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/sh\necho "$@" >> {asked}\n[ "$2" != 13 ] || {{ echo no >&2; exit 1; }}\n'
+        f'#!/bin/sh\necho "$@" >> {asked}\ncase $2 in\n'
+        "13) echo no >&2; exit 1 ;;\n14) kill -TERM $$ ;;\nesac\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
@@ -91,7 +92,9 @@ def test_requeue(
     assert requeue()
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert not requeue()
-    assert scontrol.read_text() == "requeue 12\nrequeue 13\n"
+    monkeypatch.setenv("SLURM_JOB_ID", "14")
+    assert requeue()  # ended by the requeue it asked for
+    assert scontrol.read_text() == "requeue 12\nrequeue 13\nrequeue 14\n"
     assert capsys.readouterr().err == "sunpipe: scontrol requeue 13: no\n"
     monkeypatch.setenv("PATH", "/nonexistent")
     assert not requeue()

@@ -1,0 +1,108 @@
+"""The sbatch templates: short, checked by shellcheck, and true to the contracts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpc.stages import STAGES
+from sunpipe.config import load_config
+from tests.conftest import REPO, need
+
+JOBS = sorted((REPO / "jobs").glob("[!_]*.sh"))
+ENV = REPO / "jobs/_env.sh"
+
+
+def commands() -> dict[str, list[str]]:
+    """Job name to the words behind ``sunpipe``."""
+    found = {}
+    for job in JOBS:
+        (line,) = re.findall(r"^srun .*?sunpipe (.*?)(?: \\)?$", job.read_text(), re.MULTILINE)
+        found[job.stem] = line.split()
+    return found
+
+
+def test_every_stage_has_a_template() -> None:
+    ran = {words[0] for words in commands().values()}
+    assert ran == {*STAGES, "pipeline"}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_template(job: Path) -> None:
+    text = job.read_text()
+    assert text.startswith("#!/bin/bash\n")
+    assert len(text.splitlines()) < 40
+    assert re.search(
+        r"^#SBATCH --signal=USR2@300 --requeue --open-mode=append$", text, re.MULTILINE
+    )
+    assert "B:USR2" not in text
+    assert 'source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1\n' in text
+    assert text.rstrip().endswith('"$@"')
+    assert len(re.findall(r"^srun ", text, re.MULTILINE)) == 1
+    assert os.access(job, os.X_OK)
+
+
+@pytest.mark.parametrize("job", [*JOBS, ENV], ids=lambda job: job.stem)
+def test_bash_can_parse_it(job: Path) -> None:
+    subprocess.run(["bash", "-n", job], check=True)
+
+
+def test_shellcheck() -> None:
+    argv = [need("shellcheck"), "--external-sources", *JOBS, ENV]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=REPO, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_arrays_pass_their_part() -> None:
+    for name in ("fit_directions", "embed"):
+        text = (REPO / f"jobs/{name}.sh").read_text()
+        assert "#SBATCH --array=1-" in text  # parts count from 1
+        assert '--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"' in text
+
+
+def sourced(tmp_path: Path, **env: str) -> dict[str, str]:
+    """Environment after ``_env.sh``."""
+    script = f'module() {{ echo "$@" > {tmp_path}/modules; }}; source {ENV}; env -0'
+    done = subprocess.run(
+        ["bash", "-c", script], env={"PATH": "/usr/bin:/bin", **env}, capture_output=True,
+        text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    return dict(word.split("=", 1) for word in done.stdout.split("\0") if word)
+
+
+def test_environment_of_a_job(tmp_path: Path) -> None:
+    env = sourced(tmp_path, SLURM_SUBMIT_DIR="/home/me/sunpipe", SLURM_CPUS_PER_TASK="8")
+    assert env["PATH"].startswith("/home/me/sunpipe/.venv/bin:")
+    assert env["OMP_NUM_THREADS"] == env["SRUN_CPUS_PER_TASK"] == "8"
+    assert "NCCL_SOCKET_IFNAME" not in env
+    assert not (tmp_path / "modules").exists()
+
+
+def test_site_settings_come_from_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "site.sh").write_text("export SITE=1\n")
+    env = sourced(tmp_path, SUNPIPE_MODULES="python/3.11 cuda/12.8", SUNPIPE_INTERFACE="ib0",
+                  SUNPIPE_SETUP=f"{tmp_path}/site.sh", OMP_NUM_THREADS="3")  # fmt: skip
+    assert (tmp_path / "modules").read_text() == "load python/3.11 cuda/12.8\n"
+    assert env["NCCL_SOCKET_IFNAME"] == env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert (env["SITE"], env["OMP_NUM_THREADS"]) == ("1", "3")
+
+
+def test_the_1024_configuration_is_config_f() -> None:
+    config = load_config(REPO / "configs/sharp_vector_1024.toml")
+    assert (config.shard.tile, config.shard.stride, config.shard.reduce) == (1024, 0, 1)
+    model, train = config.train.model, config.train
+    assert (model.mapping_layers, model.channel_base, model.channel_max) == (8, 32768, 512)
+    assert (model.z_dim, model.w_dim, train.batch, train.lr_g, train.lr_d) == (
+        512,
+        512,
+        32,
+        0.002,
+        0.002,
+    )
+    assert train.r1_gamma == pytest.approx(0.0002 * 1024**2 / 32, rel=1e-3)
+    assert (train.pl_weight, train.pl_interval, train.r1_interval) == (2.0, 4, 16)
+    assert config.fetch.source == "jsoc"
