@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -108,49 +108,56 @@ class Builder:
             How many stood there from an interrupted run.
         """
         by_record = {item.record: item for item in inputs}
-        side = self.settings.tile // self.settings.reduce
-
-        @lru_cache(maxsize=8)
-        def fields(record: str) -> NDArray[np.float64]:
-            return load(self.archive, by_record[record], self.settings.quality).fields
-
         shards: dict[int, list[Row]] = {}
         for row in rows:
             shards.setdefault(row["shard"], []).append(row)
 
-        def images(mine: list[Row]) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
-            for row in mine:
-                yield stored_image(fields(row["record"]), row, self.settings)
+        @lru_cache(maxsize=4)
+        def fields(record: str) -> NDArray[np.float64]:
+            return load(self.archive, by_record[record], self.settings.quality).fields
 
         def work() -> dict[str, tuple[str, bool]]:
-            done = {}
-            for number in self.comm.share(len(shards)):
-                name = shard_name(number)
-                mine = shards[number]
-                used = sorted({row["record"] for row in mine})
-                plan = digest([
-                    SCHEMA, to_dict(self.settings),
-                    archive_digest(self.archive, [by_record[record] for record in used]),
-                    [[row["record"], row["tile_y"], row["tile_x"]] for row in mine],
-                ])  # fmt: skip
-                path, note = self.building / name, self.building / f"{name}.json"
-                if note.is_file() and path.is_file():
-                    written = read_json(note)
-                    if written.get("plan") == plan and written.get("sha256") == sha256(path):
-                        done[name] = (written["sha256"], True)
-                        continue
-                write_shard(
-                    path, images(mine), len(mine), side, self.settings.dtype, self.attributes()
-                )
-                done[name] = (sha256(path), False)
-                write_json(note, {"plan": plan, "sha256": done[name][0]})
-            return done
+            return {
+                shard_name(number): self._write_shard(number, shards[number], by_record, fields)
+                for number in self.comm.share(len(shards))
+            }
 
-        merged = {k: v for share in self.comm.all(work) for k, v in share.items()}
+        merged = {name: done for share in self.comm.all(work) for name, done in share.items()}
         return (
             {name: merged[name][0] for name in sorted(merged)},
             sum(kept for _, kept in merged.values()),
         )
+
+    def _write_shard(
+        self,
+        number: int,
+        rows: list[Row],
+        by_record: dict[str, Input],
+        fields: Callable[[str], NDArray[np.float64]],
+    ) -> tuple[str, bool]:
+        """Write one shard unless it is there; returns its SHA-256 and whether it was.
+
+        A note beside the shard says what it was made of, so that neither other
+        settings nor another archive nor a damaged file is taken for finished.
+        """
+        path = self.building / shard_name(number)
+        note = path.with_name(f"{path.name}.json")
+        used = sorted({row["record"] for row in rows})
+        made_of = digest([
+            SCHEMA, self.attributes(), to_dict(self.settings),
+            archive_digest(self.archive, [by_record[record] for record in used]),
+            [[row["record"], row["tile_y"], row["tile_x"]] for row in rows],
+        ])  # fmt: skip
+        if note.is_file() and path.is_file():
+            written = read_json(note)
+            if written == {"made_of": made_of, "sha256": sha256(path)}:
+                return written["sha256"], True
+        images = (stored_image(fields(row["record"]), row, self.settings) for row in rows)
+        side = self.settings.tile // self.settings.reduce
+        write_shard(path, images, len(rows), side, self.settings.dtype, self.attributes())
+        done = sha256(path)
+        write_json(note, {"made_of": made_of, "sha256": done})
+        return done, False
 
     def attributes(self) -> dict[str, Any]:
         """What a shard says about itself."""

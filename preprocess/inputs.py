@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,26 @@ def _damaged(archive: Path, item: Input) -> str | None:
     return None
 
 
+def _stored_keywords(archive: Path, item: Input) -> dict[str, Any]:
+    """Keywords that came beside the segments of a record; empty when none did."""
+    entry = item.entries.get(KEYWORDS)
+    if entry is None or entry.state != "fetched":
+        return {}
+    try:
+        return read_sidecar(archive / entry.path, COMPONENTS)
+    except DataError as error:
+        raise FitsError("changed", f"{error}; run sunpipe fetch again") from None
+
+
+def _check_quality(header: Mapping[str, Any], policy: Policy, required: bool) -> None:
+    quality = number(header, "QUALITY")
+    if quality is None:
+        if required:
+            raise FitsError("quality", "the record has no QUALITY")
+    elif why := refusal(int(quality), policy):
+        raise FitsError("quality", why)
+
+
 def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
     """Read a record of the archive, or say why it cannot be used.
 
@@ -101,31 +121,22 @@ def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
         With a reason of `read_vector`, or ``missing_segment``, ``missing_file``,
         ``changed``, ``wrong_record``, ``quality``.
     """
+    keywords = _stored_keywords(archive, item)
+    _check_quality(keywords, policy, required=False)
     for segment in COMPONENTS:
         entry = item.entries.get(segment)
         if entry is None:
             raise FitsError("missing_segment", f"{segment} was not fetched")
         if entry.state != "fetched":
             raise FitsError("missing_segment", f"{segment} is {entry.state}: {entry.reason}")
-    for entry in item.entries.values():
-        if entry.state == "fetched" and not (archive / entry.path).is_file():
+        if not (archive / entry.path).is_file():
             raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
     series, _, _ = split_record(item.record)
     br, bt, bp = (archive / item.entries[segment].path for segment in COMPONENTS)
-    keywords: dict[str, Any] = {}
-    if KEYWORDS in item.entries and item.entries[KEYWORDS].state == "fetched":
-        try:
-            keywords = read_sidecar(archive / item.entries[KEYWORDS].path, COMPONENTS)
-        except DataError as error:
-            raise FitsError("changed", str(error)) from None
     found = read_vector(br, bt, bp, keywords=keywords, series=series)
     if damage := _damaged(archive, item):
         raise FitsError("changed", damage)
     if found.record != item.record:
         raise FitsError("wrong_record", f"the files are {found.record}, not {item.record}")
-    quality = number(found.header, "QUALITY")
-    if quality is None:
-        raise FitsError("quality", "the record has no QUALITY")
-    if why := refusal(int(quality), policy):
-        raise FitsError("quality", why)
+    _check_quality(found.header, policy, required=True)
     return found

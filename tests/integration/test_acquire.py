@@ -199,6 +199,9 @@ def test_a_record_without_image_does_not_fail_its_neighbour(root: Path, jsoc: Js
     assert (result["fetched"], result["missing"], result["failed"]) == (3, 3, 0)
     entry = states(root)[late, "Br"]
     assert (entry.state, entry.reason) == ("missing", "NoDataDirectory")
+    assert shard()["by_reason"]["quality"] == 1
+    del jsoc.overrides[late, "QUALITY"]
+    fetch(jsoc, "hmi.sharp_cea_720s[6060]")
     assert shard()["by_reason"]["missing_segment"] == 1
 
 
