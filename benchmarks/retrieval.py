@@ -12,6 +12,8 @@ For each kind of vector, all tiles of the dataset, cosine distance:
   another HARP;
 - ``turned``: share of the tiles of HARP 6060 at 00:00, turned, mirrored or reversed in polarity,
   whose nearest tile of another record is of HARP 6060 at 00:12;
+- ``seen``: the same for views as the encoder is trained with: turned, partly hidden, shifted,
+  with noise;
 - ``margin``: distance of the nearest other record over that of HARP 6060 at 00:12, for all tiles
   of 00:00 together.
 """
@@ -36,12 +38,15 @@ from sunpipe.paths import Layout
 from sunpipe.physics import measure
 from sunpipe.physics.channels import apply_symmetry
 from sunpipe.provenance import provenance
+from sunpipe.settings import SslSettings
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.reader import ShardReader
+from sunpipe.train.ssl_views import random_view
 
 QUANTITIES = ("USFLUX", "MEANGAM", "TOTUSJH", "MEANSHR")
 TURNS = ("rotate90", "flip_horizontal", "reverse_polarity")
 NEAREST = 10
+VIEWS = 4
 HARP = 6060
 Vectors = Callable[[torch.Tensor], np.ndarray]
 
@@ -66,6 +71,11 @@ def untrained(
     return FieldEncoder(card, network.eval(), torch.device("cpu"), ways)
 
 
+def nearest_harp(query: np.ndarray, stored: np.ndarray, harp: np.ndarray) -> np.ndarray:
+    """HARP of the stored vector nearest to each query."""
+    return harp[(unit_length(query).astype(np.float64) @ stored.T).argmax(axis=1)]
+
+
 def judge(vectors: Vectors, fields: torch.Tensor, reader: ShardReader, values: Any) -> Any:
     table = reader.records.to_pydict()
     harp, record = np.array(table["harpnum"]), np.array(table["record"])
@@ -79,11 +89,20 @@ def judge(vectors: Vectors, fields: torch.Tensor, reader: ShardReader, values: A
     other = np.where(same, np.inf, far).argmin(axis=1)
     times = np.unique(record[harp == HARP])
     mine, rest = np.flatnonzero(record == times[0]), np.flatnonzero(record != times[0])
-    turned = {}
-    for name in TURNS:
-        query = unit_length(vectors(apply_symmetry(fields[mine], reader.info.channels, name)))
-        found = rest[(1 - query.astype(np.float64) @ unit[rest].T).argmin(axis=1)]
-        turned[name] = float((harp[found] == HARP).mean())
+    channels, asked, other_unit = reader.info.channels, fields[mine], unit[rest]
+    turned = {
+        name: nearest_harp(vectors(apply_symmetry(asked, channels, name)), other_unit, harp[rest])
+        for name in TURNS
+    }
+    mask = torch.from_numpy(reader.masks(mine))
+    seen = [
+        nearest_harp(
+            vectors(random_view(asked, mask, channels, SslSettings(),
+                                torch.Generator().manual_seed(seed))),
+            other_unit, harp[rest],
+        )
+        for seed in range(VIEWS)
+    ]  # fmt: skip
     joint = {name: float(far[np.ix_(mine, record == name)].min(axis=1).mean())
              for name in np.unique(record[rest])}  # fmt: skip
     return {
@@ -94,7 +113,8 @@ def judge(vectors: Vectors, fields: torch.Tensor, reader: ShardReader, values: A
         "other_harp": {name: float(spearmanr(values[name], values[name][other],
                                              nan_policy="omit").statistic)
                        for name in QUANTITIES},
-        "turned": turned,
+        "turned": {name: float((found == HARP).mean()) for name, found in turned.items()},
+        "seen": float((np.array(seen) == HARP).mean()),
         "margin": min(v for k, v in joint.items() if k != times[1]) / joint[times[1]],
     }  # fmt: skip
 
@@ -107,7 +127,7 @@ def main() -> None:
     config, layout = load_config(options.config), Layout.current()
     reader = ShardReader(layout.shards(config.dataset))
     fields = torch.from_numpy(reader.images(reader.rows))
-    pixel = torch.from_numpy(reader.pixel_cm)
+    pixel = torch.tensor(reader.pixel_cm)
     values = {
         name: value.numpy() for name, value in measure(fields, pixel, names=QUANTITIES).items()
     }

@@ -235,7 +235,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
     run.log(f"{run.folder.name}: {len(reader)} patches, {trainer.nimg / 1000:g} of"
             f" {trainer.total / 1000:g} kimg, {device.type}")  # fmt: skip
     run.status("running", nimg=trainer.nimg, total=trainer.total)
-    stop = stop or StopFlag()
+    stop = StopFlag() if stop is None else stop
     try:
         with stop:
             _loop(run, trainer, reader, config.seed, stop)

@@ -1,0 +1,179 @@
+"""``sunpipe ssl`` on real patches: exact resume, refusals, stopping."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sunpipe.config import load_config
+from sunpipe.errors import ConfigError, DataError, Stopped, UsageError
+from sunpipe.files import read_json
+from sunpipe.run import Run, read_stats
+from sunpipe.settings import Config
+from sunpipe.stop import StopFlag
+from sunpipe.train import ssl_trainer
+from sunpipe.train.ssl import train_ssl
+from tests.conftest import REPO, run_json
+
+SHORT = ("ssl.kimg=0.128", "ssl.tick_kimg=0.032", "ssl.checkpoint_kimg=1")
+
+
+def config(*overrides: str) -> Config:
+    return load_config(REPO / "configs/tiny.toml", (*SHORT, *overrides))
+
+
+class StopAfter(StopFlag):
+    """Asks to stop after so many batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.left = batches
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            self.reason = "SIGTERM"
+        return super().__bool__()
+
+
+def weights(root: Path, run: str = "00000-tiny-ssl") -> dict[str, torch.Tensor]:
+    """Everything in the newest checkpoint: encoder, heads, momentum."""
+    folder = root / "runs" / run / "checkpoints"
+    newest = folder / (folder / "latest").read_text().strip()
+    return {f"{stem}.{name}": tensor for stem in ("encoder", "heads", "optimizer")
+            for name, tensor in load_file(newest / f"{stem}.safetensors").items()}  # fmt: skip
+
+
+def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert any(name.startswith("optimizer.") for name in one)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+@pytest.fixture
+def elsewhere(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Further data roots with the same shards."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(tiny_root / "shards", folder / "shards")
+        monkeypatch.setenv("SUNPIPE_ROOT", str(folder))
+        return folder
+
+    return make
+
+
+def test_n_and_n_images_are_2n(elsewhere: Any) -> None:
+    whole = elsewhere("whole")
+    done = train_ssl(config())
+    assert done["state"] == "done"
+    assert done["nimg"] == 128
+    broken = elsewhere("broken")
+    with pytest.raises(Stopped, match=r"SIGTERM at 0\.\d+ kimg"):
+        train_ssl(config(), stop=StopAfter(9))
+    status = read_json(broken / "runs/00000-tiny-ssl/status.json")
+    assert status["state"] == "stopped"
+    assert 0 < status["nimg"] < 128
+    # A line beyond the checkpoint, as a killed run leaves it, is written again.
+    Run(broken / "runs/00000-tiny-ssl").stats({"nimg": 999, "loss": 0.0})
+    again = train_ssl(config())
+    assert_equal(weights(whole), weights(broken))
+    rows = read_stats(broken / "runs/00000-tiny-ssl")
+    assert [row["nimg"] for row in rows] == sorted({row["nimg"] for row in rows})
+    assert again["nimg"] == 128
+    for key in ("nimg", "kimg", "sec_per_kimg", "loss", "collapse", "data_wait_s",
+                "peak_memory_bytes", "lr", "time"):  # fmt: skip
+        assert key in again
+
+
+def test_a_signal_saves_and_the_run_continues(
+    elsewhere: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    whole = elsewhere("whole")
+    train_ssl(config())
+    broken = elsewhere("broken")
+    plain = Run.stats
+
+    def stats(self: Run, row: dict[str, Any], name: str = "stats") -> None:
+        plain(self, row, name)
+        if row["nimg"] == 64:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    monkeypatch.setattr(Run, "stats", stats)
+    before = signal.getsignal(signal.SIGUSR2)
+    with pytest.raises(Stopped, match=r"SIGUSR2 at 0\.064 kimg") as caught:
+        train_ssl(config())
+    assert caught.value.exit_code == 75
+    assert signal.getsignal(signal.SIGUSR2) == before
+    monkeypatch.setattr(Run, "stats", plain)
+    train_ssl(config())
+    assert_equal(weights(whole), weights(broken))
+    # The newest checkpoint is damaged: the one before it is used, and ends the same.
+    folder = broken / "runs/00000-tiny-ssl/checkpoints"
+    (folder / "kimg-000000.128/encoder.safetensors").write_bytes(b"torn")
+    train_ssl(config())
+    assert_equal(weights(whole), weights(broken))
+
+
+def test_continuing_refuses_what_matters_by_name(tiny_copy: Path) -> None:
+    train_ssl(config("ssl.kimg=0.032"))
+    for override in ("ssl.lr=0.1", "seed=3", "ssl.noise_g=0", "ssl.width=4", "ssl.kimg=0.064"):
+        with pytest.raises(DataError, match=f"another {override.split('=')[0]}.*--new"):
+            train_ssl(config("ssl.kimg=0.032", override))
+    train_ssl(config("ssl.kimg=0.032", "ssl.tick_kimg=0.016", "ssl.keep_checkpoints=1"))
+    assert len(list((tiny_copy / "runs").iterdir())) == 1
+    train_ssl(config("ssl.kimg=0.032", "ssl.lr=0.1"), new=True)
+    assert len(list((tiny_copy / "runs").iterdir())) == 2
+
+
+def test_a_finished_run_says_so(tiny_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = train_ssl(config("ssl.kimg=0.032"))
+    stamp = (tiny_copy / "runs/00000-tiny-ssl/stats.jsonl").read_text()
+    assert train_ssl(config("ssl.kimg=0.032")) == first
+    assert "is finished at 0.032 kimg; nothing to do" in capsys.readouterr().err
+    assert (tiny_copy / "runs/00000-tiny-ssl/stats.jsonl").read_text() == stamp
+
+
+def test_collapse_stops_the_run(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a SimSiam without stop-gradient and batch norm comes to: one vector for all.
+    monkeypatch.setattr(ssl_trainer, "collapse_level", lambda z: torch.tensor(0.95))
+    with pytest.raises(DataError, match=r"collapsed \(level 0\.95 > 0\.9"):
+        train_ssl(config())
+    status = read_json(tiny_copy / "runs/00000-tiny-ssl/status.json")
+    assert status["state"] == "failed"
+    assert "collapsed" in status["reason"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_copy: Path) -> None:
+    with pytest.raises(DataError, match="the loss is not finite"):
+        train_ssl(config("ssl.lr=1e38"))
+
+
+def test_several_ranks_are_refused(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+                       "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    with pytest.raises(UsageError, match="one process, but torchrun started 2"):
+        train_ssl(config())
+    assert not (tiny_copy / "runs").exists()
+
+
+def test_command(tiny_copy: Path) -> None:
+    tiny = REPO / "configs/tiny.toml"
+    plan = run_json("ssl", "-c", tiny, "--dry-run", root=tiny_copy)
+    assert plan["images"] == 256
+    assert not (tiny_copy / "runs").exists()
+    for key in ("ssl.batch=1", "ssl.crop=0", "ssl.shift=1", 'ssl.symmetries=["shear"]'):
+        with pytest.raises(ConfigError, match=key.split("=")[0]):
+            config(key)
+    with pytest.raises(DataError, match="run sunpipe shard first"):
+        train_ssl(config("dataset=none"))
