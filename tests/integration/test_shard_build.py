@@ -249,6 +249,23 @@ def test_a_killed_run_publishes_nothing_and_its_shards_are_kept(
     assert digests(root / "shards/tiny") == whole
 
 
+def test_ctrl_c_leaves_nothing_half_written(archive: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "sunpipe", "shard", "-c", str(TINY), "-s",
+               "shard.stride=16", "-s", "shard.images_per_shard=4"]  # fmt: skip
+    env = {**os.environ, "SUNPIPE_ROOT": str(root)}
+    with subprocess.Popen(command, cwd=REPO, env=env, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 100
+        while not list((root / "shards/.building-tiny").glob("shard-*.h5")):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 75
+    assert "run the same command again" in errors
+    assert list(root.rglob(".tmp-*")) == []
+    assert not (root / "shards/tiny").exists()
+
+
 def test_a_full_disk_is_one_line_and_nothing_looks_complete(archive: Path, root: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
