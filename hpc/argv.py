@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,14 +20,6 @@ def refuse_control(values: Iterable[str], what: str) -> None:
         for place, character in enumerate(value):
             if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
                 raise UsageError(f"{what} {value!r} holds a control character at {place}")
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """``I/N``, I from 1 to N, to (I, N); a `UsageError` for anything else."""
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"--part {text!r}: write I/N with I from 1 to N, for example 1/4")
-    return int(match[1]), int(match[2])
 
 
 def stage_argv(

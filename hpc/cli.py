@@ -45,7 +45,7 @@ def launch(
 
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
-    from hpc.argv import all_parts, parse_part
+    from hpc.argv import all_parts
     from hpc.launch import batch_script, log_folder, submit
     from hpc.local import run_here
     from hpc.pipeline import resources
@@ -53,6 +53,7 @@ def launch(
     from hpc.stages import find_stage
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
+    from sunpipe.parts import parse_part
     from sunpipe.paths import data_root
 
     find_stage(stage)

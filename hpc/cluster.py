@@ -127,9 +127,13 @@ class Cluster:
         return {one.name: daemon.alive(one, self.token) for one in self.daemons}
 
     def command(self, *argv: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
-        """Run a Slurm command against this cluster."""
-        return subprocess.run(argv, env=self.environment(), capture_output=True, text=True,
-                              timeout=timeout, check=False)  # fmt: skip
+        """Run a Slurm command against this cluster; a `DataError` when it does not answer."""
+        try:
+            return subprocess.run(argv, env=self.environment(), capture_output=True, text=True,
+                                  timeout=timeout, check=False)  # fmt: skip
+        except subprocess.TimeoutExpired:
+            name = Path(argv[0]).name
+            raise DataError(f"{name} has no answer from Slurm after {timeout:g} s") from None
 
     def _save(self) -> None:
         self.state["daemons"] = [dataclasses.asdict(one) for one in self.daemons]
@@ -248,6 +252,8 @@ class Cluster:
 
     def idle_nodes(self) -> int:
         """How many nodes wait for work."""
+        if not self.running().get("slurmctld"):
+            return 0
         done = self.command("sinfo", "--noheader", "--Node", "--format=%T")
         return done.stdout.split().count("idle")
 
@@ -271,7 +277,7 @@ class Cluster:
 
     def _cancel_jobs(self) -> None:
         def listed() -> list[str]:
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(DataError):
                 return self.command(
                     "squeue", "--noheader", "--format=%i", timeout=10
                 ).stdout.split()
@@ -281,7 +287,7 @@ class Cluster:
         if not jobs:
             return
         log(f"cancelling {len(jobs)} job(s)")
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(DataError):
             self.command("scancel", "--signal=KILL", "--full", *jobs, timeout=10)
             self.command("scancel", *jobs, timeout=10)
         end = time.monotonic() + 8.0

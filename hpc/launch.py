@@ -96,6 +96,8 @@ def slurm_parameters(
         Job ids that must end well first; if one fails the job is cancelled.
     """
     srun = [f"--cpus-per-task={wanted.cpus_per_task}"]  # srun no longer takes it from sbatch
+    if STAGES[stage].ranks:
+        srun.append("--kill-on-bad-exit=1")  # a rank that dies ends those that wait for it
     if STAGES[stage].mpi:
         srun.append(f"--mpi={profile.mpi}")
     more: dict[str, Any] = {"requeue": True}

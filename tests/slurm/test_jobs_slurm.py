@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
+from hpc import daemon
 from sunpipe.files import sha256
 from tests.conftest import REPO
 from tests.slurm.conftest import SMALL, Slurm
@@ -53,6 +56,35 @@ def test_preempted_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert json.loads((final[1] / "state.json").read_text())["world"] == 2
     for name in ("G", "G_ema", "D", "zero/G", "zero/D"):
         assert sha256(final[0] / f"{name}.safetensors") == sha256(final[1] / f"{name}.safetensors")
+
+
+def rank_process(slurm: Slurm, rank: int) -> int:
+    """Process of a rank of the training that runs on this cluster."""
+    for pid in daemon.leftovers(slurm.cluster.token):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words[2:3] == [b"train"] and f"SLURM_PROCID={rank}".encode() in (
+            Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ):
+            return pid
+    raise AssertionError(f"no rank {rank}")
+
+
+def test_a_killed_rank_ends_the_job_and_the_next_one_continues(
+    slurm: Slurm, tiny_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_root / "shards", tmp_path / "shards")
+    job = (*SMALL, "jobs/train_stylegan_1024.sh", "-c", "configs/tiny.toml", "--set",
+           "train.checkpoint_kimg=0.016", "--set")  # fmt: skip
+    first = slurm.sbatch(*job, "train.kimg=10", root=tmp_path)
+    run = tmp_path / "runs/00000-tiny"
+    slurm.until("checkpoint", lambda: (run / "checkpoints/latest").exists())
+    os.kill(rank_process(slurm, 1), signal.SIGKILL)
+    assert slurm.wait(first, patience=60) == {first: "FAILED"}
+    reached = (run / "checkpoints/latest").read_text().strip()
+    second = slurm.sbatch(*job, "train.kimg=0.08", root=tmp_path)
+    assert slurm.wait(second) == {second: "COMPLETED"}
+    assert (run / "checkpoints/kimg-000000.080/COMPLETE").exists()
+    assert f"resumed from {reached}" in (run / "log.txt").read_text()
 
 
 def test_hostile_values_reach_the_stage_as_they_are(
