@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 
 from sunpipe import checkpoint, dist
 from sunpipe.config import to_dict
-from sunpipe.errors import DataError, Stopped, UsageError
+from sunpipe.errors import DataError, Stopped, SunpipeError, UsageError
 from sunpipe.files import write_json
 from sunpipe.paths import Layout
 from sunpipe.run import Run, read_stats
@@ -70,6 +71,26 @@ def _check_batch(cfg: Config, ranks: dist.Ranks, images: int) -> None:
         )
 
 
+def _open_run(
+    cfg: Config, reader: ShardReader, ranks: dist.Ranks, new: bool
+) -> tuple[Run | None, Path]:
+    """Rank 0 opens the run folder; if that is refused, all leave and rank 0 says why."""
+    run, fault = None, None
+    if ranks.is_main:
+        try:
+            run = Run.open(Layout.current(), cfg.name, run_config(cfg, reader), FREE_KEYS, new)
+        except SunpipeError as error:
+            fault = error
+    folder, code = from_main(
+        (str(run.folder) if run else "", fault.exit_code if fault else 0), ranks
+    )
+    if fault is not None:
+        raise fault
+    if code:
+        sys.exit(code)
+    return run, Path(folder)
+
+
 def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
     """Train, or continue the newest run of this name, until ``train.kimg``.
 
@@ -84,15 +105,11 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
         After a signal, once the checkpoint is safe.
     """
     ranks = dist.discover()
-    layout = Layout.current()
-    reader = ShardReader(layout.shards(cfg.dataset), splits=("train",))
+    reader = ShardReader(Layout.current().shards(cfg.dataset), splits=("train",))
     _check_batch(cfg, ranks, len(reader))
     with StopFlag() as stop:
         device = initialize(ranks)
-        run = None
-        if ranks.is_main:
-            run = Run.open(layout, cfg.name, run_config(cfg, reader), FREE_KEYS, new)
-        folder = Path(from_main(str(run.folder) if run else None, ranks))
+        run, folder = _open_run(cfg, reader, ranks, new)
         start = checkpoint.newest(folder / "checkpoints", run.log if run else lambda _: None)
         target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
         if start is not None and checkpoint.load_state(start)["nimg"] >= target:
