@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from sunpipe.embed.store import (
     withdraw,
     write_part,
 )
-from sunpipe.errors import DataError, Stopped, UsageError
+from sunpipe.errors import DataError, Stopped
+from sunpipe.parts import parse_part, share
 from sunpipe.paths import Layout
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
@@ -33,26 +33,6 @@ if TYPE_CHECKING:
 DATASET_KEYS = (
     "name", "channels", "units", "resolution", "tile", "stride", "reduce", "scale", "settings",
 )  # fmt: skip
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """``I/N`` of an array job, I from 1 to N.
-
-    Raises
-    ------
-    UsageError
-        Anything else.
-    """
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
-    if match and 1 <= int(match[1]) <= int(match[2]):
-        return int(match[1]), int(match[2])
-    raise UsageError(f"--part {text!r}: write I/N with I from 1 to N, for example 1/4")
-
-
-def shards_of_part(shards: int, part: tuple[int, int]) -> list[int]:
-    """Shards of part I of N: every N-th, so that parts differ by at most one."""
-    index, count = part
-    return list(range(index - 1, shards, count))
 
 
 def dataset_card(reader: ShardReader) -> dict[str, Any]:
@@ -134,7 +114,7 @@ def embed(config: Config, part: str | None = None) -> Result:
     info, shards = reader.info, len(reader.info.shards)
     if not len(reader):
         raise DataError(f"dataset {config.dataset} has no rows in the splits {', '.join(splits)}")
-    mine = shards_of_part(shards, parse_part(part) if part else (1, 1))
+    mine = share(range(shards), parse_part(part) if part else (1, 1))
     encoder = FieldEncoder.load(encoder_run(layout, config.name), config.embed.orbit)
     encoder.check(info.channels, info.resolution, f"dataset {info.name}")
     made_from = _made_from(encoder, info, splits)
@@ -183,7 +163,7 @@ def plan(config: Config, part: str | None = None) -> Result:
     """What `embed` would do."""
     layout = Layout.current()
     info = read_info(layout.shards(config.dataset))
-    mine = shards_of_part(len(info.shards), parse_part(part) if part else (1, 1))
+    mine = share(range(len(info.shards)), parse_part(part) if part else (1, 1))
     return {
         "embeddings": str(layout.embeddings(config.name)),
         "shards": [part_name(shard) for shard in mine],

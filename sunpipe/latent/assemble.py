@@ -20,14 +20,16 @@ from sunpipe.latent.directions import (
     read_directions,
     write_directions,
 )
-from sunpipe.latent.fit import RANDOM, Fitted, Prepared, fit_quantity, fit_random, prepare
+from sunpipe.latent.fit import RANDOM, Fitted, fit_quantity, fit_random
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.leakage import leaks, natural
 from sunpipe.latent.measure import check_names, observer
-from sunpipe.latent.parts import part_path, read_part, share, write_part
+from sunpipe.latent.parts import part_path, read_part, write_part
+from sunpipe.latent.prepare import Prepared, prepare
 from sunpipe.latent.sample import load_generator, samples_path, stopper
 from sunpipe.latent.samples import Samples, read_samples
 from sunpipe.latent.traverse import walk
+from sunpipe.parts import share
 from sunpipe.paths import Layout
 from sunpipe.provenance import provenance
 from sunpipe.run import find_run
@@ -133,7 +135,8 @@ def summary(folder: Path) -> Result:
     rows = {
         name: {
             "unit": about["unit"], "sign": about["sign"], "accuracy": about["accuracy"],
-            "ridge": about["ridge"], "response": about["response"],
+            "ridge": about["ridge"], "ridge_ranks": about["ridge_ranks"],
+            "response": about["response"],
             "monotone": {kind: found["monotone"] for kind, found in about["calibration"].items()},
             "worst_leak": {
                 "plain": worst_leak(leakage, name, False),

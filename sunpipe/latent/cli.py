@@ -51,7 +51,7 @@ def fit(
     json_: JsonOption = False,
 ) -> None:
     """Fit one direction per quantity, judge and walk it, measure what else changes."""
-    from sunpipe.latent.parts import parse_part
+    from sunpipe.parts import parse_part
 
     share = parse_part(part) if part is not None else None
 

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from sunpipe.errors import DataError, UsageError
+from sunpipe.errors import DataError
 from sunpipe.files import atomic_path
 from sunpipe.latent.fit import Fitted
 from sunpipe.latent.walks import read_walk, write_walk
 
 SCHEMA = 1
-Item = TypeVar("Item")
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """``I/N`` to (I, N), I from 1 to N as in ``sunpipe embed``.
-
-    Raises
-    ------
-    UsageError
-        Anything else.
-    """
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"--part {text!r}: write I/N with I from 1 to N, for example 1/4")
-    return int(match[1]), int(match[2])
-
-
-def share(items: Sequence[Item], part: tuple[int, int]) -> list[Item]:
-    """Items of part (I, N): every N-th from the I-th on."""
-    index, count = part
-    return list(items[index - 1 :: count])
 
 
 def part_path(folder: Path, name: str) -> Path:

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from sunpipe.embed.correlation import correlation, pearson
-from sunpipe.embed.embed import parse_part, shards_of_part
 from sunpipe.embed.store import part_note, read_embedding, read_metadata, read_vectors, write_part
 from sunpipe.errors import DataError, UsageError
+from sunpipe.parts import parse_part, share
 from tests.unit.index_fake import make
 
 
@@ -26,8 +26,8 @@ def test_part_option() -> None:
 @pytest.mark.parametrize("shards", [0, 1, 3, 7, 20])
 @pytest.mark.parametrize("parts", [1, 2, 5, 30])
 def test_parts_cover_every_shard_once(shards: int, parts: int) -> None:
-    shares = [shards_of_part(shards, (index, parts)) for index in range(1, parts + 1)]
-    assert sorted(shard for share in shares for shard in share) == list(range(shards))
+    shares = [share(range(shards), (index, parts)) for index in range(1, parts + 1)]
+    assert sorted(shard for found in shares for shard in found) == list(range(shards))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 

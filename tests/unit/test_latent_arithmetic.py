@@ -8,8 +8,8 @@ from sunpipe.latent.amount import parse_amount
 from sunpipe.latent.calibrate import seek
 from sunpipe.latent.labels import extremes, held_out, middle, unfit
 from sunpipe.latent.measure import check_names, units
-from sunpipe.latent.parts import parse_part, share
 from sunpipe.latent.traverse import positions, shrink
+from sunpipe.parts import parse_part, share
 
 
 def test_extremes_and_middle_split_the_defined_samples():
