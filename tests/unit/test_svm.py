@@ -3,7 +3,7 @@ import pytest
 
 from sunpipe.latent.direction import random_directions, unit
 from sunpipe.latent.newton import newton_svc
-from sunpipe.latent.ridge import fit_ridge
+from sunpipe.latent.ridge import fit_ridge, normal_scores
 from sunpipe.latent.svm import (
     Scale,
     accuracy,
@@ -129,3 +129,17 @@ def test_ridge_recovers_the_plane_and_says_how_well(planted):
     assert 0.9 < found.r2 < 1
     noise = np.random.default_rng(5).standard_normal(COUNT)
     assert fit_ridge(w, noise, test, Scale.of(w[~test])).r2 < 0.02
+
+
+def test_ranks_defend_the_control_against_heavy_tails(planted):
+    w, truth, values = planted
+    test = np.zeros(COUNT, bool)
+    test[::3] = True
+    scale = Scale.of(w[~test])
+    heavy = np.exp(4 * values[:, 0])
+    raw = fit_ridge(w, heavy, test, scale).plane.normals[0] @ truth[0]
+    ranks = fit_ridge(w, normal_scores(heavy), test, scale)
+    assert ranks.plane.normals[0] @ truth[0] > 0.99 > raw
+    scores = normal_scores(np.array([3.0, np.nan, 1.0, 2.0, np.inf]))
+    assert np.isnan(scores[[1, 4]]).all()
+    np.testing.assert_allclose(scores[[2, 3, 0]], [-0.967422, 0, 0.967422], atol=1e-6)

@@ -1,0 +1,97 @@
+"""What all fits of one set of samples share: held-out samples, labels, plain planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.errors import DataError
+from sunpipe.latent import labels
+from sunpipe.latent.direction import Floats, root_covariance
+from sunpipe.latent.samples import Samples
+from sunpipe.latent.svm import Planes, Scale, fit_svm
+from sunpipe.settings import DirectionsSettings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every quantity's fit shares; the same in every array task.
+
+    Attributes
+    ----------
+    samples : Samples
+    settings : DirectionsSettings
+    seed : int
+    test : ndarray of bool, shape (N,)
+        Held-out samples.
+    scale : Scale
+        Standardisation from the training samples.
+    extreme : dict
+        Quantity to its labels (N,), for those that can be fitted.
+    left_out : dict
+        Quantity to the reason why it cannot.
+    planes : Planes
+        One per quantity in `extreme`, in that order.
+    root : ndarray, shape (D, D)
+        Square root of the metric in which w moves.
+    """
+
+    samples: Samples
+    settings: DirectionsSettings
+    seed: int
+    test: NDArray[np.bool_]
+    scale: Scale
+    extreme: dict[str, NDArray[np.int8]]
+    left_out: dict[str, str]
+    planes: Planes
+    root: Floats
+
+    @property
+    def names(self) -> list[str]:
+        """Quantities that get a direction."""
+        return list(self.extreme)
+
+    @property
+    def base_rows(self) -> NDArray[np.int64]:
+        """Samples the walks start from: held out, so that no direction was trained on them."""
+        return np.flatnonzero(self.test)[: self.settings.traverse_count].astype(np.int64)
+
+
+def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepared:
+    """Choose held-out samples, label extremes, and fit all plain directions at once.
+
+    Raises
+    ------
+    DataError
+        When no quantity can be fitted; every reason is named.
+    """
+    unmeasured = [name for name in settings.quantities if name not in samples.names]
+    if unmeasured:
+        raise DataError(
+            f"{', '.join(unmeasured)} not measured in the samples; add to sample.quantities and"
+            " run sunpipe sample again"
+        )
+    if len(samples) < 4:
+        raise DataError(f"{len(samples)} samples are too few; raise sample.count")
+    test = labels.held_out(len(samples), settings.test_share, seed)
+    extreme: dict[str, NDArray[np.int8]] = {}
+    left_out: dict[str, str] = {}
+    for name in settings.quantities:
+        values = samples.column(name)
+        marks = labels.extremes(values, settings.extremes)
+        why = labels.unfit(values, marks, test, samples.w.shape[1], settings.max_undefined)
+        if why is None:
+            extreme[name] = marks
+        else:
+            left_out[name] = why
+    if not extreme:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise DataError(f"no direction can be fitted: {reasons}")
+    scale = Scale.of(samples.w[~test])
+    weights = np.where(test, 0, np.stack(list(extreme.values())))
+    planes = fit_svm(samples.w, weights, settings.svm_c, scale, settings.solver)
+    isotropic = settings.metric == "euclidean"
+    root = np.eye(samples.w.shape[1]) if isotropic else root_covariance(samples.w)
+    return Prepared(samples, settings, seed, test, scale, extreme, left_out, planes, root)
