@@ -121,15 +121,15 @@ def write_directions(
     """
     import h5py
     import pyarrow.parquet as pq
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
+    content = save(
+        {key: np.ascontiguousarray(vector, np.float32) for key, vector in vectors.items()},
+        # One key: the library writes several in an order that changes from run to run.
+        metadata={"sunpipe": f"directions {SCHEMA} of generator {about['generator']}"},
+    )
     with atomic_path(folder / "directions.safetensors") as temporary:
-        save_file(
-            {key: np.ascontiguousarray(vector, np.float32) for key, vector in vectors.items()},
-            temporary,
-            # One key: the library writes several in an order that changes from run to run.
-            metadata={"sunpipe": f"directions {SCHEMA} of generator {about['generator']}"},
-        )
+        temporary.write_bytes(content)  # not save_file, whose files only their owner can read
     with atomic_path(folder / "leakage.parquet") as temporary:
         pq.write_table(_leakage_table(leakage), temporary)
     with (
