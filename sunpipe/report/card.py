@@ -30,40 +30,45 @@ def archived(sources: Sources) -> dict[str, Path]:
     }
 
 
-def record_rows(reader: ShardReader) -> list[dict[str, Any]]:
-    """One row per record of the dataset, in order: what identifies it and what became of it."""
-    table = reader.records.select(
-        ["record", "harpnum", "t_rec", "split", "noaa_ars", "mu", "flux_mx"]
-    ).to_pylist()
-    lost = Counter(
-        pq.read_table(reader.folder / "quarantine.parquet", columns=["record"])["record"]
-        .to_pylist()
-    )  # fmt: skip
-    flux = (
-        dict(zip(reader.records["record"].to_pylist(), reader.records["USFLUX"].to_pylist(),
-                 strict=True))
-        if "USFLUX" in reader.records.column_names else {}
-    )  # fmt: skip
+def quarantined(reader: ShardReader) -> list[dict[str, Any]]:
+    """Record, reason and detail of every candidate that was not used.
+
+    Raises
+    ------
+    DataError
+        The table is missing or damaged.
+    """
+    path = reader.folder / "quarantine.parquet"
+    try:
+        return pq.read_table(path, columns=["record", "reason", "detail"]).to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path.name} ({error}); run sunpipe verify") from None
+
+
+def record_rows(reader: ShardReader, lost: Counter[str]) -> list[dict[str, Any]]:
+    """One row per record of the dataset, in order: what identifies it and what became of it.
+
+    Parameters
+    ----------
+    lost : Counter
+        Quarantined candidates of each record.
+    """
+    columns = ["record", "harpnum", "t_rec", "split", "noaa_ars", "mu"]
+    flux = ["USFLUX"] if "USFLUX" in reader.records.column_names else []
     rows: dict[str, dict[str, Any]] = {}
-    for line in table:
-        row = rows.setdefault(
-            line["record"],
-            {**line, "kept": 0, "lost": lost.get(line["record"], 0), "header_flux": None},
-        )
+    for line in reader.records.select(columns + flux).to_pylist():
+        record = line["record"]
+        row = rows.setdefault(record, {"USFLUX": None, **line, "kept": 0, "lost": lost[record]})
         row["kept"] += 1
-        row["header_flux"] = flux.get(line["record"])
-    for record in lost.keys() - rows.keys():
+    for record in sorted(lost.keys() - rows.keys()):
         rows[record] = {"record": record, "kept": 0, "lost": lost[record], "split": "none"}
     return list(rows.values())
 
 
-def reasons(reader: ShardReader) -> list[dict[str, Any]]:
+def reasons(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Reasons for quarantine, most frequent first, with one example each."""
-    table = pq.read_table(
-        reader.folder / "quarantine.parquet", columns=["reason", "detail"]
-    ).to_pylist()
-    count = Counter(line["reason"] for line in table)
-    example = {line["reason"]: line["detail"] for line in reversed(table)}
+    count = Counter(line["reason"] for line in lines)
+    example = {line["reason"]: line["detail"] for line in reversed(lines)}
     return [{"reason": reason, "count": many, "example": example[reason]}
             for reason, many in count.most_common()]  # fmt: skip
 
@@ -126,12 +131,13 @@ def facts_table(reader: ShardReader) -> list[tuple[str, str]]:
 
 def build(sources: Sources, reader: ShardReader) -> dict[str, Any]:
     """What ``card.html`` shows."""
-    records = record_rows(reader)
+    lines = quarantined(reader)
+    records = record_rows(reader, Counter(line["record"] for line in lines))
     return {
         "card": facts_table(reader),
         "records": records[:MOST_RECORDS],
         "more": max(0, len(records) - MOST_RECORDS),
-        "reasons": reasons(reader),
+        "reasons": reasons(lines),
         "overlap": bool(reader.info.stride) and reader.info.stride < reader.info.tile,
         "stride": reader.info.stride,
         **patches(sources, records),

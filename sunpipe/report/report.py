@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sunpipe import plots
@@ -126,6 +127,7 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
         card(sources), training(sources), compare(sources, compared), directions(sources),
         retrieval(sources, known), timings(sources), reproduce(sources),
     ]  # fmt: skip
+    sections = [replace(each, why=each.why.replace(f"{layout.root}/", "")) for each in sections]
     for each in sections:
         if each.state != "current":
             log(f"report: {each.title.lower()} not shown, {each.state}: {each.why}")
