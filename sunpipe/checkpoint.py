@@ -46,7 +46,7 @@ def save(
     keep : int
         Older complete checkpoints beyond this number are removed.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     target = folder / folder_name(nimg)
     with atomic_folder(target) as temporary:

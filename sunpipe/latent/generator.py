@@ -61,7 +61,9 @@ class Generator:
         run_folder = Path(run_folder)
         config: dict[str, Any] = read_json(run_folder / "config.json")
         if "train" not in config:
-            raise DataError(f"{run_folder} is not a StyleGAN2 run; give the folder of sunpipe train")
+            raise DataError(
+                f"{run_folder} is not a StyleGAN2 run; give the folder of sunpipe train"
+            )
         path = checkpoint.newest(run_folder / "checkpoints", log)
         if path is None:
             raise DataError(f"{run_folder} has no complete checkpoint; run sunpipe train first")
@@ -123,7 +125,7 @@ class Generator:
 
     @torch.no_grad()
     def map(self, z: torch.Tensor, psi: float = 1.0) -> torch.Tensor:
-        """z (B, z_dim) to w (B, w_dim), truncated towards w_avg by `psi`."""
+        """Z (B, z_dim) to w (B, w_dim), truncated towards w_avg by `psi`."""
         return self.network.mapping(z.to(self.device), psi)
 
     @torch.no_grad()
