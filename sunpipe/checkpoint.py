@@ -54,9 +54,9 @@ def save(
         for stem, named in tensors.items():
             file = temporary / f"{stem}.safetensors"
             file.parent.mkdir(exist_ok=True)
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in named.items()}, file
-            )
+            # safetensors' own save_file makes files that only their owner may read
+            plain = {key: value.detach().cpu().contiguous() for key, value in named.items()}
+            file.write_bytes(to_bytes(plain))
             files[f"{stem}.safetensors"] = sha256(file)
         write_json(temporary / "state.json", {"schema": SCHEMA, "nimg": nimg, **state})
         files["state.json"] = sha256(temporary / "state.json")
