@@ -7,8 +7,8 @@ own, so it stands beside any other Slurm and leaves nothing behind.
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
+import pwd
 import random
 import re
 import secrets
@@ -70,6 +70,13 @@ def free_ports(count: int, low: int = 10000, high: int = 20000) -> tuple[int, ..
     finally:
         for trial in held:
             trial.close()
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        raise DataError(f"user {os.getuid()} has no name in /etc/passwd; Slurm needs one") from None
 
 
 def _version(slurmctld: str) -> tuple[int, int]:
@@ -189,7 +196,7 @@ class Cluster:
         self.state = {"schema": SCHEMA, "name": name, "token": secrets.token_hex(16),
                       "nodes": nodes, "run": str(run), "daemons": []}  # fmt: skip
         self._save()
-        return Site(name, self.folder, run, socket.gethostname().split(".")[0], getpass.getuser(),
+        return Site(name, self.folder, run, socket.gethostname().split(".")[0], _user(),
                     nodes, free_ports(3 + nodes), version)  # fmt: skip
 
     def _write(self, site: Site, password: str) -> None:
