@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pwd
-import random
 import re
 import secrets
 import shutil
@@ -25,6 +23,7 @@ from typing import Any
 
 from hpc import daemon, slurm_conf
 from hpc.daemon import Daemon
+from hpc.machine import SEARCH, answers, find_programs, free_ports, slurm_version, user_name
 from hpc.slurm_conf import Site
 from sunpipe.errors import DataError, UsageError
 from sunpipe.files import read_json, write_json, write_text
@@ -32,57 +31,7 @@ from sunpipe.stage import log
 
 SCHEMA = 1
 STATE = "cluster.json"
-PACKAGES = "slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
-PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd",
-            "sacctmgr", "scontrol", "sinfo", "squeue", "scancel")  # fmt: skip
-SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin:/sbin"
 SOCKET_ROOM = 40  # bytes that the longest socket name adds to its folder
-
-
-def find_programs() -> dict[str, str]:
-    """Paths of all daemons and commands; a `DataError` with the install line if some miss."""
-    found = {name: shutil.which(name, path=SEARCH) for name in PROGRAMS}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
-        raise DataError(
-            f"{', '.join(missing)} not installed; on Debian or Ubuntu: apt-get install {PACKAGES}"
-        )
-    return {name: path for name, path in found.items() if path is not None}
-
-
-def free_ports(count: int, low: int = 10000, high: int = 20000) -> tuple[int, ...]:
-    """Distinct TCP ports nobody listens on, below the range the kernel hands out itself."""
-    held: list[socket.socket] = []
-    try:
-        for port in random.SystemRandom().sample(range(low, high), high - low):
-            if len(held) == count:
-                break
-            trial = socket.socket()
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                trial.close()
-            else:
-                held.append(trial)
-        if len(held) < count:
-            raise DataError(f"no {count} free TCP ports between {low} and {high}")
-        return tuple(trial.getsockname()[1] for trial in held)
-    finally:
-        for trial in held:
-            trial.close()
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        raise DataError(f"user {os.getuid()} has no name in /etc/passwd; Slurm needs one") from None
-
-
-def _version(slurmctld: str) -> tuple[int, int]:
-    text = subprocess.run([slurmctld, "-V"], capture_output=True, text=True, check=True).stdout
-    match = re.search(r"(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _wait(what: str, ready: Callable[[], bool], log_file: Path, started: Daemon, token: str,
@@ -93,12 +42,6 @@ def _wait(what: str, ready: Callable[[], bool], log_file: Path, started: Daemon,
             tail = log_file.read_text(errors="replace").strip().splitlines()[-3:]
             raise DataError(f"{what} did not come up: {' | '.join(tail) or 'it said nothing'}")
         time.sleep(0.05)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as trial:
-        trial.settimeout(1.0)
-        return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Cluster:
@@ -196,7 +139,7 @@ class Cluster:
         self.state = {"schema": SCHEMA, "name": name, "token": secrets.token_hex(16),
                       "nodes": nodes, "run": str(run), "daemons": []}  # fmt: skip
         self._save()
-        return Site(name, self.folder, run, socket.gethostname().split(".")[0], _user(),
+        return Site(name, self.folder, run, socket.gethostname().split(".")[0], user_name(),
                     nodes, free_ports(3 + nodes), version)  # fmt: skip
 
     def _write(self, site: Site, password: str) -> None:
@@ -219,7 +162,7 @@ class Cluster:
             (site.run / node).mkdir()
 
     def _up(self, nodes: int, programs: dict[str, str]) -> None:
-        site = self._site(nodes, _version(programs["slurmctld"]))
+        site = self._site(nodes, slurm_version(programs["slurmctld"]))
         password = secrets.token_hex(16)
         self._write(site, password)
 
@@ -243,16 +186,16 @@ class Cluster:
             f"--port={site.ports[2]}", f"--socket={site.run}/mariadb.socket", "--skip-name-resolve",
             f"--pid-file={site.run}/mariadb.pid", f"--init-file={self.folder}/init.sql",
         )  # fmt: skip
-        _wait("mariadbd", lambda: _answers(site.ports[2]), out, mariadb, self.token)
+        _wait("mariadbd", lambda: answers(site.ports[2]), out, mariadb, self.token)
 
         dbd, out = self._start("slurmdbd", programs["slurmdbd"], "-D")
-        _wait("slurmdbd", lambda: _answers(site.ports[1]), out, dbd, self.token)
+        _wait("slurmdbd", lambda: answers(site.ports[1]), out, dbd, self.token)
         added = self.command(programs["sacctmgr"], "-i", "add", "cluster", site.name)
         if added.returncode != 0:
             raise DataError(f"sacctmgr add cluster: {(added.stderr or added.stdout).strip()}")
 
         controller, out = self._start("slurmctld", programs["slurmctld"], "-D")
-        _wait("slurmctld", lambda: _answers(site.ports[0]), out, controller, self.token)
+        _wait("slurmctld", lambda: answers(site.ports[0]), out, controller, self.token)
         for node in site.node_names:
             last, out = self._start(f"slurmd-{node}", programs["slurmd"], "-D", "-N", node)
         _wait("slurmd", lambda: self.idle_nodes() == nodes, out, last, self.token)

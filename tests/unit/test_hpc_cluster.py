@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc import cluster, daemon, slurm_conf
-from hpc.cluster import Cluster, find_programs, free_ports
+from hpc import daemon, machine, slurm_conf
+from hpc.cluster import Cluster
+from hpc.machine import find_programs, free_ports
 from hpc.slurm_conf import Site
 from sunpipe.errors import DataError, UsageError
 from tests.conftest import Cli
@@ -83,7 +84,7 @@ def test_free_ports_are_distinct_and_below_the_kernel_s_own() -> None:
 
 
 def test_missing_programs_give_the_line_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "SEARCH", "/nonexistent")
+    monkeypatch.setattr(machine, "SEARCH", "/nonexistent")
     with pytest.raises(DataError, match=r"munged, .*apt-get install slurmctld slurmd"):
         find_programs()
 

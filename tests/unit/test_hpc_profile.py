@@ -71,7 +71,7 @@ def test_hostile_values_are_refused_in_one_line(tmp_path: Path, field: str, valu
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[stages.trian]\n", "did you mean train"),
+        ("[stages.traim]\n", "did you mean train"),
         ("[stages.train]\nnodez = 2\n", "stages.train.nodez: unknown key"),
         ("[stages.sample]\nnodes = 2\n", "sample runs as one task"),
         ("[stages.sample]\narray = 2\n", "sample has no parts"),

@@ -53,8 +53,8 @@ def test_parts_are_counted_from_one() -> None:
     assert all_parts("directions", 1, None) == [["directions", "fit"]]
     with pytest.raises(UsageError, match="has no parts"):
         all_parts("train", 2, None)
-    with pytest.raises(UsageError, match="no stage 'trian'; stages: fetch"):
-        all_parts("trian", 1, None)
+    with pytest.raises(UsageError, match="no stage 'traim'; stages: fetch"):
+        all_parts("traim", 1, None)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_local_runs_the_same_command_here(cli: Cli, root: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["trian", "--local"], "no stage 'trian'"),
+        (["traim", "--local"], "no stage 'traim'"),
         (["train", "--local", "--set", "train.bacth=3"], "did you mean batch?"),
         (["train", "--local", "--array", "2"], "train has no parts"),
         (["train", "--local", "--part", "1/1"], "train has no parts"),
