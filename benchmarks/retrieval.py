@@ -37,7 +37,7 @@ from sunpipe.models.encoder import Encoder
 from sunpipe.paths import Layout
 from sunpipe.physics import measure
 from sunpipe.physics.channels import apply_symmetry
-from sunpipe.provenance import provenance
+from sunpipe.provenance import git_revision, versions
 from sunpipe.settings import SslSettings
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.reader import ShardReader
@@ -147,7 +147,7 @@ def main() -> None:
         print(name, json.dumps(results[name]), flush=True)
     if options.out:
         about = {"tiles": len(reader), "kimg": trained.card.nimg / 1000, "vectors": results,
-                 "provenance": provenance()}  # fmt: skip
+                 "git": git_revision(), "versions": versions()}  # fmt: skip
         options.out.write_text(json.dumps(about, indent=2) + "\n")
 
 
