@@ -97,7 +97,7 @@ def patches(sources: Sources, records: list[dict[str, Any]]) -> dict[str, Any]:
     chosen = [(row, reduce(field, factor)) for row, field in chosen]
     limit = colour_limit(field for _, field in chosen)
     pictures = [
-        tile(field, limit, f"Br of HARP {row['harpnum']}", title=f"HARP {row['harpnum']}",
+        tile(field, limit, f"Br of HARP {row['harpnum']}", LARGEST, title=f"HARP {row['harpnum']}",
              time=row["t_rec"], width=field.shape[1], split=row["split"])
         for row, field in chosen
     ]  # fmt: skip

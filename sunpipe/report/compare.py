@@ -24,7 +24,8 @@ Floats = NDArray[np.float64]
 SHOWN = 24  # patches in each grid
 TRIPLES = 4  # patches shown with all their channels
 MEASURED = 1000  # real patches measured at most, of each split
-SPECTRA = 256  # images whose power spectrum is taken
+SPECTRA = 256  # images whose power spectrum is taken at most
+PIXELS = 2**22  # in all that is measured, so that large images cost no more than small ones
 BATCH = 64
 CHARTS = 8
 FIRST = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP", "MEANSHR", "TOTUSJZ", "R_VALUE")
@@ -37,6 +38,11 @@ def spread_rows(reader: ShardReader, split: str | None, count: int) -> NDArray[n
     if len(rows) > count:
         rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
     return rows.astype(np.int64)
+
+
+def affordable(most: int, side: int, pixels: int = PIXELS) -> int:
+    """How many images of `side` x `side` pixels to take: `most`, or what `pixels` allow."""
+    return max(SHOWN, min(most, pixels // side**2))
 
 
 def measure_rows(reader: ShardReader, rows: NDArray[np.int64], names: list[str]) -> Floats:
@@ -86,11 +92,12 @@ class Comparison:
         self.names, self.units = samples.names, samples.units
         self.channels, self.gauss = reader.info.channels, reader.info.units
         self.pixel_cm = float(np.median(reader.pixel_cm))
-        self.rows = spread_rows(reader, "train", SPECTRA)
-        self.real = reader.images(self.rows)
-        self.generated = generate(generator, samples, SPECTRA)
+        side = reader.info.resolution
+        few, many = affordable(SPECTRA, side, PIXELS // 4), affordable(MEASURED, side)
+        self.real = reader.images(spread_rows(reader, "train", few))
+        self.generated = generate(generator, samples, few)
         self.values = samples.values
-        measured = [spread_rows(reader, split, MEASURED) for split in ("train", "test")]
+        measured = [spread_rows(reader, split, many) for split in ("train", "test")]
         self.train, self.test = (measure_rows(reader, rows, self.names) for rows in measured)
         self.limit = colour_limit([self.real[:, 0]])
         train = spread_rows(reader, "train", len(reader.records))

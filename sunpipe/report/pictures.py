@@ -16,7 +16,7 @@ from sunpipe.plots import FIELD_CMAP
 
 COLOURS = 255  # odd, so that 0 G has a colour of its own; the last palette entry is "no data"
 NO_DATA = (150, 155, 163)
-LARGEST = 400  # pixels; larger fields are averaged over whole blocks
+LARGEST = 128  # pixels of a tile; larger fields are averaged over whole blocks
 STOPS = 13  # of the colour bar
 ROUND = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
@@ -70,15 +70,17 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(field: NDArray[Any], limit: float) -> bytes:
+def png(field: NDArray[Any], limit: float, largest: int = LARGEST) -> bytes:
     """A palette PNG of a field (H, W) in gauss, row 0 at the bottom (north up).
 
     Parameters
     ----------
     limit : float
         The colours run from -limit to +limit gauss.
+    largest : int
+        Most pixels of the longer side.
     """
-    pixels = indices(reduce(field, -(-max(field.shape) // LARGEST)), limit)[::-1]
+    pixels = indices(reduce(field, -(-max(field.shape) // largest)), limit)[::-1]
     height, width = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bit, palette
     lines = b"".join(b"\0" + row.tobytes() for row in pixels)
@@ -93,6 +95,8 @@ def data_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def tile(field: NDArray[Any], limit: float, alt: str, **labels: Any) -> dict[str, Any]:
+def tile(
+    field: NDArray[Any], limit: float, alt: str, largest: int = LARGEST, **labels: Any
+) -> dict[str, Any]:
     """One picture with its text, as the templates show it."""
-    return {"src": data_uri(png(field, limit)), "alt": alt, **labels}
+    return {"src": data_uri(png(field, limit, largest)), "alt": alt, **labels}

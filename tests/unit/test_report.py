@@ -15,7 +15,7 @@ import pytest
 from sunpipe.embed.searches import Search
 from sunpipe.errors import DataError
 from sunpipe.report import charts, facts, numbers, pictures
-from sunpipe.report.compare import shown_range
+from sunpipe.report.compare import affordable, shown_range
 from sunpipe.report.distances import kolmogorov_smirnov, radial_power, wasserstein
 from sunpipe.report.retrieval import shown_queries
 from sunpipe.report.section import section
@@ -90,7 +90,7 @@ def test_tile_has_north_up_and_one_colour_per_field() -> None:
 def test_large_fields_are_averaged_over_blocks() -> None:
     field = np.arange(1602.0 * 1602).reshape(1602, 1602)
     width, height, *_ = _unpack(pictures.png(field, 1.0))
-    assert (width, height) == (320, 320)
+    assert (width, height) == (123, 123)  # by 13, less a ragged edge
     assert pictures.reduce(np.array([[1.0, 3.0], [5.0, 7.0]]), 2).tolist() == [[4.0]]
 
 
@@ -121,6 +121,12 @@ def test_histogram_takes_an_empty_side() -> None:
     assert shown_range(np.ones(5), nothing) == (0.5, 1.5)
     low, high = shown_range(np.linspace(0, 1, 500), np.array([0.5, 1e9])) or (0.0, 0.0)
     assert -0.1 <= low < high <= 2.1, "absurd patches do not squeeze the rest into one bin"
+
+
+def test_large_images_cost_no_more_than_small_ones() -> None:
+    assert affordable(1000, 64) == 1000
+    assert affordable(1000, 256) == 64
+    assert affordable(1000, 4096) == 24
 
 
 def test_bands_show_medians_where_a_band_explodes() -> None:
