@@ -216,10 +216,10 @@ def comparison(sources: Sources) -> Found[Comparison]:
     """Both sides, when data, generator and samples are all there, current and readable."""
     reader, generator = sources.dataset.value, sources.generator.value
     samples = sources.samples.value
-    if reader is None:
-        return sources.dataset.blocked("the dataset")
     if generator is None or samples is None:
         return sources.samples.blocked("the samples")
+    if reader is None:
+        return sources.dataset.blocked("the dataset")
     if not (np.asarray(reader.records["split"].to_pylist()) == "train").any():
         return Found(None, "broken", "the dataset has no training patches", ("shard",))
     try:

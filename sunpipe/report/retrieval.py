@@ -155,6 +155,6 @@ def build(search: Search, sources: Sources, known: list[dict[str, Any]]) -> dict
 def retrieval(sources: Sources, known: list[dict[str, Any]]) -> Section:
     """Search results."""
     found = sources.search
-    needs = (sources.dataset, found)
+    needs = (found, sources.dataset)
     return section("search", "Search results", sources, needs,
                    lambda: build(found.value, sources, known))  # type: ignore[arg-type]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -49,10 +49,10 @@ class Found(Generic[T]):
     why: str = ""
     stages: tuple[str, ...] = ()
 
-    def blocked(self, what: str) -> Found[Any]:
-        """The same fault, for something that is made from this."""
+    def blocked(self, what: str, *then: str) -> Found[Any]:
+        """The same fault, for something that stages `then` make from this."""
         why = self.why if self.state == "missing" else f"{what}: {self.why}"
-        return Found(None, self.state, why, self.stages)
+        return Found(None, self.state, why, (*self.stages, *then))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Sources:
         """The newest StyleGAN2 run."""
         folder = find_run(self.layout, self.cfg.name)
         if folder is None:
-            return Found(None, "missing", "not made yet", ("train",))
+            return Found(None, "missing", "not made yet", (*self.dataset.stages, "train"))
         return find(
             folder / "config.json", ("train --new",), lambda: read_run(folder),
             lambda run: self._other_dataset(run.config["data"]["dataset_id"]),
@@ -153,7 +153,7 @@ class Sources:
         """The newest encoder run."""
         folder = find_run(self.layout, ssl_name(self.cfg.name))
         if folder is None:
-            return Found(None, "missing", "not made yet", ("ssl",))
+            return Found(None, "missing", "not made yet", (*self.dataset.stages, "ssl"))
         return find(folder / "config.json", ("ssl --new",), lambda: read_run(folder))
 
     @cached_property
@@ -184,7 +184,7 @@ class Sources:
         from sunpipe.latent.samples import read_samples
 
         if self.generator.value is None:
-            return self.generator.blocked("the generator")
+            return self.generator.blocked("the generator", "sample")
         path = self.layout.latents(self.cfg.name) / "samples.h5"
         return find(path, ("sample",), lambda: read_samples(path),
                     lambda found: self._other_generator(found.recipe["generator"]))  # fmt: skip
@@ -195,7 +195,7 @@ class Sources:
         from sunpipe.latent.directions import read_directions
 
         if self.samples.value is None:
-            return self.samples.blocked("the samples")
+            return self.samples.blocked("the samples", "directions fit")
         folder = self.layout.latents(self.cfg.name)
         drawn = digest(self.samples.value.recipe)
 
@@ -270,10 +270,9 @@ class Sources:
                 return "asked of another index than the one that is there now"
             return None
 
-        if self.generator.value is None:
-            return self.generator.blocked("the generator")
-        if self.index.value is None and (folder / "search.json").exists():
-            blocked = self.index.blocked("the index")
-            return replace(blocked, stages=(*blocked.stages, "search"))
         before = () if self.index.value is not None else self._towards_index()
+        if self.generator.value is None:
+            return self.generator.blocked("the generator", *before, "search")
+        if self.index.value is None and (folder / "search.json").exists():
+            return self.index.blocked("the index", "search")
         return find(folder / "search.json", (*before, "search"), read, stale)
