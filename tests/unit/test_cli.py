@@ -43,7 +43,7 @@ def test_help_lists_every_command_with_a_line(cli: Cli) -> None:
 
 
 def test_unknown_command_suggests(cli: Cli) -> None:
-    done = cli("trian")
+    done = cli("trainn")
     assert done.returncode == 2
     assert "train" in done.stderr
 
