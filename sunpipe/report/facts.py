@@ -111,7 +111,8 @@ def direction_fact(rows: list[dict[str, Any]]) -> Fact | None:
         numbers.percent(best["extremes"]),
         f"A linear direction in w tells high {best['name']} from low in"
         f" {numbers.percent(best['extremes'])} of {best['extremes_count']} held-out generated"
-        f" patches (random directions: {random});{change}{side}.",
+        f" patches from the top and bottom {numbers.percent(best['share'], 0)} (random directions:"
+        f" {random});{change}{side}.",
     )
 
 
@@ -143,7 +144,7 @@ def held_out_fact(known: list[dict[str, Any]]) -> Fact | None:
         f"Asked with a held-out record that may not answer itself, the index puts another record"
         f" of the same active region first in {right} of {len(known)} cases, among"
         f" {first['candidates']} records: {first['record']} finds {first['answer']} at distance"
-        f" {numbers.fixed(first['distance'], 3)}.",
+        f" {numbers.number(first['distance'], 2)}.",
     )
 
 

@@ -15,7 +15,7 @@ from sunpipe.report.compare import Comparison, spread_rows
 from sunpipe.report.pictures import colour_limit
 from sunpipe.report.retrieval import shown_queries
 from sunpipe.report.sources import Sources
-from sunpipe.report.walked import strip
+from sunpipe.report.walked import scores, strip
 from sunpipe.stage import log
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ MARGIN, SPACE = 24, 40  # outside, between panels
 COLUMNS, ROWS = 2, 3  # tiles of a block
 MATCH, MATCH_PANEL = 172, 238  # tile and width of the last panel
 SOFT = "#667080"
-STEPS = 5  # images of the walk
-WALKED = "USFLUX"
+STEPS, REACH = 5, 2.0  # images of the walk, standard deviations to either side
 
 
 class Canvas:
@@ -69,35 +68,42 @@ def waiting(canvas: Canvas, x: float, command: str) -> None:
     canvas.text(x, TOP + 10, "not made yet:\n" + command, 18, color=SOFT, linespacing=1.6)
 
 
+def shown_steps(steps: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places of at most `STEPS` steps, within `REACH` of the middle where there are enough."""
+    near = np.flatnonzero(np.abs(steps) <= REACH)
+    places = near if len(near) >= min(STEPS, len(steps)) else np.arange(len(steps))
+    return places[np.linspace(0, len(places) - 1, min(STEPS, len(places))).round().astype(int)]
+
+
 def walk_panel(canvas: Canvas, sources: Sources, x: float, width: float) -> None:
-    """Two bases walked along one direction, each image with its measured value."""
+    """Two bases walked along the best direction, each image with its measured value."""
     found = sources.directions.value
-    canvas.title(x, 3, "a direction walked", "same noise, one direction in w, flux measured")
+    canvas.title(x, 3, "a direction walked", "fixed noise, one direction in w, each patch measured")
     if found is None:
         waiting(canvas, x, "sunpipe directions fit")
         return
-    name = WALKED if WALKED in found.quantities else next(iter(found.quantities))
+    name = scores(found, found.leakage())[0]["name"]
     strips = [each for base in (0, 1) if (each := strip(found, name, base)) is not None]
     if not strips:
         return
-    shown = np.linspace(0, len(strips[0]["steps"]) - 1, min(STEPS, len(strips[0]["steps"])))
-    places = shown.round().astype(int)
+    places = shown_steps(strips[0]["steps"])
     side = (width - GAP * (len(places) - 1)) / len(places)
-    limit = max(each["limit"] for each in strips)
-    factor, label = numbers.axis_scale(
-        np.concatenate([each["values"] for each in strips]), strips[0]["unit"]
-    )
+    limits = [colour_limit([each["raw"][places]]) for each in strips]
+    shown = np.concatenate([each["values"][places] for each in strips])
+    factor, label = numbers.axis_scale(shown, strips[0]["unit"])
     for row, each in enumerate(strips):
         y = TOP + row * (side + 88)
         for column, place in enumerate(places):
             left = x + column * (side + GAP)
-            canvas.field(each["raw"][place], left, y, side, limit)
+            canvas.field(each["raw"][place], left, y, side, limits[row])
             value = numbers.fixed(each["values"][place] / factor, 2)
             canvas.text(left + side / 2, y + side + 6, value, 20, ha="center", fontweight="bold")
             step = f"{each['steps'][place]:+g} σ".replace("-", numbers.MINUS).replace("+0 ", "0 ")
             canvas.text(left + side / 2, y + side + 32, step, 17, ha="center", color=SOFT)
     bottom = TOP + len(strips) * (side + 88) - 22
-    canvas.text(x + width / 2, bottom, f"{name} in {label}", 19, ha="center")
+    scale = ", ".join(f"±{limit:g} G" for limit in limits)
+    canvas.text(x, bottom, f"{name} in {label}", 19)
+    canvas.text(x + width, bottom, f"colours by row: {scale}", 18, ha="right", color=SOFT)
 
 
 def match_panel(canvas: Canvas, sources: Sources, x: float, side: float) -> None:

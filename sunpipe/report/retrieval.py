@@ -23,6 +23,8 @@ LISTED = ("USFLUX", "MEANGAM", "TOTUSJH")  # quantities under a picture
 PLOTTED = ("USFLUX", "TOTUSJH", "MEANGAM")
 HELD_OUT = 6  # records looked up
 TOP_RECORDS = 10
+WORDS = {"flip_horizontal": "mirrors", "flip_vertical": "mirrors", "rotate90": "quarter turns",
+         "reverse_polarity": "polarity"}  # fmt: skip
 
 
 def listed(row: dict[str, Any], side: str, search: Search) -> list[str]:
@@ -62,7 +64,7 @@ def pairs(
                           number=query, listed=listed(matches[query][0], "query", search)),
             "matches": [
                 tile(image, limit, f"{name} of {row['record']}", record=row["record"],
-                     distance=numbers.fixed(row["distance"], 3), split=row["split"],
+                     distance=numbers.number(row["distance"], 2), split=row["split"],
                      corner=(row["tile_x"], row["tile_y"]), listed=listed(row, "match", search))
                 for row, image in zip(matches[query], images[query], strict=True)
             ],
@@ -124,11 +126,18 @@ def held_out(index: Index) -> list[dict[str, Any]]:
             rows.append({
                 "record": record, "harpnum": harp, "answer": answers[0]["record"],
                 "distance": answers[0]["distance"], "found": answers[0]["harpnum"] == harp,
-                "other": other["record"] if other else None,
+                "other": other["harpnum"] if other else None,
                 "other_distance": other["distance"] if other else None,
                 "candidates": len({row["record"] for row in table} - {record}),
             })  # fmt: skip
     return rows
+
+
+def ignored(sources: Sources) -> str:
+    """What the encoder was trained not to see, in words; empty when its run does not say."""
+    run = sources.ssl_run.value
+    named = run.config.get("ssl", {}).get("symmetries", []) if run is not None else []
+    return ", ".join(dict.fromkeys(WORDS.get(name, str(name)) for name in named))
 
 
 def build(search: Search, sources: Sources, known: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,7 +157,8 @@ def build(search: Search, sources: Sources, known: list[dict[str, Any]]) -> dict
         "index_records": len(set(index.table["record"].to_pylist())),
         "metric": index.info.metric, "records": records[:TOP_RECORDS],
         "more_records": max(0, len(records) - TOP_RECORDS), "held_out": known,
-        "quantities": search.quantities, "where": search.made_from["settings"].get("where"),
+        "ignored": ignored(sources), "quantities": search.quantities,
+        "where": search.made_from["settings"].get("where"),
     }  # fmt: skip
 
 

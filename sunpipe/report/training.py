@@ -78,7 +78,7 @@ def build(sources: Sources, run: RunFolder) -> dict[str, Any]:
         parts = [
             chart("ssl-loss", ssl.stats, {"loss": (BLUE, "loss")}, "SimSiam loss"),
             chart("ssl-collapse", ssl.stats, {"collapse": (GREEN, "collapse")},
-                  "collapse level (1 = all vectors equal)"),
+                  "collapse level"),
         ]  # fmt: skip
         encoder = {"charts": [part for part in parts if part], "about": [
             ("Run", ssl.folder.name), ("State", state(ssl)), *cost(ssl.stats)]}  # fmt: skip

@@ -15,7 +15,7 @@ from sunpipe.report.sources import Sources
 if TYPE_CHECKING:
     from sunpipe.latent.directions import Directions
 
-STRIPS = 3  # directions shown as images
+STRIPS = 3  # directions shown as images, those with the best accuracy
 PLAIN, CONDITIONAL = "plain", "conditional"
 
 
@@ -52,11 +52,12 @@ def leak(
 def scores(found: Directions, leakage: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per direction, best accuracy first."""
     names = list(found.quantities)
+    share = found.about["recipe"]["settings"]["extremes"]
     rows = []
     for name, about in found.quantities.items():
         kinds = [kind for kind in (PLAIN, CONDITIONAL) if kind in about["calibration"]]
         rows.append({
-            "name": name, "unit": about["unit"], **about["accuracy"],
+            "name": name, "unit": about["unit"], "share": share, **about["accuracy"],
             "ridge_r2": about["ridge"]["r2"], "ridge": about["ridge"]["accuracy_extremes"],
             "angle": about.get("bootstrap_angle_deg", {}).get("median"),
             "steps": {kind: per_step(about["calibration"][kind]) for kind in kinds},
@@ -157,9 +158,7 @@ def build(found: Directions) -> dict[str, Any]:
     """What ``directions.html`` shows."""
     leakage, targets = found.leakage(), list(found.quantities)
     rows = scores(found, leakage)
-    chosen = [row["name"] for row in rows]
-    chosen.sort(key=lambda name: name not in ("USFLUX", "TOTUSJH", "MEANGAM"))
-    strips = [strip(found, name) for name in chosen[:STRIPS]]
+    strips = [strip(found, row["name"]) for row in rows[:STRIPS]]
     everything = list(dict.fromkeys(row["quantity"] for row in leakage))
     walk = found.walk(targets[0])
     return {

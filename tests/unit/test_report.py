@@ -17,6 +17,7 @@ from sunpipe.errors import DataError
 from sunpipe.report import charts, facts, numbers, pictures
 from sunpipe.report.compare import affordable, shown_range
 from sunpipe.report.distances import kolmogorov_smirnov, radial_power, wasserstein
+from sunpipe.report.hero import shown_steps
 from sunpipe.report.retrieval import shown_queries
 from sunpipe.report.section import section
 from sunpipe.report.sources import Found, Sources, find
@@ -183,7 +184,7 @@ def score(**more: Any) -> dict[str, Any]:
     leak = {"quantity": "TOTUSJH", "slope": 0.93}
     after = {"quantity": "AREA_MM2", "slope": -0.41}
     row = {"name": "USFLUX", "unit": "Mx", "extremes": 0.963, "random_extremes": 0.52,
-           "extremes_count": 300, "steps": {"plain": 1.2e21, "conditional": 8e20},
+           "share": 0.25, "extremes_count": 300, "steps": {"plain": 1.2e21, "conditional": 8e20},
            "plain_leak": leak, "conditional_leak": after}  # fmt: skip
     return {**row, **more}
 
@@ -192,7 +193,14 @@ def test_direction_fact_follows_the_numbers() -> None:
     fact = facts.direction_fact([score()])
     assert fact is not None
     text = fact.text.replace(numbers.SPACE, " ")
-    for part in ("96.3 %", "52.0 %", "+1.20 × 10²¹ Mx", "TOTUSJH, 0.93", "AREA_MM2, −0.41"):
+    for part in (
+        "96.3 %",
+        "top and bottom 25 %",
+        "52.0 %",
+        "+1.20 × 10²¹ Mx",
+        "TOTUSJH, 0.93",
+        "AREA_MM2, −0.41",
+    ):
         assert part in text
     plain = facts.direction_fact([score(conditional_leak=None, steps={"plain": -4.0}, unit="deg")])
     assert plain is not None
@@ -246,6 +254,12 @@ def test_change_per_step_is_of_the_median_near_zero() -> None:
     assert per_step(curve) == 2.0
     assert per_step({"steps": [-1, 1], "median": [None, 1.0]}) is None
     assert per_step({"steps": [5, 9], "median": [1.0, 2.0]}) is None
+
+
+def test_steps_of_the_picture_stay_near_the_samples() -> None:
+    assert shown_steps(np.arange(-3.0, 4)).tolist() == [1, 2, 3, 4, 5]
+    assert shown_steps(np.array([-9.0, 0, 9])).tolist() == [0, 1, 2]
+    assert shown_steps(np.linspace(-2, 2, 9)).tolist() == [0, 2, 4, 6, 8]
 
 
 def test_leaks_are_ranked_by_size_and_shaded_by_sign() -> None:
