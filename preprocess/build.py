@@ -13,19 +13,11 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.candidates import (
-    CHANNELS,
-    MAX_ERRORS,
-    SCALES,
-    UNITS,
-    Row,
-    examine,
-    stored_image,
-)
+from preprocess.candidates import CHANNELS, UNITS, Row, examine, stored_image
 from preprocess.comm import Communicator
 from preprocess.hdf5 import write_shard
 from preprocess.inputs import Input, archive_digest, load
-from preprocess.lock import sweep
+from sunpipe.lock import sweep
 from preprocess.table import quarantine_schema, records_schema, write_table
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError
@@ -33,6 +25,7 @@ from sunpipe.files import digest, read_json, sha256, write_json
 from sunpipe.paths import Layout
 from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config
+from sunpipe.shards.cut import MAX_ERRORS, SCALES
 from sunpipe.shards.schema import SCHEMA, DatasetInfo
 
 TABLES = ("records.parquet", "quarantine.parquet")

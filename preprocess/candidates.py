@@ -16,35 +16,9 @@ from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord
 from sunpipe.fitsfile import FitsError
 from sunpipe.settings import ShardSettings
-from sunpipe.shards.cut import cut, reduce_field, tile_flux, tile_grid
+from sunpipe.shards.cut import cut, quantise, reduce_field, tile_flux, tile_grid
 
 Row = dict[str, Any]
-SCALES = {"int16": 0.2, "float32": 1.0}  # HMI's inversion stops at 5000 G; 0.2 G holds 6553 G
-MAX_ERRORS = {"int16": 0.1, "float32": 2.0**-12}  # gauss; float32 for fields below 8192 G
-
-
-def quantise(image: NDArray[np.floating], dtype: str) -> NDArray[Any]:
-    """Gauss to the stored type.
-
-    Parameters
-    ----------
-    image : ndarray (C, H, W)
-        Gauss.
-    dtype : str
-        ``int16`` (steps of 0.2 G) or ``float32``.
-
-    Raises
-    ------
-    FitsError
-        ``overflow`` when a value does not fit; nothing is ever clipped.
-    """
-    top = float(np.abs(image).max(initial=0.0))
-    limit = SCALES["int16"] * np.iinfo(np.int16).max if dtype == "int16" else 8192.0
-    if not top <= limit:
-        raise FitsError("overflow", f"the field reaches {top:.1f} G; {dtype} holds {limit:.1f} G")
-    if dtype == "int16":
-        return np.rint(image / SCALES[dtype]).astype(np.int16)
-    return image.astype(np.float32)
 
 
 def _quarantined(item: Input, error: FitsError, offset: tuple[int, int] | None = None) -> Row:

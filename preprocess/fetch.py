@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.archive import relative_path
-from preprocess.lock import exclusive, sweep
+from sunpipe.lock import exclusive, sweep
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest, write_manifest
 from preprocess.sample import FOLDER, sample_files
 from sunpipe.errors import DataError

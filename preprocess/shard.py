@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from preprocess.build import TABLES, Builder, Row, check_splits
 from preprocess.comm import communicator
 from preprocess.inputs import list_inputs
-from preprocess.lock import exclusive
+from sunpipe.lock import exclusive
 from preprocess.manifest import NAME as MANIFEST
 from preprocess.manifest import read_manifest
 from preprocess.state import damaged_files, read_inputs, settings_record, why_rebuild

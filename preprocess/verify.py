@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocess.build import TABLES, check_splits, shard_name
-from preprocess.candidates import SCALES
 from preprocess.table import quarantine_schema, records_schema
 from sunpipe.errors import DataError
 from sunpipe.files import sha256
 from sunpipe.paths import Layout
+from sunpipe.shards.cut import SCALES
 from sunpipe.shards.guard import check_shard
 from sunpipe.shards.schema import DatasetInfo, read_info
 

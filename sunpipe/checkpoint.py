@@ -62,7 +62,11 @@ def save(
         files["state.json"] = sha256(temporary / "state.json")
         write_text(temporary / "COMPLETE", json.dumps(files, indent=2) + "\n")
     write_text(folder / "latest", target.name + "\n")
-    for old in complete(folder)[:-keep]:
+    kept = complete(folder)
+    # anything newer was passed over when the run continued from an older checkpoint
+    for rejected in [path for path in kept if path.name > target.name]:
+        shutil.rmtree(rejected)
+    for old in [path for path in kept if path.name <= target.name][:-keep]:
         shutil.rmtree(old)
     for torn in folder.glob(f"{TEMPORARY_PREFIX}*"):
         if torn.is_dir():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,22 @@ from sunpipe.errors import DataError
 TEMPORARY_PREFIX = ".tmp-"
 
 
+STALE_AFTER_S = 24 * 3600.0  # nobody writes one file for a day
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _temporary(path: Path) -> Path:
+    """Name a temporary sibling; those that killed writers left a day ago are removed."""
+    for left in path.parent.glob(f"{TEMPORARY_PREFIX}{'?' * 12}-{path.name}"):
+        with suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - left.lstat().st_mtime > STALE_AFTER_S:
+                _remove(left)
     return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
 
 
@@ -56,6 +74,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two names in one step where the file system can, in three renames elsewhere."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: renameat2(2)
+        if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), flag) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    aside = _temporary(other)
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder; rename it to `path` if the block succeeds.
@@ -68,14 +101,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                fsync_file(file)
+        for found in (*temporary.rglob("*"), temporary):
+            if found.is_dir():
+                fsync_directory(found)
+            else:
+                fsync_file(found)
         if path.exists():
-            old = _temporary(path)
-            os.rename(path, old)
-            os.rename(temporary, path)
-            shutil.rmtree(old)
+            _exchange(temporary, path)
+            shutil.rmtree(temporary)
         else:
             os.rename(temporary, path)
         fsync_directory(path.parent)

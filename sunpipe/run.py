@@ -86,15 +86,16 @@ class Run:
             return cls(_create(layout, name, config))
         stored = read_json(folder / "config.json")
         stored.pop("schema", None)
-        fixed = [key for key in changed_keys(stored, json.loads(json.dumps(config)))
-                 if key not in free]  # fmt: skip
+        changed = changed_keys(stored, json.loads(json.dumps(config)))
+        fixed = [key for key in changed if key not in free]
         if fixed:
             raise DataError(
                 f"{folder.name} was made with another {', '.join(fixed)}; restore the old value,"
                 " or start a new run with --new"
             )
         run = cls(folder)
-        run.log(f"continued {now()}: {' '.join(sys.argv)}")
+        note = f" with another {', '.join(changed)}" if changed else ""
+        run.log(f"continued {now()}{note}: {' '.join(sys.argv)}")
         return run
 
     def log(self, line: str) -> None:

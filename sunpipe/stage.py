@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from sunpipe.config import load_config, to_dict
 from sunpipe.dist import discover
 from sunpipe.errors import Stopped, UsageError
+from sunpipe.lock import running
 from sunpipe.paths import Layout
 from sunpipe.provenance import now
 from sunpipe.settings import Config
@@ -81,6 +83,7 @@ def run_stage(
     as_json: bool,
     sections: tuple[str, ...] = (),
     plan: Callable[[Config], Result] | None = None,
+    locked: bool = False,
 ) -> None:
     """Load the configuration, print it, then plan or work and print the result.
 
@@ -94,6 +97,8 @@ def run_stage(
         The configuration sections this stage reads; they are printed.
     plan : callable, optional
         Says what `work` would do, without writing anything.
+    locked : bool
+        Only one process at a time may do this stage of this experiment.
     """
     resolved = load_config(config, overrides or ())
     whole = to_dict(resolved)
@@ -105,7 +110,8 @@ def run_stage(
             emit({"dry_run": True, "config": shown, **(plan(resolved) if plan else {})}, as_json)
             return
         started = time.perf_counter()
-        with interrupting():
+        alone = running(Layout.current(), name, resolved.name) if locked else nullcontext()
+        with interrupting(), alone:
             result = work(resolved)
     except KeyboardInterrupt:
         raise Stopped(f"{name} interrupted; run the same command again to continue") from None

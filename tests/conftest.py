@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -53,10 +54,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--remote-data"):
-        kept = [item for item in items if "remote_data" not in item.keywords]
+    left_out = set() if config.getoption("--remote-data") else {"remote_data"}
+    if not Path("/dev/nvidia0").exists():
+        left_out.add("gpu")
+    if left_out:
+        kept = [item for item in items if not left_out & set(item.keywords)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -62,6 +62,30 @@ def iterate(
             d.step("r1", real)  # type: ignore[attr-defined]
 
 
+def moment_error(engine: Engine, plain: Plain) -> float:
+    """Largest relative difference of the named moments; infinite if the step counts differ."""
+    state, worst = engine.optimizer_state(), 0.0
+    for name, parameter in plain.phases.named_parameters():
+        entry = plain.adam.state[parameter]
+        if float(entry["step"]) != float(state["step"]):
+            return float("inf")
+        for key in ("exp_avg", "exp_avg_sq"):
+            scale = float(entry[key].abs().max()) or 1.0
+            worst = max(worst, float((state[f"{key}/{name}"] - entry[key]).abs().max()) / scale)
+    return worst
+
+
+def restores(engine: Engine, network: Discriminator, cfg: TrainSettings, common: dict) -> bool:
+    """Whether a new engine that loads the state of `engine` gives back the same state."""
+    state = engine.optimizer_state()
+    again = Engine(DiscriminatorPhases(network, cfg), **common)
+    again.load_optimizer_state(state)
+    loaded = again.optimizer_state()
+    return state.keys() == loaded.keys() and all(
+        torch.equal(state[key], loaded[key]) for key in state
+    )
+
+
 def main() -> None:
     zero = ZeroSettings(stage=int(sys.argv[1]), offload=sys.argv[2] == "offload")
     ranks = dist.discover()
@@ -76,16 +100,14 @@ def main() -> None:
     start = copy.deepcopy((generator, discriminator))
     plain_g, plain_d = copy.deepcopy(start)
     common = {"lr": 0.002, "beta2": 0.99, "zero": zero, "micro_batch": BATCH, "ranks": ranks}
-    iterate(
-        Engine(GeneratorPhases(generator, discriminator, cfg), **common),
-        Engine(DiscriminatorPhases(discriminator, cfg), **common),
-        generator, discriminator, ranks.rank,
-    )  # fmt: skip
-    iterate(
-        Plain(GeneratorPhases(plain_g, plain_d, cfg), 0.002, ranks.world),
-        Plain(DiscriminatorPhases(plain_d, cfg), 0.002, ranks.world),
-        plain_g, plain_d, ranks.rank,
-    )  # fmt: skip
+    engine_g = Engine(GeneratorPhases(generator, discriminator, cfg), **common)
+    engine_d = Engine(DiscriminatorPhases(discriminator, cfg), **common)
+    iterate(engine_g, engine_d, generator, discriminator, ranks.rank)
+    reference_g = Plain(GeneratorPhases(plain_g, plain_d, cfg), 0.002, ranks.world)
+    reference_d = Plain(DiscriminatorPhases(plain_d, cfg), 0.002, ranks.world)
+    iterate(reference_g, reference_d, plain_g, plain_d, ranks.rank)
+    moments = max(moment_error(engine_g, reference_g), moment_error(engine_d, reference_d))
+    restored = restores(engine_d, copy.deepcopy(discriminator), cfg, common)
     worst, moved = 0.0, 0.0
     for ours, reference, old in zip(
         [*generator.parameters(), *discriminator.parameters()],
@@ -97,7 +119,8 @@ def main() -> None:
         worst = max(worst, float((ours - reference).abs().max()) / scale)
         moved = max(moved, float((ours - old).abs().max()))
     if ranks.is_main:
-        print(json.dumps({"worst": worst, "moved": moved}))
+        found = {"worst": worst, "moved": moved, "moments": moments, "restored": restored}
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":

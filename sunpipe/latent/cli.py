@@ -35,7 +35,7 @@ def sample(
 
     run_stage(
         "sample", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-        sections=("sample",), plan=plan,
+        sections=("sample",), plan=plan, locked=True,
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def fit(
 
     run_stage(
         "directions", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-        sections=("sample", "directions"), plan=plan,
+        sections=("sample", "directions"), plan=plan, locked=part is None,
     )  # fmt: skip
 
 

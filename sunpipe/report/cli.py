@@ -34,4 +34,4 @@ def report(
         return run(cfg, config)
 
     run_stage("report", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-              sections=("report",), plan=plan)  # fmt: skip
+              sections=("report",), plan=plan, locked=True)  # fmt: skip

@@ -60,4 +60,4 @@ def ssl(
         return plan_ssl(cfg)
 
     run_stage("ssl", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-              sections=("ssl",), plan=plan)  # fmt: skip
+              sections=("ssl",), plan=plan, locked=True)  # fmt: skip

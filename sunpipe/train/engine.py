@@ -36,7 +36,9 @@ def initialize(ranks: Ranks, minutes: float = 10) -> torch.device:
 
     All five rendezvous variables are set, otherwise DeepSpeed falls into MPI
     discovery. On the CPU its shared-memory operation is switched off: it would
-    compile C++ at the first run, and Gloo does the same work.
+    compile C++ at the first run, and Gloo does the same work. DeepSpeed takes
+    LOCAL_RANK for the number of the GPU, so it is told the one that was picked:
+    a launcher may show each rank only its own.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     import deepspeed
@@ -49,7 +51,8 @@ def initialize(ranks: Ranks, minutes: float = 10) -> torch.device:
     device = pick_device(ranks)
     port = ranks.master_port or _free_port()
     os.environ.update(
-        RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world), LOCAL_RANK=str(ranks.local_rank),
+        RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world),
+        LOCAL_RANK=str(ranks.local_rank if device.index is None else device.index),
         MASTER_ADDR=ranks.master_addr, MASTER_PORT=str(port),
     )  # fmt: skip
     try:
@@ -140,8 +143,10 @@ class Engine:
     def _gather(self, part: torch.Tensor) -> torch.Tensor:
         if self.ranks.world == 1:
             return part
-        parts = [torch.empty_like(part) for _ in range(self.ranks.world)]
-        torch_dist.all_gather(parts, part.contiguous())
+        # under offload the moments are on the CPU, and NCCL takes only tensors of the GPU
+        here = part.to(self.engine.device).contiguous()
+        parts = [torch.empty_like(here) for _ in range(self.ranks.world)]
+        torch_dist.all_gather(parts, here)
         return torch.cat(parts)
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
@@ -203,7 +208,7 @@ class Engine:
 
 
 def average_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-    """Mean of a tensor over all ranks, in place."""
+    """Mean over all ranks of a tensor on the ranks' device, in place."""
     if ranks.world > 1:
         torch_dist.all_reduce(values)
         values /= ranks.world

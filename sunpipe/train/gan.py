@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import resource
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from sunpipe import checkpoint, dist
 from sunpipe.config import to_dict
-from sunpipe.errors import DataError, Stopped, SunpipeError, UsageError
+from sunpipe.errors import EXIT_FAILURE, DataError, Stopped, SunpipeError, UsageError
 from sunpipe.files import write_json
+from sunpipe.lock import running
 from sunpipe.paths import Layout
 from sunpipe.run import Run, read_stats
 from sunpipe.settings import Config
@@ -28,22 +30,17 @@ from sunpipe.shards.order import sample_indices
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
 from sunpipe.stop import StopFlag, requeue
+from sunpipe.train.clock import due, peak_memory_bytes, read_ahead
 from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initialize
 from sunpipe.train.sinks import TensorboardSink, save_grid
 from sunpipe.train.trainer import Trainer
 
+Found = TypeVar("Found")
 FREE_KEYS = frozenset(
     f"train.{key}"
     for key in ("kimg", "tick_kimg", "checkpoint_kimg", "image_kimg", "keep_checkpoints",
                 "zero.stage", "zero.offload")
 )  # fmt: skip
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory of this process: on the GPU what torch allocated, else resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def run_config(cfg: Config, reader: ShardReader) -> dict[str, Any]:
@@ -71,24 +68,20 @@ def _check_batch(cfg: Config, ranks: dist.Ranks, images: int) -> None:
         )
 
 
-def _open_run(
-    cfg: Config, reader: ShardReader, ranks: dist.Ranks, new: bool
-) -> tuple[Run | None, Path]:
-    """Rank 0 opens the run folder; if that is refused, all leave and rank 0 says why."""
-    run, fault = None, None
+def _on_main(work: Callable[[], Found], ranks: dist.Ranks) -> Found | None:
+    """Do `work` on rank 0; if it is refused, all ranks leave and rank 0 says why."""
+    found, fault = None, None
     if ranks.is_main:
         try:
-            run = Run.open(Layout.current(), cfg.name, run_config(cfg, reader), FREE_KEYS, new)
-        except SunpipeError as error:
+            found = work()
+        except (SunpipeError, OSError) as error:
             fault = error
-    folder, code = from_main(
-        (str(run.folder) if run else "", fault.exit_code if fault else 0), ranks
-    )
+    code = from_main(getattr(fault, "exit_code", EXIT_FAILURE) if fault else 0, ranks)
     if fault is not None:
         raise fault
     if code:
         sys.exit(code)
-    return run, Path(folder)
+    return found
 
 
 def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
@@ -103,22 +96,32 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
     ------
     Stopped
         After a signal, once the checkpoint is safe.
+    DataError
+        No data, a run of another configuration, another process training the
+        same run, or a loss that is not finite.
     """
-    ranks = dist.discover()
-    reader = ShardReader(Layout.current().shards(cfg.dataset), splits=("train",))
+    ranks, layout = dist.discover(), Layout.current()
+    reader = ShardReader(layout.shards(cfg.dataset), splits=("train",))
     _check_batch(cfg, ranks, len(reader))
-    with StopFlag() as stop:
+    target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
+    with StopFlag() as stop, ExitStack() as held:
         device = initialize(ranks)
-        run, folder = _open_run(cfg, reader, ranks, new)
-        start = checkpoint.newest(folder / "checkpoints", run.log if run else lambda _: None)
-        target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
-        if start is not None and checkpoint.load_state(start)["nimg"] >= target:
-            return _finished(run, target)
-        trainer = Trainer(cfg, reader, ranks, device, start)
-        if run is not None:
-            _announce(run, trainer, start)
-        _loop(trainer, run, stop, target)
-    return _finished(run, target)
+
+        def open_run() -> tuple[Run, Path | None]:
+            held.enter_context(running(layout, "train", cfg.name))
+            run = Run.open(layout, cfg.name, run_config(cfg, reader), FREE_KEYS, new)
+            return run, checkpoint.newest(run.folder / "checkpoints", run.log)
+
+        run, newest = _on_main(open_run, ranks) or (None, None)
+        start = Path(where) if (where := from_main(str(newest or ""), ranks)) else None
+        done = checkpoint.load_state(start)["nimg"] if start is not None else 0
+        if done < target:
+            trainer = Trainer(cfg, reader, ranks, device, start)
+            if run is not None:
+                _announce(run, trainer, start)
+            _loop(trainer, run, stop, target)
+            done = trainer.nimg
+        return _finished(run, done)
 
 
 def _announce(run: Run, trainer: Trainer, start: Path | None) -> None:
@@ -142,39 +145,38 @@ def _announce(run: Run, trainer: Trainer, start: Path | None) -> None:
         save_grid(trainer.reader.images(rows), info, run.folder / "images" / "reals.png", "real")
 
 
-def _finished(run: Run | None, target: int) -> dict[str, Any] | None:
+def _finished(run: Run | None, nimg: int) -> dict[str, Any] | None:
     if run is None:
         return None
     rows = read_stats(run.folder)
-    run.status("done", nimg=target)
-    return {"run": str(run.folder), "state": "done", **(rows[-1] if rows else {"nimg": target})}
-
-
-def _due(nimg: int, batch: int, every_kimg: float) -> bool:
-    """Whether an interval of `every_kimg` was crossed by the last batch."""
-    every = every_kimg * 1000
-    return math.floor(nimg / every) > math.floor((nimg - batch) / every)
+    run.status("done", nimg=nimg)
+    return {"run": str(run.folder), "state": "done", **(rows[-1] if rows else {"nimg": nimg})}
 
 
 @dataclasses.dataclass
 class Tick:
-    """What happened since the last status line."""
+    """What happened since the last status line; sums stay on the device."""
 
-    start: float
     nimg: int
+    start: float = dataclasses.field(default_factory=time.perf_counter)
     data_wait: float = 0.0
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    sums: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def add(self, seen: dict[str, torch.Tensor]) -> None:
         """Accumulate observations of one iteration."""
         for key, value in seen.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+            total = value.reshape([]).double()
+            self.sums[key] = self.sums[key] + total if key in self.sums else total
             self.counts[key] = self.counts.get(key, 0) + 1
 
-    def means(self) -> dict[str, float]:
-        """Mean of each observation."""
-        return {key: self.sums[key] / self.counts[key] for key in sorted(self.sums)}
+    def names(self) -> list[str]:
+        """Observations in a fixed order."""
+        return sorted(self.sums)
+
+    def means(self) -> torch.Tensor:
+        """Mean of each observation, on the device, in the order of `names`."""
+        return torch.stack([self.sums[key] / self.counts[key] for key in self.names()])
 
 
 def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
@@ -182,55 +184,62 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
     sink = TensorboardSink(run.folder / "tensorboard", trainer.nimg) if run else None
     if run:
         run.status("running", nimg=trainer.nimg, target=target)
-    tick = Tick(time.perf_counter(), trainer.nimg)
-    while trainer.nimg < target:
-        before = time.perf_counter()
-        real = trainer.next_batch()
-        tick.data_wait += time.perf_counter() - before
-        tick.add(trainer.iterate(real))
-        _refuse_nonfinite(tick, trainer, run)
-        stopping = any_rank(bool(stop), ranks, trainer.device)
-        last = trainer.nimg >= target or stopping
-        if last or _due(trainer.nimg, t.batch, t.tick_kimg):
-            _report(trainer, run, sink, tick, target)
-            tick = Tick(time.perf_counter(), trainer.nimg)
-        if run and (trainer.nimg >= target or _due(trainer.nimg, t.batch, t.image_kimg)):
-            name = f"fakes-{checkpoint.folder_name(trainer.nimg)}.png"
-            save_grid(trainer.grid(), trainer.reader.info, run.folder / "images" / name,
-                      f"generated, {trainer.nimg / 1000:g} kimg")  # fmt: skip
-        if last or _due(trainer.nimg, t.batch, t.checkpoint_kimg):
-            trainer.save(run)
-        if stopping and trainer.nimg < target:
-            _stop(trainer, run, stop, target)
+    tick = Tick(trainer.nimg)
+    with read_ahead(trainer.read, trainer.nimg, t.batch) as batches:
+        while trainer.nimg < target:
+            before, asked = trainer.nimg, time.perf_counter()
+            fields = next(batches)
+            tick.data_wait += time.perf_counter() - asked
+            tick.add(trainer.iterate(fields))
+            stopping = any_rank(bool(stop), ranks, trainer.device)
+            end = trainer.nimg >= target
+            ticks, saves, draws = (
+                end or stopping or due(before, trainer.nimg, every)
+                for every in (t.tick_kimg, t.checkpoint_kimg, t.image_kimg)
+            )
+            if ticks or saves or draws:
+                _refuse_nonfinite(tick, trainer, run)
+            if ticks:
+                _report(trainer, run, sink, tick, target)
+                tick = Tick(trainer.nimg)
+            if run and draws:
+                name = f"fakes-{checkpoint.folder_name(trainer.nimg)}.png"
+                save_grid(trainer.grid(), trainer.reader.info, run.folder / "images" / name,
+                          f"generated, {trainer.nimg / 1000:g} kimg")  # fmt: skip
+            if saves:
+                trainer.save(run)
+            if stopping and not end:
+                _stop(trainer, run, stop, target)
     if sink:
         sink.close()
 
 
 def _refuse_nonfinite(tick: Tick, trainer: Trainer, run: Run | None) -> None:
-    bad = [key for key, value in tick.sums.items() if not math.isfinite(value)]
-    if bad:
-        if run:
-            run.status("failed", nimg=trainer.nimg, reason=f"{', '.join(bad)} not finite")
-        raise DataError(
-            f"{', '.join(bad)} became non-finite at {trainer.nimg / 1000:g} kimg; nothing of it was"
-            " saved. Lower the learning rates or raise r1_gamma, and run again: it continues from"
-            " the last checkpoint"
-        )
+    """Stop on every rank when a loss of any rank is not finite; nothing of it is saved."""
+    means = tick.means().tolist() if tick.sums else []
+    bad = [key for key, mean in zip(tick.names(), means, strict=True) if not math.isfinite(mean)]
+    if not any_rank(bool(bad), trainer.ranks, trainer.device):
+        return
+    what = f"{', '.join(bad) or 'a loss of another rank'} not finite"
+    if run:
+        run.status("failed", nimg=trainer.nimg, reason=what)
+    raise DataError(
+        f"{what} before {trainer.nimg / 1000:g} kimg; the last checkpoint is from before that."
+        " Lower the learning rates or raise r1_gamma, and start with --new"
+    )
 
 
 def _report(
     trainer: Trainer, run: Run | None, sink: TensorboardSink | None, tick: Tick, target: int
 ) -> None:
     seconds = time.perf_counter() - tick.start
-    means = tick.means()
-    packed = torch.tensor([means.get(key, 0.0) for key in means], dtype=torch.float64)
-    average_over_ranks(packed, trainer.ranks)
+    means = average_over_ranks(tick.means(), trainer.ranks)
     if run is None:
         return
     kimg = max(trainer.nimg - tick.nimg, 1) / 1000
     row = {
         "nimg": trainer.nimg, "kimg": trainer.nimg / 1000, "sec_per_kimg": seconds / kimg,
-        **dict(zip(means, packed.tolist(), strict=True)),
+        **dict(zip(tick.names(), means.tolist(), strict=True)),
         "data_wait_s": tick.data_wait, "peak_memory_bytes": peak_memory_bytes(trainer.device),
     }  # fmt: skip
     run.stats(row)

@@ -48,8 +48,9 @@ def touch(module: nn.Module) -> torch.Tensor:
     """Zero that depends on every parameter.
 
     A penalty leaves some parameters (the last biases) without a gradient, and
-    ZeRO with offload fails on a missing one; a gradient of zero is the same
-    update.
+    ZeRO with offload fails on a missing one. A gradient of zero does not move a
+    parameter, because beta1 is 0; its second moment decays as in ZeRO's flat
+    partitions at every stage.
     """
     return sum((p.sum() for p in module.parameters()), torch.zeros(())) * 0.0
 

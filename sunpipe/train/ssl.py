@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,25 +22,13 @@ from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id, read_info
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
+from sunpipe.train.clock import due, peak_memory_bytes, read_ahead
 from sunpipe.train.ssl_trainer import Trainer, images_to_show, make_encoder
 
 # What may change between a run and its continuation without changing the weights.
 FREE = frozenset({"ssl.tick_kimg", "ssl.checkpoint_kimg", "ssl.keep_checkpoints"})
 COLLAPSED = 0.9  # FACTS F11: above it the encoder gives every patch the same vector
 WARM_UP = 0.1  # share of the run before collapse is judged
-
-
-def due(before: int, after: int, every_kimg: float) -> bool:
-    """Whether a multiple of `every_kimg` lies in (before, after]."""
-    every = max(round(every_kimg * 1000), 1)
-    return before // every != after // every
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the GPU, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @dataclass
@@ -79,7 +63,7 @@ class Tick:
             "collapse": collapse,
             "lr": lr,
             "data_wait_s": self.data_wait,
-            "peak_memory_bytes": peak_memory(device),
+            "peak_memory_bytes": peak_memory_bytes(device),
         }
 
 
@@ -89,34 +73,6 @@ def tick_line(row: dict[str, Any]) -> str:
         f"kimg {row['kimg']:<8g} loss {row['loss']:+.4f}  collapse {row['collapse']:.3f}"
         f"  lr {row['lr']:.2e}  sec/kimg {row['sec_per_kimg']:.2f}  wait {row['data_wait_s']:.2f} s"
     )
-
-
-Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-@contextmanager
-def batches(reader: ShardReader, seed: int, nimg: int, batch: int) -> Iterator[Iterator[Batch]]:
-    """Fields and masks from `nimg` on; the next batch is read while this one is used."""
-
-    def read(start: int) -> Batch:
-        rows = reader.rows[sample_indices(len(reader), seed, start, batch)]
-        return torch.from_numpy(reader.images(rows)), torch.from_numpy(reader.masks(rows))
-
-    def serve(pool: ThreadPoolExecutor) -> Iterator[Batch]:
-        start = nimg
-        pending: Future[Batch] = pool.submit(read, start)
-        while True:
-            ready = pending.result()
-            start += batch
-            pending = pool.submit(read, start)
-            yield ready
-
-    with ThreadPoolExecutor(1) as pool:  # one thread: it alone touches the HDF5 handles
-        try:
-            yield serve(pool)
-        finally:
-            pool.shutdown(cancel_futures=True)
-            reader.close()
 
 
 def judge(row: dict[str, Any], total: int) -> None:
@@ -142,7 +98,12 @@ def judge(row: dict[str, Any], total: int) -> None:
 def _loop(run: Run, trainer: Trainer, reader: ShardReader, seed: int, stop: StopFlag) -> None:
     settings, folder = trainer.settings, run.folder / "checkpoints"
     tick = Tick()
-    with batches(reader, seed, trainer.nimg, settings.batch) as source:
+
+    def read(nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = reader.rows[sample_indices(len(reader), seed, nimg, settings.batch)]
+        return torch.from_numpy(reader.images(rows)), torch.from_numpy(reader.masks(rows))
+
+    with read_ahead(read, trainer.nimg, settings.batch) as source:
         while trainer.nimg < trainer.total and not stop:
             before, lr, asked = trainer.nimg, trainer.lr, time.perf_counter()
             fields, mask = next(source)

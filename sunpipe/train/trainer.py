@@ -68,15 +68,22 @@ class Trainer:
         z = torch.randn(2 * count, self.t.model.z_dim).to(self.device)
         return z[:count], z[count:]
 
-    def next_batch(self) -> torch.Tensor:
-        """Real images of this rank for the current `nimg`, in network range."""
-        places = sample_indices(len(self.reader), self.cfg.seed, self.nimg, self.t.batch)
+    def read(self, nimg: int) -> torch.Tensor:
+        """Fields of this rank's real images after `nimg` were shown, on the CPU."""
+        places = sample_indices(len(self.reader), self.cfg.seed, nimg, self.t.batch)
         mine = self.reader.rows[places[self.ranks.rank :: self.ranks.world]]
-        fields = torch.from_numpy(self.reader.images(mine)).to(self.device)
-        return encode(fields, self.t.normalize)
+        fields = torch.from_numpy(self.reader.images(mine))
+        return fields.pin_memory() if self.device.type == "cuda" else fields
 
-    def iterate(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One iteration on `batch` images: G, path length, D, R1, averages."""
+    def iterate(self, fields: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One iteration on `batch` images: G, path length, D, R1, averages.
+
+        Parameters
+        ----------
+        fields : Tensor, shape (batch / ranks, C, H, H)
+            Real images in physical units, from `read`.
+        """
+        real = encode(fields.to(self.device, non_blocking=True), self.t.normalize)
         t, step = self.t, self.nimg // self.t.batch
         seen: dict[str, torch.Tensor] = {}
         self.D.requires_grad_(False)

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import REPO
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.conftest import REPO, free_port
 
 
 @pytest.mark.parametrize(
     ("stage", "offload", "world"),
-    [(0, False, 1), (1, True, 1), (1, True, 2), (2, True, 2), (1, False, 2)],
+    [(0, False, 1), (1, True, 1), (0, False, 2), (1, False, 2), (2, True, 2), (1, True, 3)],
 )
 def test_engine_equals_plain_pytorch(stage: int, offload: bool, world: int) -> None:
     port = str(free_port())
@@ -39,4 +32,8 @@ def test_engine_equals_plain_pytorch(stage: int, offload: bool, world: int) -> N
     assert [rank.returncode for rank in ranks] == [0] * world, outputs
     result = json.loads(outputs[0][0].splitlines()[-1])
     assert result["moved"] > 1e-3
-    assert result["worst"] <= 1e-6
+    # three addends may be summed in another order, and Adam's first steps divide by their size
+    assert result["worst"] <= (1e-6 if world < 3 else 1e-4)
+    # what a checkpoint holds: Adam's moments, named per parameter, whatever the partitions
+    assert result["moments"] <= (1e-5 if world < 3 else 1e-3)
+    assert result["restored"] is True

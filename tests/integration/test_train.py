@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 
 from sunpipe import checkpoint
 from sunpipe.latent.generator import Generator
+from sunpipe.lock import running
+from sunpipe.paths import Layout
 from sunpipe.run import read_stats
-from tests.conftest import REPO, Cli, run_cli, run_json
+from tests.conftest import REPO, Cli, free_port, run_cli, run_json
 
 TINY = REPO / "configs/tiny.toml"
 FILES = ("G", "D", "G_ema", "zero/G", "zero/D")
@@ -67,31 +69,52 @@ def test_interrupted_equals_uninterrupted(tiny_copy: Path, tiny_run_root: Path) 
     assert [row["nimg"] for row in read_stats(Path(last["run"]))] == [16, 32, 48, 64]
 
 
+LONG = ("--set", "train.kimg=0.4")  # long enough that a signal always lands inside it
+
+
+@pytest.fixture(scope="module")
+def long_root(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted longer run."""
+    folder = tmp_path_factory.mktemp("long") / "root"
+    shutil.copytree(tiny_root, folder)
+    run_json("train", "--config", TINY, *LONG, root=folder)
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_at_any_time_loses_nothing(
-    tiny_copy: Path, tiny_run_root: Path, number: signal.Signals
+    tiny_copy: Path, long_root: Path, number: signal.Signals
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sunpipe", "train", "--config", TINY], cwd=REPO, text=True,
-        env={**os.environ, "SUNPIPE_ROOT": str(tiny_copy), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    log = tiny_copy / "runs/00000-tiny/log.txt"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and "kimg 0.016" in log.read_text()):
+    said = tiny_copy / "stderr.txt"
+    with open(said, "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sunpipe", "train", "--config", TINY, *LONG], cwd=REPO,
+            env={**os.environ, "SUNPIPE_ROOT": str(tiny_copy), "OMP_NUM_THREADS": "1"},
+            stderr=errors, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while "kimg 0.016" not in said.read_text():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    code = process.wait(timeout=120)
     if number == signal.SIGKILL:
-        assert process.returncode == -9
+        assert code == -9
     else:
-        assert process.returncode == 75, errors
-        assert f"stopped by {number.name}" in errors.splitlines()[-1]
-        assert "Traceback" not in errors
-    run_json("train", "--config", TINY, root=tiny_copy)
-    assert_same_checkpoint(newest(tiny_copy), newest(tiny_run_root))
+        assert code == 75, said.read_text()
+        assert f"stopped by {number.name}" in said.read_text().splitlines()[-1]
+        assert "Traceback" not in said.read_text()
+    run_json("train", "--config", TINY, *LONG, root=tiny_copy)
+    assert_same_checkpoint(newest(tiny_copy), newest(long_root))
+
+
+def test_two_trainings_of_one_run_at_once_are_refused(tiny_copy: Path) -> None:
+    with running(Layout(tiny_copy), "train", "tiny"):
+        done = run_cli("train", "--config", TINY, root=tiny_copy)
+    assert done.returncode == 1
+    assert "another process is running sunpipe train for tiny" in done.stderr.splitlines()[-1]
+    assert not (tiny_copy / "runs").exists()
 
 
 def test_a_finished_run_says_so_at_once(tiny_run_root: Path) -> None:
@@ -137,6 +160,12 @@ def test_bad_requests(tiny_copy: Path, cli: Cli, override: str, code: int, words
     assert not (tiny_copy / "runs").exists()
 
 
+def test_less_than_what_is_done_reports_what_is_done(tiny_run_root: Path, root: Path) -> None:
+    shutil.copytree(tiny_run_root, root, dirs_exist_ok=True)
+    run_json("train", "--config", TINY, "--set", "train.kimg=0.032", root=root)
+    assert json.loads((root / "runs/00000-tiny/status.json").read_text())["nimg"] == 64
+
+
 def test_dry_run_writes_nothing(tiny_copy: Path) -> None:
     plan = run_json("train", "--config", TINY, "--dry-run", root=tiny_copy)
     assert plan["images"] > 0
@@ -147,8 +176,8 @@ def test_dry_run_writes_nothing(tiny_copy: Path) -> None:
 
 def test_two_ranks_share_one_run(tiny_copy: Path) -> None:
     """Two ranks by the torchrun variables train the same run; half-set variables are refused."""
-    common = {**os.environ, "SUNPIPE_ROOT": str(tiny_copy), "OMP_NUM_THREADS": "1",
-              "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}  # fmt: skip
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    common = {**os.environ, "SUNPIPE_ROOT": str(tiny_copy), "OMP_NUM_THREADS": "1", **meeting}
     command = [sys.executable, "-m", "sunpipe", "train", "--config", str(TINY), "--json"]
     half = subprocess.run(command, env={**common, "RANK": "0"}, cwd=REPO, capture_output=True,
                           text=True, check=False)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,31 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path, dama
     assert checkpoint.newest(tmp_path, said.append) == good
     assert len(said) == 1
     assert bad.name in said[0]
+
+
+def test_a_rejected_newer_checkpoint_never_costs_a_good_one(tmp_path: Path) -> None:
+    save(tmp_path, 4000, 1.0, keep=1)
+    bad = save(tmp_path, 5000, 2.0, keep=2)
+    (bad / "G.safetensors").write_bytes(b"")
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "kimg-000004.000"
+    saved = save(tmp_path, 4500, 3.0, keep=1)
+    assert checkpoint.newest(tmp_path, print) == saved
+    assert [path.name for path in checkpoint.complete(tmp_path)] == [saved.name]
+    assert (tmp_path / "latest").read_text().strip() == saved.name
+
+
+def test_what_a_killed_writer_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    old = tmp_path / f".tmp-{'a' * 12}-x.json"
+    fresh = tmp_path / f".tmp-{'b' * 12}-x.json"
+    other = tmp_path / f".tmp-{'a' * 12}-y.json"
+    for path in (old, fresh, other):
+        path.write_text("{")
+    for path in (old, other):
+        os.utime(path, (1, 1))
+    write_json(tmp_path / "x.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [fresh.name, other.name, "x.json"]
+    )
 
 
 def test_the_same_checkpoint_can_be_saved_again(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sunpipe.errors import DataError
 from sunpipe.files import TEMPORARY_PREFIX
+from sunpipe.paths import Layout
 
 
 @contextmanager
@@ -27,6 +28,12 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             raise DataError(f"another process is {what}; wait until it has finished") from None
         yield
+
+
+def running(layout: Layout, stage: str, name: str) -> AbstractContextManager[None]:
+    """Hold the lock of one stage of one experiment: one process at a time does it."""
+    path = layout.root / "locks" / f"{stage}-{name}.lock"
+    return exclusive(path, f"running sunpipe {stage} for {name}")
 
 
 def sweep(folder: Path) -> None:
