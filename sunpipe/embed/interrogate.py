@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from sunpipe.files import sha256
 from sunpipe.index.search import allowed_rows, nearest_records
 from sunpipe.index.store import Index, load_index
 from sunpipe.latent.generator import Generator
-from sunpipe.latent.measure import CONVENTION, MEASURABLE, batches, observer, units, vector
+from sunpipe.latent.measure import MEASURABLE, batches, measure_rows, observer, units
 from sunpipe.latent.samples import read_samples
 from sunpipe.paths import Layout
 from sunpipe.run import require_run
@@ -93,22 +94,6 @@ def look_at_queries(
     return np.concatenate(fields), np.concatenate(values), np.concatenate(vectors)
 
 
-def measure_rows(reader: ShardReader, rows: NDArray[np.int64], stop: StopFlag) -> Floats:
-    """Quantities (M, Q) of dataset rows, by the function that measured the queries."""
-    import torch
-
-    from sunpipe.physics import measure
-
-    parts = [np.zeros((0, len(MEASURABLE)))]
-    for chunk in batches(len(rows), BATCH):
-        _poll(stop)
-        fields = vector(torch.from_numpy(reader.images(rows[chunk])), reader.info.channels)
-        pixel = torch.from_numpy(reader.pixel_cm[rows[chunk]])
-        found = measure(fields, pixel, names=MEASURABLE, convention=CONVENTION)
-        parts.append(torch.stack([found[name] for name in MEASURABLE], dim=1).numpy())
-    return np.concatenate(parts)
-
-
 def hits_table(
     index: Index, answers: list[list[tuple[float, int]]], values: Floats, reader: ShardReader,
     stop: StopFlag,
@@ -125,7 +110,7 @@ def hits_table(
         **{name: taken[name] for name in HIT_COLUMNS},
     }
     unique, back = np.unique(np.asarray(taken["row"], dtype=np.int64), return_inverse=True)
-    matched = measure_rows(reader, unique, stop)[back]
+    matched = measure_rows(reader, unique, MEASURABLE, partial(_poll, stop))[back]
     for number, name in enumerate(MEASURABLE):
         columns[f"query_{name}"] = values[queries, number]
         columns[f"match_{name}"] = matched[:, number]

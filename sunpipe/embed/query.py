@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from sunpipe.embed.encoder import FieldEncoder
 from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
+from sunpipe.fitsfile import FitsError
 from sunpipe.index.search import Query
 from sunpipe.index.store import IndexInfo
 from sunpipe.latent.generator import Generator
 from sunpipe.paths import Layout
 from sunpipe.run import find_run
-from sunpipe.shards.cut import cut, cut_vector, tile_flux
+from sunpipe.shards.cut import cut, cut_vector, quantise, restore, tile_flux
 
 SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
 BATCH = 64
@@ -71,7 +72,7 @@ def _kept(found: VectorRecord, offset: tuple[int, int], info: IndexInfo) -> bool
 
 
 def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32], list[list[int]]]:
-    """Tiles of a patch as the dataset of the index would hold them, and their corners.
+    """Tiles of a patch as the dataset of the index holds them, to the bit, and their corners.
 
     Raises
     ------
@@ -85,22 +86,26 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
     images, masks, corners = cut_vector(
         found.fields, about["tile"], about["stride"], about["reduce"]
     )
-    allowed = about["settings"].get("max_nan_share", 1.0)
-    keep = [
-        number for number, (mask, corner) in enumerate(zip(masks, corners.tolist(), strict=True))
-        if mask.any() and 1 - mask.mean() <= allowed and _kept(found, tuple(corner), info)
-    ]  # fmt: skip
-    if not keep:
+    rules = about["settings"]
+    allowed, dtype = rules.get("max_nan_share", 1.0), rules.get("dtype", "float32")
+    channels = [COMPONENTS.index(name) for name in about["channels"]]
+    tiles, chosen = [], []
+    for image, mask, corner in zip(images, masks, corners.tolist(), strict=True):
+        if not mask.any() or 1 - mask.mean() > allowed or not _kept(found, tuple(corner), info):
+            continue
+        try:
+            stored = quantise(image, dtype)
+        except FitsError:
+            continue  # the dataset holds no such tile either
+        tiles.append(restore(stored[channels], about["scale"]))
+        chosen.append(corner)
+    if not tiles:
         raise DataError(
             f"{found.record} has no tile that the dataset {about['name']} would keep: each is too"
-            " weak (shard.min_flux_mx) or too incomplete (shard.max_nan_share)"
+            " weak (shard.min_flux_mx), too incomplete (shard.max_nan_share) or too strong"
+            f" ({dtype})"
         )
-    chosen = images[keep][:, [COMPONENTS.index(name) for name in about["channels"]]]
-    scale = about["scale"]  # the rounding of the stored type, so that equal patches are equal
-    stored = (
-        np.rint(chosen / scale) * scale if about["settings"].get("dtype") == "int16" else chosen
-    )
-    return stored.astype(np.float32), corners[keep].tolist()
+    return np.stack(tiles), chosen
 
 
 def fits_query(info: IndexInfo, paths: tuple[Path, Path, Path], run: str | None = None) -> Query:

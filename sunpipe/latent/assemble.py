@@ -22,7 +22,7 @@ from sunpipe.latent.directions import (
 )
 from sunpipe.latent.fit import RANDOM, Fitted, fit_quantity, fit_random
 from sunpipe.latent.generator import Generator
-from sunpipe.latent.leakage import leaks, natural
+from sunpipe.latent.leakage import leaks, natural, worst_leak
 from sunpipe.latent.measure import check_names, observer
 from sunpipe.latent.parts import part_path, read_part, write_part
 from sunpipe.latent.prepare import Prepared, prepare
@@ -117,17 +117,6 @@ def assemble(p: Prepared, results: list[Fitted], control: Fitted, about: dict[st
     return about, vectors, leakage, walks + control.walks
 
 
-def worst_leak(leakage: list[dict[str, Any]], target: str, conditional: bool) -> Any:
-    """The other quantity that changes most per change of the target."""
-    rows = [row for row in leakage
-            if row["target"] == target and row["conditional"] == conditional
-            and row["quantity"] != target and row["slope"] is not None]  # fmt: skip
-    if not rows:
-        return None
-    row = max(rows, key=lambda row: abs(row["slope"]))
-    return {key: row[key] for key in ("quantity", "slope", "low", "high")}
-
-
 def summary(folder: Path) -> Result:
     """What ``sunpipe directions`` prints about published directions."""
     directions = read_directions(folder)
@@ -167,19 +156,28 @@ def _up_to_date(folder: Path, recipe: dict[str, Any]) -> bool:
     return not changed
 
 
+def _finished(parts: Path, name: str) -> Fitted | None:
+    """One quantity's result; a damaged one counts as missing, so that it is made again."""
+    if not part_path(parts, name).exists():
+        return None
+    try:
+        return read_part(parts, name)
+    except DataError as error:
+        log(f"{error}; {name} is fitted again")
+        return None
+
+
 def _publish(folder: Path, parts: Path, p: Prepared, about: dict[str, Any]) -> bool:
     """Assemble when every quantity is there; False when some are not."""
     wanted = [*p.names, RANDOM]
     if not all(part_path(parts, name).exists() for name in wanted):
         return False
-    try:
-        *results, control = [read_part(parts, name) for name in wanted]
-    except DataError:
+    found = [_finished(parts, name) for name in wanted]
+    whole = [each for each in found if each is not None]
+    if len(whole) < len(found):
         # Another task that saw the last part may have published and cleaned up meanwhile.
-        if (folder / "directions.json").exists():
-            return read_about(folder)["recipe"] == about["recipe"]
-        raise
-    write_directions(folder, *assemble(p, results, control, about))
+        return _up_to_date(folder, about["recipe"])
+    write_directions(folder, *assemble(p, whole[:-1], whole[-1], about))
     shutil.rmtree(parts.parent, ignore_errors=True)
     return True
 
@@ -209,7 +207,7 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
         jobs = {name: partial(fit_quantity, p, name, walker) for name in p.names}
         jobs[RANDOM] = partial(fit_random, p, walker)
         for name in share(list(jobs), (index, count)):
-            if not part_path(parts, name).exists():
+            if _finished(parts, name) is None:
                 write_part(parts, jobs[name]())
     about = {
         "run": generator.run, "generator": generator.digest, "w_dim": generator.w_dim,
@@ -219,7 +217,7 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     }  # fmt: skip
     if _publish(folder, parts, p, about):
         return {**summary(folder), "skipped": False}
-    waiting = [name for name in jobs if not part_path(parts, name).exists()]
+    waiting = [name for name in jobs if _finished(parts, name) is None]
     return {"directions": str(folder), "complete": False, "part": f"{index}/{count}",
             "waiting_for": waiting, "left_out": p.left_out, "skipped": False}  # fmt: skip
 

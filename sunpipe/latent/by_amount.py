@@ -66,9 +66,9 @@ def room(
 
 def find(
     look: Look, names: list[str], name: str, base: Floats, move: Floats, change: float,
-    low: float, high: float,
+    low: float, high: float, sign: int = 1,
 ) -> tuple[Found, Floats, Floats]:  # fmt: skip
-    """Walk from `base` until quantity `name` has changed by `change`.
+    """Walk from `base` until quantity `name` has changed by `change`; arguments as in `seek`.
 
     Returns
     -------
@@ -84,7 +84,8 @@ def find(
     before = values(np.zeros(1))[0]
     if not np.isfinite(before[place]):
         raise DataError(f"{name} is undefined for this latent; try another --seed")
-    found = seek(lambda steps: values(steps)[:, place], float(before[place]), change, low, high)
+    start = float(before[place])
+    found = seek(lambda steps: values(steps)[:, place], start, change, low, high, sign)
     return found, before, values(np.array([found.step]))[0]
 
 
@@ -174,8 +175,9 @@ def traverse(cfg: Config, asked: Asked) -> Result:
     look = observer(generator, samples.names, samples.recipe["noise"])
     names, units = samples.names, samples.units
     found, before, after = find(
-        look, names, asked.quantity, base, vector * sigma, amount, low, high
-    )
+        look, names, asked.quantity, base, vector * sigma, amount, low, high,
+        directions.sign(asked.quantity, asked.kind),
+    )  # fmt: skip
     change = found.after - found.before
     if not found.reached:
         log(f"asked {amount:+.4g} {unit}, reached {change:+.4g} {unit}: {found.reason}")

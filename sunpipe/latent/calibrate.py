@@ -144,10 +144,12 @@ def _refine(measure: Measure, bracket: Any, best: Any, goal: float, aim: float) 
     return best
 
 
-def seek(measure: Measure, before: float, change: float, low: float, high: float) -> Found:
+def seek(
+    measure: Measure, before: float, change: float, low: float, high: float, sign: int = 1
+) -> Found:
     """Walk until a measured value has changed by `change`.
 
-    Strides outward from 0 in the direction of the sign of `change` until the
+    Strides outward from 0, to the side on which `change` is expected, until the
     value passes the goal, then closes in by secant and bisection.
 
     Parameters
@@ -157,12 +159,14 @@ def seek(measure: Measure, before: float, change: float, low: float, high: float
     before : float
         Value at step 0, finite.
     change : float
-        Not 0; the direction is oriented so that positive steps raise the value.
+        Not 0.
     low, high : float
         The walk stays in ``low <= step <= high``; where they leave no room it
         does not move.
+    sign : int
+        1 where positive steps raise the value, -1 where they lower it.
     """
-    goal, side = before + change, float(np.sign(change))
+    goal, side = before + change, float(np.sign(change)) * sign
     end = max(high if side > 0 else -low, 0.0)
     if end == 0.0:
         return Found(0.0, before, before, False, "the walk ends where it begins: this latent is"

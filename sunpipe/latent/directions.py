@@ -71,6 +71,10 @@ class Directions:
             )
         return self.vectors[key]
 
+    def sign(self, name: str, kind: str = "plain") -> int:
+        """-1 where steps along the vector were measured to lower the quantity, else 1."""
+        return -1 if (self.quantities[name]["response"].get(kind) or 0.0) < 0 else 1
+
     def require(self, generator: Generator) -> None:
         """Refuse directions that were fitted in another generator's w."""
         if self.about["generator"] != generator.digest:

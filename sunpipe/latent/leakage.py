@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,33 @@ def leaks(walk: Walk, deviations: Floats, seed: int) -> list[dict[str, Any]]:
             "unit": f"{unit or '1'} per {walk.units[place] or '1'}",
         })  # fmt: skip
     return rows
+
+
+def worst_leak(
+    rows: Iterable[dict[str, Any]], target: str, conditional: bool,
+    among: Collection[str] | None = None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The other quantity that changes most per change of the target.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        The leakage table, from `leaks`.
+    target : str
+    conditional : bool
+        Along which of the target's two directions.
+    among : collection of str, optional
+        Quantities to look at; all without.
+
+    Returns
+    -------
+    dict or None
+        Its quantity, slope, low, high; None where nothing can be said.
+    """
+    others = [row for row in rows if row["target"] == target and row["slope"] is not None
+              and row["conditional"] == conditional and row["quantity"] != target
+              and (among is None or row["quantity"] in among)]  # fmt: skip
+    if not others:
+        return None
+    worst = max(others, key=lambda row: abs(row["slope"]))
+    return {key: worst[key] for key in ("quantity", "slope", "low", "high")}

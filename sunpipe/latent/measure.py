@@ -1,4 +1,4 @@
-"""From w to numbers: generate, decode, measure, in batches."""
+"""From w, or from rows of a dataset, to numbers: one way of measuring for both, in batches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     import torch
 
     from sunpipe.latent.generator import Generator, Noise
+    from sunpipe.shards.reader import ShardReader
 
 CONVENTION = "physical"
 COMPONENTS = ("Br", "Bt", "Bp")
 MEASURABLE = tuple(
     name for name, quantity in QUANTITIES.items() if CONVENTION not in quantity.needs_los
 )
+BATCH = 64
 Look = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], Floats]]
 
 
@@ -87,6 +89,40 @@ def observer(generator: Generator, names: Sequence[str], noise: Noise) -> Look:
             return fields.cpu().numpy(), values.numpy()
 
     return look
+
+
+def measure_rows(
+    reader: ShardReader, rows: NDArray[np.int64], names: Sequence[str],
+    poll: Callable[[], None] = lambda: None,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Quantities of dataset rows, by the function that measures generated patches.
+
+    Parameters
+    ----------
+    reader : ShardReader
+    rows : ndarray of int, shape (M,)
+    names : sequence of str
+        Quantities (Q).
+    poll : callable
+        Called before every batch; may raise to end the work.
+
+    Returns
+    -------
+    ndarray of float64, shape (M, Q)
+        In the units of `units`, NaN where undefined.
+    """
+    import torch
+
+    from sunpipe.physics import measure
+
+    parts = [np.zeros((0, len(names)))]
+    for chunk in batches(len(rows), BATCH):
+        poll()
+        fields = vector(torch.from_numpy(reader.images(rows[chunk])), reader.info.channels)
+        pixel = torch.from_numpy(reader.pixel_cm[rows[chunk]])
+        found = measure(fields, pixel, names=tuple(names), convention=CONVENTION)
+        parts.append(torch.stack([found[name].double() for name in names], dim=1).numpy())
+    return np.concatenate(parts)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -51,5 +51,5 @@ def read_part(folder: Path, name: str) -> Fitted:
                 vectors={kind: vectors[kind][:] for kind in vectors},
                 walks=[read_walk(file, name, kind) for kind in kinds],
             )  # fmt: skip
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # h5py's several
         raise DataError(f"{path} cannot be read ({error})") from None

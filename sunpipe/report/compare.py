@@ -45,22 +45,6 @@ def affordable(most: int, side: int, pixels: int = PIXELS) -> int:
     return max(SHOWN, min(most, pixels // side**2))
 
 
-def measure_rows(reader: ShardReader, rows: NDArray[np.int64], names: list[str]) -> Floats:
-    """Quantities (M, Q) of dataset rows, by the function that measures generated patches."""
-    import torch
-
-    from sunpipe.latent.measure import CONVENTION, batches, vector
-    from sunpipe.physics import measure
-
-    parts = [np.zeros((0, len(names)))]
-    for chunk in batches(len(rows), BATCH):
-        fields = vector(torch.from_numpy(reader.images(rows[chunk])), reader.info.channels)
-        pixel = torch.from_numpy(reader.pixel_cm[rows[chunk]])
-        found = measure(fields, pixel, names=names, convention=CONVENTION)
-        parts.append(torch.stack([found[name] for name in names], dim=1).numpy())
-    return np.concatenate(parts)
-
-
 def generate(generator: Generator, samples: Samples, count: int) -> NDArray[np.float32]:
     """Fields (count, C, H, W) in gauss of the first samples."""
     import torch
@@ -89,6 +73,8 @@ class Comparison:
     """
 
     def __init__(self, reader: ShardReader, generator: Generator, samples: Samples) -> None:
+        from sunpipe.latent.measure import measure_rows
+
         self.names, self.units = samples.names, samples.units
         self.channels, self.gauss = reader.info.channels, reader.info.units
         self.pixel_cm = float(np.median(reader.pixel_cm))

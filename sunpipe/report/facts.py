@@ -7,10 +7,13 @@ first three that can be told are told, whether they flatter or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sunpipe.errors import DataError
 from sunpipe.report import numbers
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from sunpipe.report.compare import Comparison
 
 WANTED = 3
+AGREE = 1e-3  # relative difference up to which two numbers are said to agree
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,13 @@ def checkable(archive: Path) -> Iterator[tuple[Path, Path, Path, Path, Path]]:
             yield br, bt, bp, bitmap, confidence
 
 
+def told(value: Any) -> bool:
+    """Whether a value is a number to compare with: finite and not 0."""
+    return isinstance(value, int | float) and math.isfinite(value) and value != 0
+
+
 def header_check(archive: Path) -> dict[str, Any] | None:
-    """USFLUX of the first complete record from its pixels, beside its header."""
+    """USFLUX of the first complete record whose header states it, from its pixels too."""
     from sunpipe.physics.record import measure_files
 
     for br, bt, bp, bitmap, confidence in checkable(archive):
@@ -61,7 +70,7 @@ def header_check(archive: Path) -> dict[str, Any] | None:
         except DataError:
             continue  # a damaged file of the archive: sunpipe shard names it
         value, header = found["keywords"]["USFLUX"], found["header"].get("USFLUX")
-        if value and header:
+        if told(value) and told(header):
             return {"record": found["record"], "value": value, "header": header,
                     "pixels": found["cmask"], "difference": value / header - 1}  # fmt: skip
     return None
@@ -72,12 +81,15 @@ def physics_fact(check: dict[str, Any] | None) -> Fact | None:
     if check is None:
         return None
     off = abs(check["difference"])
-    how = "exactly" if off == 0 else f"to {numbers.number(off, 1)} of its value"
+    if off > AGREE:
+        how = f"differ by {numbers.percent(off)}"
+    else:
+        how = "agree " + (f"to {numbers.number(off, 1)} of its value" if off else "exactly")
     return Fact(
         f"{numbers.with_unit(check['value'], 'Mx', 4)}",
         f"USFLUX of {check['record']}, summed over its {check['pixels']:,} pixels, is"
         f" {numbers.with_unit(check['value'], 'Mx', 6)}; its header says"
-        f" {numbers.with_unit(check['header'], 'Mx', 6)}: they agree {how}.",
+        f" {numbers.with_unit(check['header'], 'Mx', 6)}: they {how}.",
     )
 
 
@@ -92,28 +104,27 @@ def direction_fact(rows: list[dict[str, Any]]) -> Fact | None:
     if not rows or rows[0]["extremes"] is None:
         return None
     best = rows[0]
+    chance = best["random_extremes"]
+    random = f" (random directions: {numbers.percent(chance)})" if chance is not None else ""
+    clauses = [
+        f"A linear direction in w tells high {best['name']} from low in"
+        f" {numbers.percent(best['extremes'])} of {best['extremes_count']} held-out generated"
+        f" patches from the top and bottom {numbers.percent(best['share'], 0)}{random}"
+    ]
     step = best["steps"].get("plain")
-    change = (
-        f" one step along it changes the median {best['name']} by"
-        f" {numbers.signed(step, best['unit'])}" if step is not None else ""
-    )  # fmt: skip
+    if step is not None:
+        clauses.append(f"a step of one standard deviation of w along it changes the median"
+                       f" {best['name']} by {numbers.signed(step, best['unit'])}")  # fmt: skip
     before, after = best["plain_leak"], best["conditional_leak"]
-    side = ""
     if before is not None:
-        side = (f"; its largest side effect is on {before['quantity']},"
+        side = (f"its largest side effect is on {before['quantity']},"
                 f" {numbers.fixed(before['slope'])} standard deviations per standard deviation"
                 f" of {best['name']}")  # fmt: skip
         if after is not None:
             side += (f", and after conditioning the largest left is on {after['quantity']},"
                      f" {numbers.fixed(after['slope'])}")  # fmt: skip
-    random = numbers.percent(best["random_extremes"])
-    return Fact(
-        numbers.percent(best["extremes"]),
-        f"A linear direction in w tells high {best['name']} from low in"
-        f" {numbers.percent(best['extremes'])} of {best['extremes_count']} held-out generated"
-        f" patches from the top and bottom {numbers.percent(best['share'], 0)} (random directions:"
-        f" {random});{change}{side}.",
-    )
+        clauses.append(side)
+    return Fact(numbers.percent(best["extremes"]), "; ".join(clauses) + ".")
 
 
 def flux_fact(search: Search) -> Fact | None:
@@ -163,17 +174,26 @@ def likeness_fact(distances: list[dict[str, Any]]) -> Fact | None:
     )
 
 
+def mean_speed(stats: list[dict[str, Any]]) -> float | None:
+    """Images per second over all ticks: their images over their time, however long each was."""
+    seen = np.array([row["nimg"] for row in stats], float)
+    images = np.diff(seen, prepend=0.0)
+    seconds = float(np.sum(images / 1000 * [row["sec_per_kimg"] for row in stats]))
+    return float(seen[-1]) / seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
 def training_fact(sources: Sources) -> Fact | None:
     """How much was trained, and how fast."""
     run = sources.run.value
     if run is None or not run.stats:
         return None
-    last = run.stats[-1]
-    seconds = sum(row["sec_per_kimg"] for row in run.stats) / len(run.stats)
+    last, speed = run.stats[-1], mean_speed(run.stats)
+    if speed is None:
+        return None
     return Fact(
         f"{numbers.number(last['kimg'])} kimg",
         f"The discriminator of {run.folder.name} has seen {last['nimg']:,} images at"
-        f" {numbers.with_unit(1000 / seconds, 'images/s')} on average.",
+        f" {numbers.with_unit(speed, 'images/s')} on average.",
     )
 
 
@@ -185,7 +205,7 @@ def data_fact(sources: Sources) -> Fact | None:
     counts, harps = reader.info.counts, len(set(reader.records["harpnum"].to_pylist()))
     return Fact(
         f"{counts['rows']:,} patches",
-        f"Of {counts['records_in']:,} candidates from {harps} HARPs {counts['rows']:,} were kept"
+        f"Of {counts['records_in']:,} candidates {counts['rows']:,} (of {harps} HARPs) were kept"
         f" and {counts['quarantined']:,} quarantined, each with its reason.",
     )
 

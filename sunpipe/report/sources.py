@@ -209,7 +209,7 @@ class Sources:
 
     @cached_property
     def encoder(self) -> Found[str]:
-        """Digest of the newest encoder."""
+        """Digest of the newest encoder, as ``[embed] orbit`` has it used."""
         run = self.ssl_run.value
         if run is None:
             return self.ssl_run.blocked("the run of the encoder")
@@ -218,7 +218,7 @@ class Sources:
         def load() -> str:
             from sunpipe.embed.encoder import FieldEncoder
 
-            return FieldEncoder.load(folder).card.digest
+            return FieldEncoder.load(folder, self.cfg.embed.orbit).card.digest
 
         return find(folder / "checkpoints" / "latest", ("ssl",), load)
 

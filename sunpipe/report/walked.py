@@ -29,16 +29,6 @@ def per_step(curve: dict[str, Any]) -> float | None:
     return (ends[1] - ends[0]) / (steps[high] - steps[low])
 
 
-def worst_leak(
-    rows: list[dict[str, Any]], target: str, conditional: bool, among: list[str]
-) -> dict[str, Any] | None:
-    """The other quantity of `among` that changes most per change of the target."""
-    others = [row for row in rows if row["target"] == target and row["slope"] is not None
-              and row["conditional"] == conditional and row["quantity"] != target
-              and row["quantity"] in among]  # fmt: skip
-    return max(others, key=lambda row: abs(row["slope"])) if others else None
-
-
 def leak(
     rows: list[dict[str, Any]], target: str, quantity: str, conditional: bool
 ) -> dict[str, Any] | None:
@@ -51,6 +41,8 @@ def leak(
 
 def scores(found: Directions, leakage: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per direction, best accuracy first."""
+    from sunpipe.latent.leakage import worst_leak
+
     names = list(found.quantities)
     share = found.about["recipe"]["settings"]["extremes"]
     rows = []

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sunpipe.errors import DataError
+from sunpipe.shards.cut import restore
 from sunpipe.shards.guard import check_shard
 from sunpipe.shards.schema import DatasetInfo, read_info
 
@@ -91,7 +92,7 @@ class ShardReader:
 
     def images(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Images of dataset rows, float32 (B, C, H, W), physical units, 0 where invalid."""
-        return self._read("images", rows).astype(np.float32) * np.float32(self.info.scale)
+        return restore(self._read("images", rows), self.info.scale)
 
     def masks(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Validity of dataset rows, bool (B, H, W), True where valid."""

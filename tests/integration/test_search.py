@@ -106,6 +106,31 @@ def test_files_and_record_ask_the_same_question(built: Path) -> None:
     np.testing.assert_allclose(unit, by_record.vectors, atol=1e-4)
 
 
+def test_tiles_of_files_are_the_stored_tiles_to_the_bit(built: Path) -> None:
+    reader = ShardReader(built / "shards/tiny")
+    place = {
+        (row["tile_y"], row["tile_x"]): row["row"]
+        for row in reader.records.to_pylist() if row["record"] == HARP_6060
+    }  # fmt: skip
+    tiles, corners = cut_query(read_vector(*FITS), load_index(built / "index/tiny").info)
+    assert [tuple(corner) for corner in corners] == list(place)
+    assert tiles.dtype == np.float32
+    np.testing.assert_array_equal(tiles, reader.images(list(place.values())))
+
+
+def test_an_index_without_the_orbit_is_current_to_its_own_settings(inside: Path) -> None:
+    from sunpipe.paths import Layout
+    from sunpipe.report.sources import Sources
+
+    plain = config("embed.orbit=false")
+    assert Sources(config(), Layout.current()).index.state == "current"
+    assert Sources(plain, Layout.current()).index.state == "stale"
+    embed(plain)
+    build(inside / "embeddings/tiny", inside / "index/tiny")
+    assert Sources(plain, Layout.current()).index.state == "current"
+    assert Sources(config(), Layout.current()).index.state == "stale"
+
+
 def test_vectors_do_not_feel_mirrors_turns_and_polarity(built: Path) -> None:
     reader = ShardReader(built / "shards/tiny", splits=("test",))
     fields = torch.from_numpy(reader.images(reader.rows[:6]))
@@ -220,6 +245,8 @@ def test_another_scale_or_a_quiet_patch_is_refused(built: Path) -> None:
         cut_query(dataclasses.replace(found, pixel_cm=2 * found.pixel_cm), info)
     with pytest.raises(DataError, match="has no tile that the dataset tiny would keep"):
         cut_query(dataclasses.replace(found, fields=found.fields / 100), info)
+    with pytest.raises(DataError, match=r"or too strong \(int16\)"):
+        cut_query(dataclasses.replace(found, fields=np.full_like(found.fields, 7000.0)), info)
     half = found.fields.copy()
     half[:, :, : half.shape[2] // 2] = np.nan
     fields, corners = cut_query(dataclasses.replace(found, fields=half), info)

@@ -151,6 +151,17 @@ def test_seek_reports_the_best_before_a_turn():
     assert found.after == pytest.approx(4)
 
 
+@pytest.mark.parametrize("change", [5.0, -5.0])
+def test_seek_walks_back_along_a_direction_that_lowers_the_value(change):
+    found = seek(lambda s: 10 - 2 * s, 10.0, change, -6, 6, -1)
+    assert found.reached
+    assert found.step == pytest.approx(-change / 2, rel=0.05)
+    assert found.after - found.before == pytest.approx(change, rel=0.05)
+    short = seek(lambda s: 10 - 2 * s, 10.0, 50.0, -3, 6, -1)
+    assert (short.step, short.reached) == (-3.0, False)
+    assert "ends at step -3.00" in short.reason
+
+
 def test_seek_that_moves_the_wrong_way_stays():
     found = seek(lambda s: -s, 0.0, 1.0, -4, 4)
     assert (found.step, found.reached) == (0.0, False)

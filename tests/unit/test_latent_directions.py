@@ -15,7 +15,7 @@ from sunpipe.files import sha256
 from sunpipe.latent import assemble as stage
 from sunpipe.latent import sample as sampling
 from sunpipe.latent.by_amount import Asked, plan, traverse
-from sunpipe.latent.directions import LEAKAGE, read_directions
+from sunpipe.latent.directions import LEAKAGE, read_directions, write_directions
 from tests.unit.latent_fake import FakeGenerator, install
 
 QUANTITIES = '["USFLUX", "TOTUSJH", "POLSEP", "NETFLUX"]'
@@ -179,6 +179,23 @@ def test_an_interrupted_fit_continues(fitted, root, monkeypatch):
     assert digests(folder) == digests(fitted[0] / "latents/fake")
 
 
+@pytest.mark.parametrize("damage", [b"", b"not this", None])
+def test_a_damaged_part_is_made_again(fitted, root, monkeypatch, capsys, damage):
+    install(monkeypatch, root, FakeGenerator())
+    sampling.sample(config())
+    assert not stage.fit(config(), (1, 2))["complete"]
+    folder = root / "latents/fake"
+    victim = next(folder.glob("directions-parts/*/USFLUX.h5"))
+    content = victim.read_bytes()
+    victim.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    waiting = stage.fit(config(), (2, 2))  # the other task: not its quantity
+    assert not waiting["complete"]
+    assert waiting["waiting_for"] == ["USFLUX"]
+    assert "USFLUX is fitted again" in capsys.readouterr().err
+    assert stage.fit(config(), (1, 2))["complete"]
+    assert digests(folder) == digests(fitted[0] / "latents/fake")
+
+
 def test_two_tasks_that_both_publish_do_no_harm(fake, root, monkeypatch):
     folder = root / "latents/fake"
     (folder / "directions.json").unlink()
@@ -294,6 +311,26 @@ def test_traverse_says_where_the_manifold_ends(fake, capsys):
     assert "reached +" in capsys.readouterr().err
     shorter = traverse(config("directions.reach=1.5"), Asked("USFLUX", "1e24Mx"))
     assert shorter["step"] < result["step"]
+
+
+@pytest.mark.parametrize("by", ["2e20Mx", "-8e20Mx"])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_direction_that_lowers_its_quantity_is_walked_back(fake, root, by, conditional):
+    folder = root / "latents/fake"
+    directions = read_directions(folder)
+    about = {key: value for key, value in directions.about.items() if key != "files"}
+    flux = about["quantities"]["USFLUX"]
+    flux["response"] = {kind: -abs(value) for kind, value in flux["response"].items()}
+    flux["sign"] = -1
+    turned = {key: -vector if key.startswith("USFLUX") else vector
+              for key, vector in directions.vectors.items()}  # fmt: skip
+    write_directions(folder, about, turned, directions.leakage(), [])
+    assert read_directions(folder).sign("USFLUX", "conditional") == -1
+    assert read_directions(folder).sign("POLSEP") == 1
+    result = traverse(config(), Asked("USFLUX", by, conditional=conditional))
+    assert result["reached"]
+    assert result["measured"] == pytest.approx(result["asked"], rel=0.05)
+    assert np.sign(result["step"]) == -np.sign(result["asked"])
 
 
 def test_conditional_traverse_keeps_the_others_more_still(fake, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from sunpipe.embed.searches import Search
 from sunpipe.errors import DataError
+from sunpipe.latent.leakage import worst_leak
 from sunpipe.report import charts, facts, numbers, pictures
 from sunpipe.report.compare import affordable, shown_range
 from sunpipe.report.distances import kolmogorov_smirnov, radial_power, wasserstein
@@ -22,7 +23,7 @@ from sunpipe.report.retrieval import shown_queries
 from sunpipe.report.section import section
 from sunpipe.report.sources import Found, Sources, find
 from sunpipe.report.timings import last_work, read_stages
-from sunpipe.report.walked import per_step, shade, worst_leak
+from sunpipe.report.walked import per_step, shade
 
 HOSTILE = '<script>alert("x")</script>&$^{2}$'
 
@@ -175,9 +176,43 @@ def test_physics_fact_says_what_was_measured() -> None:
     assert "45,703 pixels" in fact.text
     worse = facts.physics_fact(check(0.02, 1.1e21))
     assert worse is not None
-    assert "0.02" in worse.text
+    assert "differ by 2.0 %" in worse.text.replace(numbers.SPACE, " ")
+    assert "agree" not in worse.text
     assert "1.1" in worse.headline
+    same = facts.physics_fact(check(0.0))
+    assert same is not None
+    assert same.text.endswith("they agree exactly.")
     assert facts.physics_fact(None) is None
+
+
+@pytest.mark.parametrize("header", [float("nan"), float("inf"), 0.0, None, "MISSING"])
+def test_a_header_without_the_number_is_not_compared(
+    header: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "series/1/t"
+    folder.mkdir(parents=True)
+    for stem, segments in (("a", 5), ("b", 5)):
+        for name in ("Br", "Bt", "Bp", "bitmap", "conf_disambig")[:segments]:
+            (folder / f"{stem}.{name}.fits").touch()
+
+    def measured(vector: tuple[Path, ...], **maps: Path) -> dict[str, Any]:
+        stated = header if vector[0].name.startswith("a.") else 2e21
+        return {"record": vector[0].name, "keywords": {"USFLUX": 2e21}, "cmask": 9,
+                "header": {"USFLUX": stated}}  # fmt: skip
+
+    monkeypatch.setattr("sunpipe.physics.record.measure_files", measured)
+    found = facts.header_check(tmp_path)
+    assert found is not None
+    assert found["record"] == "b.Br.fits"
+    (folder / "b.Br.fits").unlink()
+    assert facts.header_check(tmp_path) is None
+
+
+def test_speed_is_of_images_not_of_ticks() -> None:
+    ticks = [{"nimg": 9000, "sec_per_kimg": 1.0}, {"nimg": 10000, "sec_per_kimg": 11.0}]
+    assert facts.mean_speed(ticks) == pytest.approx(10_000 / (9 + 11))
+    assert facts.mean_speed([{"nimg": 0, "sec_per_kimg": 1.0}]) is None
+    assert facts.mean_speed([{"nimg": 100, "sec_per_kimg": float("nan")}]) is None
 
 
 def score(**more: Any) -> dict[str, Any]:
@@ -209,6 +244,13 @@ def test_direction_fact_follows_the_numbers() -> None:
     alone = facts.direction_fact([score(plain_leak=None, conditional_leak=None)])
     assert alone is not None
     assert "side effect" not in alone.text
+    assert "one standard deviation of w" in alone.text
+    bare = facts.direction_fact([score(steps={"plain": None}, random_extremes=None)])
+    assert bare is not None
+    assert "top and bottom 25 %; its largest side" in bare.text.replace(numbers.SPACE, " ")
+    least = facts.direction_fact([score(steps={}, plain_leak=None)])
+    assert least is not None
+    assert least.text.endswith("(random directions: 52.0 %).".replace(" %", numbers.SPACE + "%"))
     assert facts.direction_fact([]) is None
     assert facts.direction_fact([score(extremes=None)]) is None
 
@@ -264,12 +306,15 @@ def test_steps_of_the_picture_stay_near_the_samples() -> None:
 
 def test_leaks_are_ranked_by_size_and_shaded_by_sign() -> None:
     def row(quantity: str, slope: float | None) -> dict[str, Any]:
-        return {"target": "A", "quantity": quantity, "conditional": False, "slope": slope}
+        return {"target": "A", "quantity": quantity, "conditional": False, "slope": slope,
+                "low": None, "high": None}  # fmt: skip
 
     rows = [row("A", 1.0), row("B", 0.3), row("C", -0.8), row("D", None), row("E", 9.0)]
     worst = worst_leak(rows, "A", False, ["A", "B", "C", "D"])
     assert worst is not None
     assert worst["quantity"] == "C"
+    assert set(worst) == {"quantity", "slope", "low", "high"}
+    assert (worst_leak(rows, "A", False) or {})["quantity"] == "E"
     assert worst_leak(rows, "A", True, ["B"]) is None
     assert "--cool" in shade(-0.8)
     assert "100%" in shade(40.0)

@@ -10,7 +10,15 @@ from astropy.wcs import WCS
 
 from preprocess.patch import centre_mu, tile_wcs
 from sunpipe.errors import DataError
-from sunpipe.shards.cut import cut, cut_vector, reduce_field, tile_flux, tile_grid
+from sunpipe.shards.cut import (
+    cut,
+    cut_vector,
+    quantise,
+    reduce_field,
+    restore,
+    tile_flux,
+    tile_grid,
+)
 
 HEADER = {"CRPIX1": 372.5, "CRPIX2": 189.0, "CRVAL1": 34.879105, "CRVAL2": -21.0769,
           "CDELT1": 0.03, "CDELT2": 0.03, "CTYPE1": "CRLN-CEA", "CTYPE2": "CRLT-CEA",
@@ -75,7 +83,7 @@ def test_reduce_keeps_signed_flux() -> None:
 def test_cut_vector_shapes() -> None:
     images, masks, offsets = cut_vector(np.ones((3, 40, 50)), 32, 8, 4)
     assert images.shape == (len(offsets), 3, 8, 8)
-    assert images.dtype == np.float32
+    assert images.dtype == np.float64
     assert masks.all()
 
 
@@ -114,3 +122,14 @@ def test_flux_counts_both_signs_above_the_floor() -> None:
     br = np.array([[150.0, -250.0], [99.0, np.nan]])
     assert tile_flux(br, 2.0, 100.0) == 1600.0
     assert tile_flux(br, 2.0, 0.0) == pytest.approx(1996.0)
+
+
+def test_rounding_is_of_the_mean_not_of_its_float32() -> None:
+    mean = 0.1 + 1e-12  # just above half a step: float32 has no such number
+    images, _, _ = cut_vector(np.full((1, 4, 4), mean), 4, 4, 4)
+    assert images.dtype == np.float64
+    stored = quantise(images[0], "int16")
+    assert stored.item() == 1
+    back = restore(stored, 0.2)
+    assert back.dtype == np.float32
+    assert back.item() == np.float32(0.2)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from preprocess.build import check_splits, place_rows
-from preprocess.candidates import MAX_ERRORS, SCALES, quantise
 from preprocess.quality import decode, refusal, signed
 from preprocess.table import keyword_values
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.fitsfile import FitsError
+from sunpipe.shards.cut import MAX_ERRORS, SCALES, quantise
 
 
 def test_int16_error_is_the_stated_one() -> None:
