@@ -17,11 +17,11 @@ from preprocess.candidates import CHANNELS, UNITS, Row, examine, stored_image
 from preprocess.comm import Communicator
 from preprocess.hdf5 import write_shard
 from preprocess.inputs import Input, archive_digest, load
-from sunpipe.lock import sweep
 from preprocess.table import quarantine_schema, records_schema, write_table
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json, sha256, write_json
+from sunpipe.lock import sweep
 from sunpipe.paths import Layout
 from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.archive import relative_path
-from sunpipe.lock import exclusive, sweep
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest, write_manifest
 from preprocess.sample import FOLDER, sample_files
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path, sha256
+from sunpipe.lock import exclusive, sweep
 from sunpipe.paths import Layout
 from sunpipe.provenance import now
 from sunpipe.settings import Config

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from preprocess.build import TABLES, Builder, Row, check_splits
 from preprocess.comm import communicator
 from preprocess.inputs import list_inputs
-from sunpipe.lock import exclusive
 from preprocess.manifest import NAME as MANIFEST
 from preprocess.manifest import read_manifest
 from preprocess.state import damaged_files, read_inputs, settings_record, why_rebuild
 from sunpipe.errors import DataError
+from sunpipe.lock import exclusive
 from sunpipe.paths import Layout
 from sunpipe.settings import Config
 from sunpipe.shards.schema import DatasetInfo, read_info
