@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sunpipe.config import changed_keys
 from sunpipe.errors import DataError
 from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, sha256, write_json, write_text
 
@@ -110,6 +111,24 @@ def load_state(path: Path) -> dict[str, Any]:
     if state.get("schema") != SCHEMA:
         raise DataError(f"{path} has schema {state.get('schema')}, this version reads {SCHEMA}")
     return state
+
+
+def check_made_of(path: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was made with another configuration, by the keys that differ.
+
+    Parameters
+    ----------
+    state : mapping
+        From `load_state`; ``made_of`` in it is compared.
+    expected : mapping
+        The same of the run that wants to load it.
+    """
+    differ = changed_keys(state.get("made_of", {}), json.loads(json.dumps(expected)))
+    if differ:
+        raise DataError(
+            f"checkpoint {path.name} was made with another {', '.join(differ)}; it does not belong"
+            f" to {path.parent.parent.name}"
+        )
 
 
 def load_tensors(path: Path, stem: str) -> dict[str, torch.Tensor]:

@@ -15,6 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 import sunpipe
 from sunpipe.errors import EXIT_FAILURE, EXIT_STOPPED, SunpipeError
 
+INTERRUPTED = 130  # what typer returns for ctrl-C
+
 # name: (module:function or module:typer app, help line). Order is the flow of data.
 CORE: dict[str, tuple[str, str]] = {
     "physics": ("sunpipe.physics.cli:physics", "SHARP keywords of one vector magnetogram."),
@@ -129,13 +131,18 @@ def group() -> LazyGroup:
 
 
 def guarded(call: Any) -> None:
-    """Run `call`; turn a user's fault into one line and its exit code.
+    """Run a command outside click's standalone mode; a user's fault becomes one line.
 
     Faults of the environment (missing file, no permission, full disk) count as
     the user's to mend; everything else keeps its traceback because it is ours.
     """
     try:
-        call()
+        if call() == INTERRUPTED:
+            raise KeyboardInterrupt
+    except typer.TyperException as error:  # options that do not fit: one line, or the help
+        text = error.format_message()
+        print(text if "\n" in text else f"sunpipe: {text}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except SunpipeError as error:
         print(f"sunpipe: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -152,8 +159,8 @@ def guarded(call: Any) -> None:
             errno.EACCES: "; choose a writable folder with SUNPIPE_ROOT",
             errno.ENOSPC: "; free some space, then run the same command again",
         }.get(error.errno, "")
-        where = f" {error.filename}" if error.filename else ""
-        print(f"sunpipe: {error.strerror}:{where}{hint}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"sunpipe: {error.strerror}{where}{hint}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)
 
 
@@ -162,4 +169,4 @@ def main() -> None:
     # Threads that wait by spinning stall each other on a shared CPU: two trainings on two cores
     # took 350 s/kimg spinning and 24 s/kimg sleeping.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    guarded(lambda: group().main(prog_name="sunpipe"))
+    guarded(lambda: group().main(prog_name="sunpipe", standalone_mode=False))

@@ -29,14 +29,35 @@ def find_run(layout: Layout, name: str) -> Path | None:
     return found[-1] if found else None
 
 
+def trained_run(layout: Layout, name: str) -> Path | None:
+    """Newest run of that name with a complete checkpoint, else the newest, else None.
+
+    A start that failed leaves a folder without one; it must not hide an older run.
+    """
+    pattern = re.compile(r"\d{5}-" + re.escape(name))
+    found = [marker.parents[2] for marker in layout.runs.glob("*/checkpoints/kimg-*/COMPLETE")
+             if pattern.fullmatch(marker.parents[2].name)]  # fmt: skip
+    return max(found, default=find_run(layout, name))
+
+
+def network_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a StyleGAN2 run's ``config.json`` a checkpoint must agree with to be loaded."""
+    train, data = config["train"], config["data"]
+    return {
+        "seed": config["seed"],
+        "train": {"model": train["model"], "normalize": train["normalize"]},
+        "data": {key: data[key] for key in ("dataset_id", "channels", "resolution")},
+    }
+
+
 def ssl_name(name: str) -> str:
     """Label of the encoder's run, beside the generator's of the same experiment."""
     return f"{name}-ssl"
 
 
 def require_run(layout: Layout, name: str, hint: str) -> Path:
-    """Newest run folder of that name; a `DataError` saying how to make one otherwise."""
-    folder = find_run(layout, name)
+    """Newest run of that name with a checkpoint; a `DataError` saying how to make one otherwise."""
+    folder = trained_run(layout, name)
     if folder is None:
         raise DataError(f"no run called {name!r} under {layout.runs}; {hint}")
     return folder

@@ -16,32 +16,44 @@ from sunpipe.index.search import Query
 from sunpipe.index.store import IndexInfo
 from sunpipe.latent.generator import Generator
 from sunpipe.paths import Layout
-from sunpipe.run import find_run
+from sunpipe.run import trained_run
 from sunpipe.shards.cut import cut, cut_vector, quantise, restore, tile_flux
 
 SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
 BATCH = 64
 
 
-def find_folder(run: str, layout: Layout | None = None) -> Path:
-    """A run by its folder, its folder's name under the data root, or its experiment's name.
+def find_folder(run: str, index: Path | None = None) -> Path:
+    """A run by its folder, its folder's name under a data root, or its experiment's name.
+
+    Parameters
+    ----------
+    index : Path, optional
+        Folder of an index; when it is ``<root>/index/<name>``, that root is looked
+        in first, then the current one.
 
     Raises
     ------
     DataError
         None of them exists.
     """
-    layout = layout or Layout.current()
-    for path in (Path(run), layout.runs / run):
-        if (path / "config.json").is_file():
-            return path
-    found = find_run(layout, run)
-    if found is None:
-        raise DataError(f"no run {run!r}: neither a run folder nor a name under {layout.runs}")
-    return found
+    if (Path(run) / "config.json").is_file():
+        return Path(run)
+    layouts = [Layout.current()]
+    if index is not None and index.absolute().parent.name == "index":
+        layouts.insert(0, Layout(index.absolute().parent.parent))
+    for layout in layouts:
+        if (layout.runs / run / "config.json").is_file():
+            return layout.runs / run
+        if (found := trained_run(layout, run)) is not None:
+            return found
+    places = " or ".join(str(layout.runs) for layout in layouts)
+    raise DataError(f"no run {run!r}: neither a run folder nor a name under {places}")
 
 
-def index_encoder(info: IndexInfo, run: str | None = None) -> FieldEncoder:
+def index_encoder(
+    info: IndexInfo, run: str | None = None, index: Path | None = None
+) -> FieldEncoder:
     """The encoder an index was made with, from `run` or from the run the index names.
 
     Raises
@@ -50,7 +62,7 @@ def index_encoder(info: IndexInfo, run: str | None = None) -> FieldEncoder:
         The run is not there, or has no encoder of the index's digest.
     """
     card = info.encoder
-    return FieldEncoder.load(find_folder(run or card["run"]), card["orbit"], card["digest"])
+    return FieldEncoder.load(find_folder(run or card["run"], index), card["orbit"], card["digest"])
 
 
 def check_scale(info: IndexInfo, pixel_cm: float, what: str) -> None:
@@ -108,7 +120,10 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
     return np.stack(tiles), chosen
 
 
-def fits_query(info: IndexInfo, paths: tuple[Path, Path, Path], run: str | None = None) -> Query:
+def fits_query(
+    info: IndexInfo, paths: tuple[Path, Path, Path], run: str | None = None,
+    index: Path | None = None,
+) -> Query:  # fmt: skip
     """Ask with a SHARP: cut and reduced exactly as the dataset of the index was.
 
     Parameters
@@ -117,18 +132,21 @@ def fits_query(info: IndexInfo, paths: tuple[Path, Path, Path], run: str | None 
     paths : (br, bt, bp)
     run : str, optional
         Run of the encoder, when it is not where the index says.
+    index : Path, optional
+        Folder of the index: runs beside it are found.
     """
     found = read_vector(*paths)
     fields, corners = cut_query(found, info)
-    encoder = index_encoder(info, run)
+    encoder = index_encoder(info, run, index)
     vectors = [encoder.vectors(fields[at : at + BATCH]) for at in range(0, len(fields), BATCH)]
     about: dict[str, Any] = {"kind": "fits", "record": found.record, "tiles": len(corners)}
     return Query(np.concatenate(vectors), about, found.record, encoder.card.digest)
 
 
 def seed_query(
-    info: IndexInfo, seed: int, run: str, encoder_run: str | None = None, psi: float = 1.0
-) -> Query:
+    info: IndexInfo, seed: int, run: str, encoder_run: str | None = None, psi: float = 1.0,
+    index: Path | None = None,
+) -> Query:  # fmt: skip
     """Ask with the patch that a generator makes of a seed (its first latent).
 
     Parameters
@@ -138,8 +156,8 @@ def seed_query(
     psi : float
         Truncation of w.
     """
-    encoder = index_encoder(info, encoder_run)
-    generator = Generator.load(find_folder(run))
+    encoder = index_encoder(info, encoder_run, index)
+    generator = Generator.load(find_folder(run, index))
     encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
     check_scale(info, generator.pixel_cm, f"generator {generator.run}")
     fields = generator.fields(generator.map(generator.sample_z(1, seed), psi))

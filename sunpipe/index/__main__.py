@@ -3,4 +3,4 @@
 from sunpipe.cli import guarded
 from sunpipe.index.cli import app
 
-guarded(lambda: app(prog_name="python -m sunpipe.index"))
+guarded(lambda: app(prog_name="python -m sunpipe.index", standalone_mode=False))

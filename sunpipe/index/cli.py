@@ -138,9 +138,11 @@ def search(
         from sunpipe.embed import query as torch_query  # torch is loaded only here
 
         if fits is not None:
-            query = torch_query.fits_query(index.info, fits, encoder)
+            query = torch_query.fits_query(index.info, fits, encoder, index=folder)
         else:
-            query = torch_query.seed_query(index.info, int(seed or 0), str(run), encoder)
+            query = torch_query.seed_query(
+                index.info, int(seed or 0), str(run), encoder, index=folder
+            )
     hits = find(index, query, k, where, include_self, per.value)
     asked = {**query.about, "k": k, "where": where, "per": per.value, "include_self": include_self}
     result = {"query": asked, "hits": hits, "seconds": round(time.perf_counter() - started, 4)}

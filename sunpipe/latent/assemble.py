@@ -32,7 +32,7 @@ from sunpipe.latent.traverse import walk
 from sunpipe.parts import share
 from sunpipe.paths import Layout
 from sunpipe.provenance import provenance
-from sunpipe.run import find_run
+from sunpipe.run import trained_run
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag
@@ -226,7 +226,7 @@ def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     """Say what `fit` would do, writing nothing."""
     names = check_names(cfg.directions.quantities, "directions.quantities")
     layout = Layout.current()
-    run, path = find_run(layout, cfg.name), samples_path(layout, cfg.name)
+    run, path = trained_run(layout, cfg.name), samples_path(layout, cfg.name)
     index, count = part or (1, 1)
     return {
         "run": str(run) if run else None, "samples": str(path), "samples_exist": path.exists(),

@@ -13,6 +13,7 @@ from sunpipe import checkpoint
 from sunpipe.errors import DataError
 from sunpipe.files import read_json, sha256
 from sunpipe.models import stylegan2
+from sunpipe.run import network_identity
 from sunpipe.settings import TrainSettings
 from sunpipe.shards.normalize import decode
 from sunpipe.shards.order import generator_seed
@@ -67,6 +68,8 @@ class Generator:
         path = checkpoint.newest(run_folder / "checkpoints", log)
         if path is None:
             raise DataError(f"{run_folder} has no complete checkpoint; run sunpipe train first")
+        state = checkpoint.load_state(path)
+        checkpoint.check_made_of(path, state, network_identity(config))
         settings = TypeAdapter(TrainSettings).validate_python(config["train"])
         data = config["data"]
         network = stylegan2.Generator(data["resolution"], len(data["channels"]), settings.model)
@@ -77,7 +80,7 @@ class Generator:
             network=network, settings=settings, run=run_folder.name,
             digest=sha256(path / "G_ema.safetensors"), channels=data["channels"],
             units=data["units"], resolution=data["resolution"], pixel_cm=data["pixel_cm"],
-            kimg=checkpoint.load_state(path)["nimg"] / 1000,
+            kimg=state["nimg"] / 1000,
         )  # fmt: skip
 
     @property

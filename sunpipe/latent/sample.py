@@ -22,7 +22,7 @@ from sunpipe.latent.samples import (
     write_samples,
 )
 from sunpipe.paths import Layout
-from sunpipe.run import find_run, require_run
+from sunpipe.run import require_run, trained_run
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
@@ -188,7 +188,7 @@ def plan(cfg: Config) -> Result:
     """Say what `sample` would do, writing nothing."""
     layout = Layout.current()
     check_names(cfg.sample.quantities, "sample.quantities")
-    run, path = find_run(layout, cfg.name), samples_path(layout, cfg.name)
+    run, path = trained_run(layout, cfg.name), samples_path(layout, cfg.name)
     return {
         "run": str(run) if run else None, "samples": str(path), "exists": path.exists(),
         "count": cfg.sample.count,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import digest, read_json, sha256
 from sunpipe.paths import Layout
-from sunpipe.run import find_run, read_stats, ssl_name
+from sunpipe.run import read_stats, ssl_name, trained_run
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
@@ -140,7 +140,7 @@ class Sources:
     @cached_property
     def run(self) -> Found[RunFolder]:
         """The newest StyleGAN2 run."""
-        folder = find_run(self.layout, self.cfg.name)
+        folder = trained_run(self.layout, self.cfg.name)
         if folder is None:
             return Found(None, "missing", "not made yet", (*self.dataset.stages, "train"))
         return find(
@@ -151,7 +151,7 @@ class Sources:
     @cached_property
     def ssl_run(self) -> Found[RunFolder]:
         """The newest encoder run."""
-        folder = find_run(self.layout, ssl_name(self.cfg.name))
+        folder = trained_run(self.layout, ssl_name(self.cfg.name))
         if folder is None:
             return Found(None, "missing", "not made yet", (*self.dataset.stages, "ssl"))
         return find(folder / "config.json", ("ssl --new",), lambda: read_run(folder))

@@ -24,7 +24,7 @@ from sunpipe.errors import EXIT_FAILURE, DataError, Stopped, SunpipeError, Usage
 from sunpipe.files import write_json
 from sunpipe.lock import running
 from sunpipe.paths import Layout
-from sunpipe.run import Run, read_stats
+from sunpipe.run import Run, network_identity, read_stats
 from sunpipe.settings import Config
 from sunpipe.shards.order import sample_indices
 from sunpipe.shards.reader import ShardReader
@@ -58,8 +58,14 @@ def run_config(cfg: Config, reader: ShardReader) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check_batch(cfg: Config, ranks: dist.Ranks, images: int) -> None:
-    if images == 0:
+def _check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
+    size = reader.info.resolution
+    if size < 8 or size & (size - 1):
+        raise UsageError(
+            f"dataset {cfg.dataset} has {size} x {size} pixels, StyleGAN2 needs a power of two of"
+            " at least 8; change shard.tile or shard.reduce and run sunpipe shard"
+        )
+    if len(reader) == 0:
         raise DataError(f"dataset {cfg.dataset} has no training images; check shard.test_harps")
     if cfg.train.batch % ranks.world:
         raise UsageError(
@@ -102,7 +108,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
     """
     ranks, layout = dist.discover(), Layout.current()
     reader = ShardReader(layout.shards(cfg.dataset), splits=("train",))
-    _check_batch(cfg, ranks, len(reader))
+    _check(cfg, ranks, reader)
     target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
     with StopFlag() as stop, ExitStack() as held:
         device = initialize(ranks)
@@ -116,7 +122,8 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
         start = Path(where) if (where := from_main(str(newest or ""), ranks)) else None
         done = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if done < target:
-            trainer = Trainer(cfg, reader, ranks, device, start)
+            made_of = network_identity(run_config(cfg, reader))
+            trainer = Trainer(cfg, reader, ranks, device, start, made_of)
             if run is not None:
                 _announce(run, trainer, start)
             _loop(trainer, run, stop, target)

@@ -114,12 +114,15 @@ class Trainer:
             "heads": {k: v for k, v in whole.items() if not k.startswith("encoder.")},
             "optimizer": momentum,
         }
-        state = {"kind": "ssl", "encoder": encoder_card(self.info, self.settings)}
+        state = {"kind": "ssl", "encoder": encoder_card(self.info, self.settings),
+                 "made_of": encoder_card(self.info, self.settings)}  # fmt: skip
         return checkpoint.save(folder, self.nimg, tensors, state, self.settings.keep_checkpoints)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint, to the bit."""
-        self.nimg = checkpoint.load_state(path)["nimg"]
+        state = checkpoint.load_state(path)
+        checkpoint.check_made_of(path, state, encoder_card(self.info, self.settings))
+        self.nimg = state["nimg"]
         encoder = checkpoint.load_tensors(path, "encoder")
         named = {f"encoder.{key}": value for key, value in encoder.items()}
         self.model.load_state_dict({**named, **checkpoint.load_tensors(path, "heads")})

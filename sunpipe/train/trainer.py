@@ -28,9 +28,10 @@ class Trainer:
     def __init__(
         self, cfg: Config, reader: ShardReader, ranks: dist.Ranks, device: torch.device,
         start: Path | None,
+        made_of: dict[str, Any],
     ) -> None:  # fmt: skip
         self.cfg, self.t, self.reader, self.ranks = cfg, cfg.train, reader, ranks
-        self.device, self.nimg = device, 0
+        self.device, self.nimg, self.made_of = device, 0, made_of
         self.local_batch = self.t.batch // ranks.world
         info = reader.info
         torch.manual_seed(generator_seed(cfg.seed, 0, 0, "init"))
@@ -39,9 +40,9 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         g_phases = GeneratorPhases(self.G, self.D, self.t).to(device)
         d_phases = DiscriminatorPhases(self.D, self.t)
-        state: dict[str, Any] = {}
         if start is not None:
             state = checkpoint.load_state(start)
+            checkpoint.check_made_of(start, state, made_of)
             self.nimg = state["nimg"]
             for name, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
                 network.load_state_dict(checkpoint.load_tensors(start, name))
@@ -125,7 +126,8 @@ class Trainer:
         tensors = {name: network.state_dict() for name, network in networks.items()}
         path = checkpoint.save(
             run.folder / "checkpoints", self.nimg, {**tensors, **zero},
-            {"pl_mean": float(self.g_phases.pl_mean), "world": self.ranks.world},
+            {"pl_mean": float(self.g_phases.pl_mean), "world": self.ranks.world,
+             "made_of": self.made_of},
             keep=self.t.keep_checkpoints,
         )  # fmt: skip
         run.log(f"checkpoint {path.name}")

@@ -19,7 +19,7 @@ from sunpipe import checkpoint
 from sunpipe.latent.generator import Generator
 from sunpipe.lock import running
 from sunpipe.paths import Layout
-from sunpipe.run import read_stats
+from sunpipe.run import read_stats, trained_run
 from tests.conftest import REPO, Cli, free_port, run_cli, run_json
 
 TINY = REPO / "configs/tiny.toml"
@@ -131,6 +131,41 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     assert done.returncode == 1
     assert "another train.model.w_dim" in done.stderr.splitlines()[-1]
     assert "--new" in done.stderr.splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_name(
+    tiny_run_root: Path, root: Path, cli: Cli
+) -> None:
+    shutil.copytree(tiny_run_root, root, dirs_exist_ok=True)
+    smaller = ("--set", "train.model.w_dim=8", "--set", "name=other", "--set", "train.kimg=0.016")
+    run_json("train", "--config", TINY, *smaller, root=root)
+    theirs = checkpoint.newest(root / "runs/00001-other/checkpoints", print)
+    assert theirs is not None
+    shutil.copytree(theirs, root / "runs/00000-tiny/checkpoints/kimg-000000.080")
+    for command in (("train", "--set", "train.kimg=0.096"), ("sample", "--set", "sample.count=20")):
+        done = cli(*command, "--config", TINY)
+        assert done.returncode == 1
+        assert "made with another train.model.w_dim" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
+
+def test_a_failed_start_hides_no_older_run(tiny_run_root: Path, root: Path) -> None:
+    shutil.copytree(tiny_run_root, root, dirs_exist_ok=True)
+    (root / "runs/00001-tiny/checkpoints").mkdir(parents=True)
+    shutil.copy(root / "runs/00000-tiny/config.json", root / "runs/00001-tiny")
+    found = trained_run(Layout(root), "tiny")
+    assert found == root / "runs/00000-tiny"
+
+
+def test_a_size_that_is_no_power_of_two_is_refused_before_a_run_exists(
+    tiny_copy: Path, cli: Cli
+) -> None:
+    other = ("--set", "dataset=odd", "--set", "shard.tile=96", "--set", "shard.reduce=2")
+    run_json("shard", "--config", TINY, *other, root=tiny_copy)
+    done = cli("train", "--config", TINY, "--set", "dataset=odd")
+    assert done.returncode == 2
+    assert "48 x 48 pixels" in done.stderr.splitlines()[-1]
+    assert not (tiny_copy / "runs").exists()
 
 
 def test_a_torn_checkpoint_is_passed_over(tiny_run_root: Path, root: Path) -> None:

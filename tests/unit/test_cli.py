@@ -42,10 +42,22 @@ def test_help_lists_every_command_with_a_line(cli: Cli) -> None:
         assert text.split()[0] in out
 
 
-def test_unknown_command_suggests(cli: Cli) -> None:
-    done = cli("trainn")
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [(["trainn"], "Did you mean 'train'"), (["train", "--no-such"], "No such option"),
+     (["physics"], "--br"), (["index", "search"], "DIR"), (["--seed"], "No such option")],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_one_line(args: list[str], words: str, cli: Cli) -> None:
+    done = cli(*args)
     assert done.returncode == 2
-    assert "train" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_nothing_asked_shows_the_help(cli: Cli) -> None:
+    done = cli()
+    assert done.returncode == 2
+    assert "pipeline" in done.stderr + done.stdout
 
 
 def test_usage_faults_exit_2_with_one_line(cli: Cli) -> None:
