@@ -16,7 +16,7 @@ from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord
 from sunpipe.fitsfile import FitsError
 from sunpipe.settings import ShardSettings
-from sunpipe.shards.cut import cut, quantise, reduce_field, tile_flux, tile_grid
+from sunpipe.shards.cut import cut, missing_share, quantise, reduce_field, tile_flux, tile_grid
 
 Row = dict[str, Any]
 
@@ -35,10 +35,13 @@ def _examine_tile(
     if flux < settings.min_flux_mx:
         raise FitsError("low_flux", f"{flux:.3e} Mx is below {settings.min_flux_mx:.3e} Mx")
     image, mask = reduce_field(tile, settings.reduce)
-    nan_share = 1.0 - float(mask.mean())
-    if nan_share > settings.max_nan_share or not mask.any():
+    shape = (found.fields.shape[1], found.fields.shape[2])
+    missing = missing_share(mask, offset, shape, settings.reduce)
+    if missing > settings.max_nan_share or not mask.any():
         raise FitsError(
-            "nan_share", f"{nan_share:.3f} of the tile is invalid, {settings.max_nan_share} allowed"
+            "nan_share",
+            f"{missing:.3f} of the tile's share of the patch is invalid,"
+            f" {settings.max_nan_share} allowed",
         )
     quantise(image, settings.dtype)
     return {
@@ -46,7 +49,7 @@ def _examine_tile(
         "tile_x": offset[1],
         "pixel_cm": found.pixel_cm * settings.reduce,
         "flux_mx": flux,
-        "nan_share": nan_share,
+        "nan_share": 1.0 - float(mask.mean()),
         **tile_wcs(found.header, offset, settings.reduce),
     }
 

@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.files import atomic_path
+from sunpipe.hdf5 import Sink, hdf5_sink
 from sunpipe.shards.schema import SCHEMA
 
 LIBVER = ("v110", "v110")  # a fixed file format, so that bytes do not depend on the library
 FILTER = "bitshuffle+lz4"
-
-
-class Sink:
-    """A file for HDF5 to write to that keeps the first error instead of raising it.
-
-    HDF5 does not survive a full disk: closing the file writes again, fails
-    again, and may end the process. So it is told that all is well, and
-    `check` raises the error where it can be handled.
-    """
-
-    def __init__(self, handle: BinaryIO) -> None:
-        self._handle = handle
-        self.error: OSError | None = None
-        self.seek = handle.seek
-        self.tell = handle.tell
-        self.read = handle.read
-        self.readinto = handle.readinto  # type: ignore[attr-defined]
-
-    def write(self, data: memoryview) -> int:
-        """Write, unless a write failed before."""
-        if self.error is None:
-            try:
-                self._handle.write(data)
-            except OSError as error:
-                self.error = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the length of the file."""
-        if self.error is None:
-            try:
-                return self._handle.truncate(size)
-            except OSError as error:
-                self.error = error
-        return size or 0
-
-    def flush(self) -> None:
-        """Hand everything to the system."""
-        if self.error is None:
-            try:
-                self._handle.flush()
-            except OSError as error:
-                self.error = error
-
-    def check(self, path: Path) -> None:
-        """Raise the error that was kept; `path` is the file it is about."""
-        if self.error is not None:
-            number = self.error.errno or errno.EIO
-            raise OSError(number, os.strerror(number), str(path))
 
 
 def write_shard(
@@ -91,12 +40,8 @@ def write_shard(
     attributes : dict
         ``channels``, ``units``, ``scale`` and ``max_error``.
     """
-    with atomic_path(path) as temporary, open(temporary, "w+b") as handle:
-        sink = Sink(handle)
-        with h5py.File(sink, "w", libver=LIBVER) as file:
-            _fill(file, sink, pairs, count, side, dtype, attributes)
-        sink.flush()
-        sink.check(path)
+    with hdf5_sink(path, libver=LIBVER) as (file, sink):
+        _fill(file, sink, pairs, count, side, dtype, attributes)
 
 
 def _fill(
@@ -128,6 +73,5 @@ def _fill(
         images[position] = image
         masks[position] = mask
         written = position + 1
-        if sink.error is not None:
-            return
+        sink.check()
     assert written == count, f"{written} images for a shard of {count}"

@@ -18,8 +18,7 @@ from typing import Any
 from sunpipe.errors import DataError
 
 TEMPORARY_PREFIX = ".tmp-"
-
-
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the quota, the file's limit
 STALE_AFTER_S = 24 * 3600.0  # nobody writes one file for a day
 
 
@@ -55,6 +54,17 @@ def fsync_file(path: Path) -> None:
 
 
 @contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of a full disk name `path`; a copy names its source, a library nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it to `path` if the block succeeds.
 
@@ -65,8 +75,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        yield temporary
-        fsync_file(temporary)
+        with _naming(path):
+            yield temporary
+            fsync_file(temporary)
         os.replace(temporary, path)
         fsync_directory(path.parent)
     except BaseException:
@@ -100,12 +111,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     temporary.mkdir()
     try:
-        yield temporary
-        for found in (*temporary.rglob("*"), temporary):
-            if found.is_dir():
-                fsync_directory(found)
-            else:
-                fsync_file(found)
+        with _naming(path):
+            yield temporary
+            for found in (*temporary.rglob("*"), temporary):
+                if found.is_dir():
+                    fsync_directory(found)
+                else:
+                    fsync_file(found)
         if path.exists():
             _exchange(temporary, path)
             shutil.rmtree(temporary)

@@ -151,15 +151,20 @@ def identity(header: Mapping[str, Value], name: str) -> tuple[int, str]:
     return harpnum, t_rec
 
 
+def check_name(path: Path, segment: str) -> None:
+    """Refuse a file whose name, as exports have it, is that of another segment."""
+    word = _SEGMENT_WORD.search(path.name)
+    if word and word.group(1) != segment:
+        raise FitsError("wrong_segment", f"{path.name} is named {word.group(1)}, not {segment}")
+
+
 def _component(
     path: Path, component: str, keywords: Mapping[str, Any] | None
 ) -> tuple[Segment, tuple[int, str]]:
     segment = read_segment(path, keywords)
     if "TELESCOP" in segment.header:  # another instrument's file is wrong whatever its name
         check_instrument(segment.header, path.name)
-    word = _SEGMENT_WORD.search(path.name)
-    if word and word.group(1) != component:
-        raise FitsError("wrong_segment", f"{path.name} is named {word.group(1)}, not {component}")
+    check_name(path, component)
     check_instrument(segment.header, path.name)
     check_unit(segment.header, path.name)
     return segment, identity(segment.header, path.name)

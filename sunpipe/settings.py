@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sunpipe.physics.quantities import check_measurable
+
 STRICT = ConfigDict(extra="forbid")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -32,6 +34,15 @@ def _record_set(text: str) -> str:
 
 
 RecordSet = Annotated[str, AfterValidator(_record_set)]
+
+
+def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse quantities that patches cannot be measured by."""
+    check_measurable(names)
+    return names
+
+
+QuantityNames = Annotated[tuple[str, ...], AfterValidator(_measurable)]
 Segment = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
 
 
@@ -63,8 +74,8 @@ class ShardSettings:
     `tile` and `stride` are in native pixels (stride 0: the whole patch on a
     `tile` x `tile` canvas); `reduce` is a whole factor; a tile is kept when it
     holds `min_flux_mx` of unsigned flux in native pixels of at least
-    `flux_floor_g` gauss, and at most `max_nan_share` of it is invalid;
-    `quality` is a policy for QUALITY; `test_harps` are held out.
+    `flux_floor_g` gauss, and at most `max_nan_share` of what it holds of the patch
+    (padding apart) is invalid; `quality` is a policy for QUALITY; `test_harps` are held out.
     """
 
     tile: Count = 128
@@ -159,7 +170,7 @@ class SampleSettings:
     batch: Count = 64
     psi: Share = 1.0
     noise: Literal["const", "none"] = "const"
-    quantities: tuple[str, ...] = ()
+    quantities: QuantityNames = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,7 +187,7 @@ class DirectionsSettings:
     the same unit, ``sunpipe traverse`` may go.
     """
 
-    quantities: tuple[str, ...] = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP")
+    quantities: QuantityNames = ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP")
     extremes: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     max_undefined: Share = 0.5
@@ -255,7 +266,7 @@ class SearchSettings:
 
     k: Count = 10
     queries: Count = 200
-    where: str | None = None
+    where: Annotated[str, Field(pattern=r"\S")] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -42,5 +42,7 @@ def read_sidecar(path: Path, segments: Sequence[str]) -> dict[str, Any]:
 
 def keywords_beside(path: Path, segments: Sequence[str]) -> dict[str, Any]:
     """`read_sidecar` of the file beside a segment; nothing when there is none."""
+    if not path.is_file():  # reading it will say so; "." has no name to stand beside
+        return {}
     beside = path.with_name(NAME)
     return read_sidecar(beside, segments) if beside.is_file() else {}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_folder, read_json, sha256, write_json
+from sunpipe.hdf5 import new_hdf5
 from sunpipe.provenance import provenance
 
 SCHEMA = 1
@@ -66,12 +67,11 @@ def write_search(
     folder: Path, hits: pa.Table, fields: Floats32, w: Floats32, **about: Any
 ) -> Search:
     """Write all three files at once."""
-    import h5py
     import hdf5plugin
 
     with atomic_folder(folder) as temporary:
         pq.write_table(hits, temporary / "hits.parquet", compression="zstd")
-        with h5py.File(temporary / "queries.h5", "w") as handle:
+        with new_hdf5(temporary / "queries.h5") as handle:
             handle.attrs["schema"] = SCHEMA
             handle.create_dataset(
                 "fields", data=fields, chunks=(1, *fields.shape[1:]), fletcher32=True,

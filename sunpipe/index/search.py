@@ -90,7 +90,7 @@ def record_query(index: Index, record: str) -> Query:
 
 def allowed_rows(index: Index, where: str | None, without: str | None) -> Bools:
     """Rows that may answer: those of the condition, less a record's own."""
-    allowed = np.ones(len(index.table), bool) if not where else where_mask(index.table, where)
+    allowed = np.ones(len(index.table), bool) if where is None else where_mask(index.table, where)
     if without is not None:
         allowed &= pc.not_equal(index.table["record"], without).to_numpy()
     return allowed

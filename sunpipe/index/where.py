@@ -52,10 +52,14 @@ def tokens(text: str) -> list[Token]:
     Raises
     ------
     UsageError
-        A character that belongs to nothing, or a text that is too long.
+        A character that belongs to nothing, or a text that is empty or too long.
     """
     if len(text) > LONGEST:
         raise UsageError(f"--where is {len(text)} characters long; at most {LONGEST} are read")
+    if not text.strip():
+        raise UsageError(
+            "--where is empty; write a condition such as TOTUSJH > 2000, or leave it out"
+        )
     found: list[Token] = []
     place = 0
     while text[place:].strip():

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sunpipe.errors import DataError
-from sunpipe.files import atomic_path, write_json
+from sunpipe.files import write_json
+from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.amount import parse_amount
 from sunpipe.latent.assemble import require_samples
 from sunpipe.latent.calibrate import Found, seek
@@ -129,11 +130,9 @@ def _strip(found: Walk, path: Path, title: str) -> None:
 def _write(
     folder: Path, found: Walk, w: Floats, directions: Directions, result: Result, title: str
 ) -> None:
-    import h5py
-
     folder.mkdir(parents=True, exist_ok=True)
     _strip(found, folder / "strip.png", title)
-    with atomic_path(folder / "walk.h5") as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(folder / "walk.h5") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["generator"] = directions.about["generator"]
         file.create_dataset("w", data=np.asarray(w, np.float32))

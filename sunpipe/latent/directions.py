@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path, read_json, sha256, write_json
+from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.walks import Walk, read_walk, write_walk
 
 if TYPE_CHECKING:
@@ -123,7 +124,6 @@ def write_directions(
     The bytes of the other files depend on the arguments alone, so that two
     array tasks that both publish do no harm.
     """
-    import h5py
     import pyarrow.parquet as pq
     from safetensors.numpy import save
 
@@ -136,10 +136,7 @@ def write_directions(
         temporary.write_bytes(content)  # not save_file, whose files only their owner can read
     with atomic_path(folder / "leakage.parquet") as temporary:
         pq.write_table(_leakage_table(leakage), temporary)
-    with (
-        atomic_path(folder / "traverse.h5") as temporary,
-        h5py.File(temporary, "w") as file,
-    ):
+    with new_hdf5(folder / "traverse.h5") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["generator"] = about["generator"]
         for walk in walks:

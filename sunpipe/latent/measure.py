@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.latent.direction import Floats
-from sunpipe.physics.quantities import QUANTITIES
+from sunpipe.physics.quantities import MEASURABLE, QUANTITIES, check_measurable
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 CONVENTION = "physical"
 COMPONENTS = ("Br", "Bt", "Bp")
-MEASURABLE = tuple(
-    name for name, quantity in QUANTITIES.items() if CONVENTION not in quantity.needs_los
-)
 BATCH = 64
 Look = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], Floats]]
 
@@ -38,16 +34,10 @@ def check_names(names: Sequence[str], key: str) -> list[str]:
     key : str
         Where they were asked for, for the message.
     """
-    for name in names:
-        if name in MEASURABLE:
-            continue
-        if name in QUANTITIES:
-            raise ConfigError(f"{key}: {name} needs a line-of-sight field; patches have none")
-        near = difflib.get_close_matches(name.upper(), MEASURABLE, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(MEASURABLE)
-        raise ConfigError(f"{key}: no quantity {name!r} ({hint})")
-    if len(set(names)) != len(names):
-        raise ConfigError(f"{key}: a quantity stands twice in {', '.join(names)}")
+    try:
+        check_measurable(names)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
     return list(names) or list(MEASURABLE)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from sunpipe.errors import DataError
-from sunpipe.files import atomic_path
+from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.fit import Fitted
 from sunpipe.latent.walks import read_walk, write_walk
 
@@ -20,12 +20,7 @@ def part_path(folder: Path, name: str) -> Path:
 
 def write_part(folder: Path, fitted: Fitted) -> None:
     """Keep one quantity's result."""
-    import h5py
-
-    with (
-        atomic_path(part_path(folder, fitted.name)) as temporary,
-        h5py.File(temporary, "w") as file,
-    ):
+    with new_hdf5(part_path(folder, fitted.name)) as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["about"] = json.dumps(fitted.about)
         for kind, vector in fitted.vectors.items():

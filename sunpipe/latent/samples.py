@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
-from sunpipe.files import atomic_path
+from sunpipe.hdf5 import new_hdf5
 from sunpipe.provenance import provenance
 
 SCHEMA = 1
@@ -67,9 +67,7 @@ def _plain(value: Any) -> Any:
 
 def write_samples(path: Path, samples: Samples) -> None:
     """Write samples or a part of them, atomically."""
-    import h5py
-
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["start"] = samples.start
         for key, value in samples.recipe.items():

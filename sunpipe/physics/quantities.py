@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -89,3 +90,24 @@ _ROWS = (
     Quantity("AREA_MM2", _both("Mm^2"), "area of the mask", in_jsoc=False),
 )
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType({row.name: row for row in _ROWS})
+MEASURABLE = tuple(row.name for row in _ROWS if "physical" not in row.needs_los)
+
+
+def check_measurable(names: Sequence[str]) -> None:
+    """Refuse names by which a vector patch cannot be measured, or that stand twice.
+
+    Raises
+    ------
+    ValueError
+        Says which, and what was perhaps meant.
+    """
+    for name in names:
+        if name in MEASURABLE:
+            continue
+        if name in QUANTITIES:
+            raise ValueError(f"{name} needs a line-of-sight field; patches have none")
+        near = difflib.get_close_matches(name.upper(), MEASURABLE, n=1)
+        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(MEASURABLE)
+        raise ValueError(f"no quantity {name!r} ({hint})")
+    if len(set(names)) != len(names):
+        raise ValueError(f"a quantity stands twice in {', '.join(names)}")

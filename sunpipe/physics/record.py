@@ -15,15 +15,50 @@ from sunpipe.errors import DataError, UsageError
 from sunpipe.fits import (
     VectorRecord,
     check_instrument,
+    check_name,
     check_unit,
     identity,
     read_segment,
     read_vector,
 )
+from sunpipe.fitsfile import FitsError
 from sunpipe.physics.keywords import sharp_keywords
 from sunpipe.physics.quantities import QUANTITIES
 
+SEGMENTS = {
+    "--bitmap": "bitmap", "--conf-disambig": "conf_disambig", "--los": "magnetogram",
+    "--br-err": "Br_err", "--bt-err": "Bt_err", "--bp-err": "Bp_err",
+}  # fmt: skip
 CODES = ("--bitmap", "--conf-disambig")  # without a unit
+CONFIDENCES = (50, 60, 90)  # other than 0
+
+
+def _check_content(
+    data: NDArray[np.float64], record: VectorRecord, path: Path, option: str
+) -> None:
+    """Refuse pixels that the segment cannot hold, whatever the file is called.
+
+    A bitmap is six bits (Bobra et al. 2014; HMI sets few of them, MDI the others
+    too), a confidence comes in tens, an error is not negative, and the
+    line-of-sight field is none of the three components.
+    """
+    values = np.unique(data[np.isfinite(data)])
+    if option == "--bitmap":
+        known = bool(((values >= 0) & (values < 64) & (values % 1 == 0)).all())
+        marks = values[values != 0]
+        fits = known and not (marks.size and np.isin(marks, CONFIDENCES).all())
+        rule = "codes of a bitmap (0, 1, 2, 33, 34)"
+    elif option == "--conf-disambig":
+        fits = bool(((values >= 0) & (values <= 100) & (values % 10 == 0)).all())
+        rule = "confidences (0, 50, 60, 90)"
+    elif option == "--los":
+        fits = not any(np.array_equal(data, part, equal_nan=True) for part in record.fields)
+        rule = "a line-of-sight field but a copy of Br, Bt or Bp"
+    else:
+        fits = bool((values >= 0).all())
+        rule = "errors: some are negative"
+    if not fits:
+        raise FitsError("wrong_segment", f"{option} {path} does not hold {rule}")
 
 
 def _companion(path: Path, record: VectorRecord, option: str) -> NDArray[np.float64]:
@@ -32,6 +67,7 @@ def _companion(path: Path, record: VectorRecord, option: str) -> NDArray[np.floa
     Segments downloaded as stored have a bare header, which says nothing.
     """
     segment = read_segment(path)
+    check_name(path, SEGMENTS[option])
     if "TELESCOP" in segment.header:
         check_instrument(segment.header, path.name)
     if "BUNIT" in segment.header and option not in CODES:
@@ -47,6 +83,7 @@ def _companion(path: Path, record: VectorRecord, option: str) -> NDArray[np.floa
                 f"{option} {path} is HARP {who[0]} at {who[1]}, Br is HARP {record.harpnum}"
                 f" at {record.t_rec}"
             )
+    _check_content(segment.data, record, path, option)
     return segment.data
 
 

@@ -102,6 +102,34 @@ def reduce_field(fields: Field, factor: int) -> tuple[Field, NDArray[np.bool_]]:
     return means, mask
 
 
+def missing_share(
+    mask: NDArray[np.bool_], offset: tuple[int, int], shape: tuple[int, int], reduce: int
+) -> float:
+    """Share of a tile's stored pixels that are invalid though they lie in the patch.
+
+    What ``shard.max_nan_share`` limits: the padding about a small patch is no
+    loss. For a tile inside the patch this is the share of the whole tile.
+
+    Parameters
+    ----------
+    mask : bool ndarray (S, S)
+        Of `reduce_field`.
+    offset : (y, x)
+        First native row and column of the tile; may be negative.
+    shape : (H, W)
+        Patch size in native pixels.
+    reduce : int
+
+    Returns
+    -------
+    float
+        1 where no stored pixel lies in the patch.
+    """
+    patch = np.broadcast_to(np.float32(0), (1, *shape))
+    _, inside = reduce_field(cut(patch, offset, len(mask) * reduce), reduce)
+    return 1.0 - float(mask.sum()) / float(max(inside.sum(), 1))
+
+
 def tile_flux(br: Field, pixel_cm: float, floor_gauss: float) -> float:
     """Unsigned flux of native pixels that stand above the noise, in Mx.
 

@@ -30,7 +30,7 @@ RECORD_COLUMNS = (
     "tile_x",        # first native column
     "pixel_cm",      # side of a stored pixel on the Sun, cm
     "flux_mx",       # unsigned flux of the tile's native pixels above shard.flux_floor_g, Mx
-    "nan_share",     # share of invalid stored pixels
+    "nan_share",     # share of stored pixels that are invalid or padding
     "quality",       # QUALITY as a signed 32-bit integer
     "mu",            # cosine of the heliocentric angle of the patch centre
     "noaa_ars",      # NOAA_ARS keyword

@@ -204,3 +204,39 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     text = wrong / "text.fits"
     text.write_text("this is no FITS file")
     refused("FITS", los=text)
+
+
+def test_another_segment_is_refused_by_name(tmp_path: Path) -> None:
+    for option, name in (("conf_disambig", "bitmap"), ("bitmap", "conf_disambig"), ("los", "Br")):
+        with pytest.raises(SunpipeError, match=f"is named {name}, not"):
+            run(*vector_options(**{option: sample(name)}))
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("bitmap", "conf_disambig"), ("bitmap", "Br"), ("conf_disambig", "bitmap"),
+     ("conf_disambig", "magnetogram"), ("los", "Br"), ("los", "Bp")],
+)  # fmt: skip
+def test_another_segment_is_refused_by_content(tmp_path: Path, option: str, name: str) -> None:
+    renamed = tmp_path / "renamed.fits"
+    renamed.write_bytes(sample(name).read_bytes())
+    with pytest.raises(SunpipeError, match="does not hold"):
+        run(*vector_options(**{option: renamed}))
+
+
+def test_weak_confidences_are_no_bitmap_and_errors_are_positive(tmp_path: Path) -> None:
+    files = patch(tmp_path)
+    weak = np.full((16, 20), 60, np.int16)
+    weak[:4] = 0
+    other = write(tmp_path / "weak.fits", weak)
+    with pytest.raises(SunpipeError, match="codes of a bitmap"):
+        run(*vector_options(**files, bitmap=other))
+    noise = {f"{name}_err": files[name] for name in ("br", "bt", "bp")}
+    with pytest.raises(SunpipeError, match="negative"):
+        run(*vector_options(**files, **noise))
+
+
+def test_a_folder_is_no_segment(cli: Cli) -> None:
+    done = cli("physics", *vector_options(br=Path(".")))
+    assert done.returncode == 1
+    assert done.stderr.strip() == "sunpipe: Is a directory: ."

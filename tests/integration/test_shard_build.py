@@ -137,7 +137,7 @@ def test_shards_say_what_they_hold(tiny_root: Path) -> None:
 
 
 def test_a_whole_patch_on_a_canvas(archive: Path, root: Path) -> None:
-    result = shard("canvas", tile=512, stride=0, max_nan_share=0.9, min_flux_mx=0)
+    result = shard("canvas", tile=512, stride=0, min_flux_mx=0)  # padding is no loss
     assert (result["records_in"], result["rows"]) == (4, 4)
     reader = ShardReader(root / "shards/canvas")
     row = next(row for row in reader.records.to_pylist() if row["harpnum"] == 377)
@@ -293,6 +293,18 @@ def test_a_rebuild_that_fails_leaves_the_old_dataset(archive: Path, root: Path) 
 
 
 # --- what cannot be used
+
+
+def test_files_that_were_not_fetched_are_counted(archive: Path) -> None:
+    (archive / "manifest.parquet").unlink()
+    count = len(list(archive.rglob("*.fits")))
+    with pytest.raises(DataError, match=rf"holds {count} FITS files, .* no manifest.parquet"):
+        shard()
+    foreign = fits.PrimaryHDU(np.ones((9, 9), np.float32))
+    foreign.header["TELESCOP"], foreign.header["INSTRUME"] = "SOHO", "MDI"
+    foreign.writeto(archive / "a.fits")  # the first by name
+    with pytest.raises(DataError, match=r"besides, .*a\.fits was taken by SOHO MDI"):
+        shard()
 
 
 def test_an_empty_archive_names_the_remedy(cli: Cli) -> None:

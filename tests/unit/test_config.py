@@ -61,6 +61,13 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         ("seed = 1", "name: missing"),
         ('name = "a"\n[train]\nkimg = nan', "train.kimg"),
         ('name = "a"\ntrain = 3', "train"),
+        ('name = "a"\n[directions]\nquantities = ["FOO"]', "directions.quantities: no quantity"),
+        (
+            'name = "a"\n[sample]\nquantities = ["USFLUX", "USFLUX"]',
+            "sample.quantities: a quantity stands twice",
+        ),
+        ('name = "a"\n[sample]\nquantities = ["USFLUXL"]', "sample.quantities: .* line-of-sight"),
+        ('name = "a"\n[search]\nwhere = ""', "search.where"),
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path: Path, text: str, match: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,21 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
             (temporary / content).write_text(content)
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["two"]
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_names_what_was_to_be_written(tmp_path: Path, number: int) -> None:
+    def fill(atomic: Callable[[Path], AbstractContextManager[Path]]) -> None:
+        with atomic(tmp_path / "target"):
+            raise OSError(number, "full", "source.fits", None, "temporary")  # as shutil does
+
+    for atomic in (atomic_path, atomic_folder):
+        with pytest.raises(OSError, match=r"No space|quota") as caught:
+            fill(atomic)
+        assert caught.value.filename == str(tmp_path / "target")
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="denied"), atomic_path(tmp_path / "target"):
+        raise OSError(errno.EACCES, "denied", "source.fits")
 
 
 def test_json_with_a_key_twice_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,12 @@ TABLE = pa.table({
 })  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["", "  \t"])
+def test_an_empty_condition_is_a_mistake(text: str) -> None:
+    with pytest.raises(UsageError, match="--where is empty"):
+        where_mask(TABLE, text)
+
+
 @pytest.mark.parametrize(
     ("text", "rows"),
     [

@@ -13,6 +13,7 @@ from sunpipe.errors import DataError
 from sunpipe.shards.cut import (
     cut,
     cut_vector,
+    missing_share,
     quantise,
     reduce_field,
     restore,
@@ -78,6 +79,20 @@ def test_reduce_keeps_signed_flux() -> None:
     field = np.random.default_rng(0).normal(size=(3, 64, 64))
     means, _ = reduce_field(field, 4)
     assert means.sum(axis=(1, 2)) * 16 == pytest.approx(field.sum(axis=(1, 2)))
+
+
+def test_padding_is_no_missing_pixel() -> None:
+    fields = np.ones((3, 20, 30), np.float32)
+    fields[0, :5] = np.nan
+    corner = (-6, -1)
+    _, mask = reduce_field(cut(fields, corner, 32), 2)
+    assert 1 - mask.mean() > 0.5
+    # 10 x 16 stored pixels lie in the patch, those of the outer columns by half. Rows 0 to 3 of
+    # the patch are lost; rows 4 and 5 are valid by half, and by a quarter in the outer columns.
+    assert missing_share(mask, corner, (20, 30), 2) == pytest.approx((2 * 16 + 2) / 160)
+    _, mask = reduce_field(cut(fields, (2, 8), 16), 4)
+    assert missing_share(mask, (2, 8), (20, 30), 4) == 1 - mask.mean()  # a tile inside
+    assert missing_share(np.zeros((4, 4), bool), (99, 99), (20, 30), 1) == 1.0
 
 
 def test_cut_vector_shapes() -> None:
