@@ -137,8 +137,11 @@ def guarded(call: Any) -> None:
     the user's to mend; everything else keeps its traceback because it is ours.
     """
     try:
-        if call() == INTERRUPTED:
+        code = call()  # commands return None, or what they gave to typer.Exit
+        if code == INTERRUPTED:
             raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
     except typer.TyperException as error:  # options that do not fit: one line, or the help
         text = error.format_message()
         print(text if "\n" in text else f"sunpipe: {text}", file=sys.stderr)
