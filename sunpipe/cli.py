@@ -161,6 +161,7 @@ def guarded(call: Any) -> None:
             errno.EROFS: "; choose a writable folder with SUNPIPE_ROOT",
             errno.EACCES: "; choose a writable folder with SUNPIPE_ROOT",
             errno.ENOSPC: "; free some space, then run the same command again",
+            errno.EDQUOT: "; free some of your quota, then run the same command again",
         }.get(error.errno, "")
         where = f": {error.filename}" if error.filename else ""
         print(f"sunpipe: {error.strerror}{where}{hint}", file=sys.stderr)

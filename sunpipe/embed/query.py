@@ -17,7 +17,7 @@ from sunpipe.index.store import IndexInfo
 from sunpipe.latent.generator import Generator
 from sunpipe.paths import Layout
 from sunpipe.run import trained_run
-from sunpipe.shards.cut import cut, cut_vector, quantise, restore, tile_flux
+from sunpipe.shards.cut import cut, cut_vector, missing_share, quantise, restore, tile_flux
 
 SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
 BATCH = 64
@@ -92,8 +92,8 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
         No tile passes the dataset's rules, or the dataset has other channels.
     """
     about = info.dataset
-    if missing := [name for name in about["channels"] if name not in COMPONENTS]:
-        raise DataError(f"the index has channels {', '.join(missing)}, which --fits cannot give")
+    if others := [name for name in about["channels"] if name not in COMPONENTS]:
+        raise DataError(f"the index has channels {', '.join(others)}, which --fits cannot give")
     check_scale(info, found.pixel_cm * about["reduce"], found.record)
     images, masks, corners = cut_vector(
         found.fields, about["tile"], about["stride"], about["reduce"]
@@ -103,7 +103,9 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
     channels = [COMPONENTS.index(name) for name in about["channels"]]
     tiles, chosen = [], []
     for image, mask, corner in zip(images, masks, corners.tolist(), strict=True):
-        if not mask.any() or 1 - mask.mean() > allowed or not _kept(found, tuple(corner), info):
+        at = (corner[0], corner[1])
+        missing = missing_share(mask, at, found.fields.shape[1:], about["reduce"])
+        if not mask.any() or missing > allowed or not _kept(found, at, info):
             continue
         try:
             stored = quantise(image, dtype)
