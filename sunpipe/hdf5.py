@@ -22,13 +22,14 @@ class Sink:
 
     HDF5 does not survive a full disk: closing the file writes again, fails
     again, and may end the process. So it is told that all is well, and
-    `check` raises the error where it can be handled. The file is unbuffered:
-    a buffer would be written, and fail, when HDF5 seeks or reads.
+    `check` raises the error where it can be handled. So does a ctrl-C that
+    arrives while HDF5 writes. The file is unbuffered: a buffer would be written,
+    and fail, when HDF5 seeks or reads.
     """
 
     def __init__(self, handle: io.FileIO) -> None:
         self._handle = handle
-        self.error: OSError | None = None
+        self.error: OSError | KeyboardInterrupt | None = None
         self.seek = handle.seek
         self.tell = handle.tell
         self.read = handle.read  # h5py takes what has it for a file
@@ -41,7 +42,7 @@ class Sink:
         try:
             while rest and self.error is None:
                 rest = rest[self._handle.write(rest) :]
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             self.error = error
         return size
 
@@ -50,7 +51,7 @@ class Sink:
         try:
             if self.error is None:
                 return self._handle.truncate(size)
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             self.error = error
         return size or 0
 
@@ -59,6 +60,8 @@ class Sink:
 
     def check(self) -> None:
         """Raise the error that was kept."""
+        if isinstance(self.error, KeyboardInterrupt):
+            raise self.error
         if self.error is not None:
             number = self.error.errno or errno.EIO
             raise OSError(number, os.strerror(number)) from None

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sunpipe.hdf5 import new_hdf5
+from sunpipe.hdf5 import hdf5_sink, new_hdf5
 from tests.conftest import REPO
 
 # Each writes about a megabyte of noise to `folder`. A size limit of files stands for the disk.
@@ -106,3 +106,22 @@ def test_hdf5_is_written_in_one_place() -> None:
         if re.search(r"""h5py\.File\([^)]*["'][wax]""", path.read_text())
     ]
     assert writers == ["sunpipe/hdf5.py"]
+
+
+class Interrupted:
+    """A file whose writer presses ctrl-C."""
+
+    def write(self, data: memoryview) -> int:
+        raise KeyboardInterrupt
+
+
+def interrupted_write(path: Path) -> None:
+    with hdf5_sink(path) as (file, sink):
+        sink._handle = Interrupted()  # type: ignore[assignment]
+        file["x"] = np.zeros(100_000)
+
+
+def test_ctrl_c_inside_a_write_is_a_ctrl_c_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write(tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == []
