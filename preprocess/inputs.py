@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocess.archive import KEYWORDS, split_record
+from preprocess.archive import KEYWORDS, parse_record
 from preprocess.manifest import Entry, Manifest
 from preprocess.patch import number
 from preprocess.quality import Policy, refusal
@@ -49,8 +49,8 @@ def list_inputs(manifest: Manifest) -> list[Input]:
             held[segment] = entry
     inputs = []
     for record, entries in records.items():
-        _, harpnum, t_rec = split_record(record)
-        inputs.append(Input(record, harpnum, t_rec, entries))
+        name = parse_record(record)
+        inputs.append(Input(record, name.harpnum, name.t_rec, entries))
     return sorted(inputs, key=lambda item: (item.harpnum, item.t_rec, item.record))
 
 
@@ -131,7 +131,7 @@ def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
             raise FitsError("missing_segment", f"{segment} is {entry.state}: {entry.reason}")
         if not (archive / entry.path).is_file():
             raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
-    series, _, _ = split_record(item.record)
+    series = parse_record(item.record).series
     br, bt, bp = (archive / item.entries[segment].path for segment in COMPONENTS)
     found = read_vector(br, bt, bp, keywords=keywords, series=series)
     if damage := _damaged(archive, item):

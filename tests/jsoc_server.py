@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from astropy.io import fits
 
-from preprocess.archive import split_record
+from preprocess.archive import parse_record
 from preprocess.sample import sample_files
 from sunpipe.fits import read_segment
 
@@ -69,6 +69,14 @@ def _text(name: str, value: Any) -> str:
     if name == "QUALITY":
         return f"0x{int(value) & 0xFFFFFFFF:08x}"
     return "MISSING" if value is None or value != value else str(value)
+
+
+def prime_keys(record: str) -> tuple[str, ...]:
+    """Values of a record's prime keys, in the series' order."""
+    name = parse_record(record)
+    if name.harpnum is not None:
+        return str(name.harpnum), name.t_rec
+    return name.t_rec, str(name.number or "")
 
 
 @dataclass
@@ -265,14 +273,14 @@ class JsocServer:
 
     def _select(self, record_set: str) -> list[str] | None:
         brackets = re.findall(r"\[([^\]]*)\]", record_set)
-        found = sorted(self.archive.keywords, key=split_record)
+        found = sorted(self.archive.keywords, key=lambda r: parse_record(r).order)
         for place, text in enumerate(brackets):
             if not text:
                 continue
             if place > 1 or not re.fullmatch(r"[0-9.:_,TAI]+", text):
                 return None
             wanted = text.split(",")
-            found = [r for r in found if str(split_record(r)[1 + place]) in wanted]
+            found = [r for r in found if prime_keys(r)[place] in wanted]
         return found
 
     def _list(self, record_set: str, query: dict[str, list[str]]) -> dict[str, Any]:

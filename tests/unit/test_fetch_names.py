@@ -7,9 +7,9 @@ import pytest
 from preprocess.archive import (
     compact_time,
     full_time,
+    parse_record,
     relative_path,
     split_file_name,
-    split_record,
 )
 from preprocess.jsoc import STORED_PATH, convert
 from preprocess.manifest import Entry, read_manifest, write_manifest
@@ -28,6 +28,26 @@ def test_names_there_and_back() -> None:
     assert full_time(compact_time("2011.02.15_02:00:00_TAI")) == "2011.02.15_02:00:00_TAI"
 
 
+@pytest.mark.parametrize(
+    ("record", "segment", "path"),
+    [
+        ("aia.lev1_euv_12s[2011-02-15T02:00:02Z][193]", "image",
+         "aia.lev1_euv_12s/20110215/2011-02-15T020002Z.193/"
+         "aia.lev1_euv_12s.2011-02-15T020002Z.193.image.fits"),
+        ("hmi.M_720s[2011.02.15_02:00:00_TAI]", "magnetogram",
+         "hmi.M_720s/20110215/20110215_020000_TAI/"
+         "hmi.M_720s.20110215_020000_TAI.magnetogram.fits"),
+        ("hmi.M_45s[2011.02.15_02:00:45_TAI][2]", "magnetogram",
+         "hmi.M_45s/20110215/20110215_020045_TAI.2/"
+         "hmi.M_45s.20110215_020045_TAI.2.magnetogram.fits"),
+    ],
+)  # fmt: skip
+def test_full_disk_names_there_and_back(record: str, segment: str, path: str) -> None:
+    assert relative_path(record, segment) == path
+    assert split_file_name(path.rpartition("/")[2]) == (record, segment)
+    assert str(parse_record(record)) == record
+
+
 def test_every_bundled_file_has_a_name() -> None:
     assert len(sample_files()) == 15
 
@@ -36,6 +56,9 @@ def test_every_bundled_file_has_a_name() -> None:
     "record",
     [
         "hmi.sharp_cea_720s[377]",
+        "hmi.M_720s[2011.02.15_02:00:00_TAI][0]",
+        "aia.lev1_euv_12s[2011-02-15T02:00:02][193]",
+        "aia.lev1_euv_12s[2011-02-15T02:00:02Z][193][1]",
         "hmi.sharp_cea_720s[0][2011.02.15_02:00:00_TAI]",
         "hmi.sharp_cea_720s[-1][2011.02.15_02:00:00_TAI]",
         "hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]\n",
@@ -49,7 +72,7 @@ def test_every_bundled_file_has_a_name() -> None:
 )
 def test_hostile_records_make_no_path(record: str) -> None:
     with pytest.raises(DataError):
-        split_record(record)
+        parse_record(record)
 
 
 @pytest.mark.parametrize("segment", ["../Br", "Br/..", "", "Br\n", "-rf", ".", "B" * 33, "B r"])
