@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from sunpipe.physics.quantities import check_measurable
+from sunpipe.query_settings import FetchSettings, QuerySettings
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -21,21 +21,6 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
 
-def _record_set(text: str) -> str:
-    """Refuse what is no record set, and a bare series: that would be all of it."""
-    shape = r"[a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63}((?:\[[^\[\]{}\x00-\x1f]*\])+)"
-    match = re.fullmatch(shape, text)
-    if match is None or not match.group(1).strip("[] "):
-        raise ValueError(
-            "a record set is a series with prime keys and without segments, such as"
-            " hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"
-        )
-    return text
-
-
-RecordSet = Annotated[str, AfterValidator(_record_set)]
-
-
 def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse quantities that patches cannot be measured by."""
     check_measurable(names)
@@ -43,28 +28,6 @@ def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 QuantityNames = Annotated[tuple[str, ...], AfterValidator(_measurable)]
-Segment = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
-
-
-@dataclass(frozen=True, config=STRICT)
-class FetchSettings:
-    """``[fetch]``: where FITS files come from.
-
-    `source` is ``sample`` (bundled) or ``jsoc``; `records` are JSOC record sets
-    of SHARP series, without the segment braces; `url` is the root of the
-    archive's web interface. A transfer that fails is tried again `retries`
-    times after `retry_wait_s`, twice that, and so on.
-    """
-
-    source: Literal["sample", "jsoc"] = "sample"
-    records: tuple[RecordSet, ...] = ("hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]",)
-    segments: tuple[Segment, ...] = ("Br", "Bt", "Bp")
-    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:-]+/?$")] = (
-        "http://jsoc.stanford.edu/"
-    )
-    timeout_s: Positive = 60.0
-    retries: CountOrNone = 4
-    retry_wait_s: NonNegative = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -287,6 +250,7 @@ class Config:
     name: Name
     dataset: Name = "sharp_vector"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    query: QuerySettings = QuerySettings()
     fetch: FetchSettings = FetchSettings()
     shard: ShardSettings = ShardSettings()
     train: TrainSettings = TrainSettings()
