@@ -41,7 +41,7 @@ def test_quality_is_signed() -> None:
 
 def test_quality_bits_have_names() -> None:
     assert decode(0x80000220) == ["NODATA", "ECLIPSE", "POORQUALITY"]
-    assert decode(72704) == ["0x10000", "NOGAPFILL", "LIMBFITISSUE", "NOCOSMICRAY"]
+    assert decode(72704) == ["LOWINTERPNUM", "NOGAPFILL", "LIMBFITISSUE", "NOCOSMICRAY"]
     assert decode(0) == []
 
 
