@@ -19,7 +19,7 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function for these numba signatures, without the GIL and with a cache."""
 
     def compiled(function: Callable[..., Any]) -> Any:
-        options = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
             return numba.njit(list(signatures), cache=True, **options)(function)
         except RuntimeError as error:

@@ -31,6 +31,7 @@ from sunpipe.rice_bits import leading_zeros, load64
 
 ONE, THREE, LOW3, LOW6 = np.uint64(1), np.uint64(3), np.uint64(7), np.uint64(63)
 TAIL = np.uint64(0x7FFFFFFFFFFFFFFF)
+LONG, LONGEST = np.uint64(10), np.uint64(23)  # splits of which 4, and 2, fit in one window
 SURE = 57  # bits of a 64-bit window that are there whatever the bit it begins with
 ROOM = 32 * 12 + 8  # bytes that the wide loads of one block can reach, whatever its bits
 
@@ -89,6 +90,21 @@ def _pair(heap, place, split, last, out, at):  # type: ignore[no-untyped-def]
 
 
 @njit
+def _quick(heap, place, split, last, out, at, count):  # type: ignore[no-untyped-def]
+    """One block of plain code: (place, or 0 when a window was too short, last pixel)."""
+    short = int64(0)
+    if split < LONG:
+        for k in range(at, at + count, 4):
+            place, last, room = _quad(heap, place, split, last, out, k)
+            short |= room
+    else:
+        for k in range(at, at + count, 2):
+            place, last, room = _pair(heap, place, split, last, out, k)
+            short |= room
+    return (uint64(0) if short < 0 else place), last
+
+
+@njit
 def _careful(heap, place, end, code, top, bits, last, out, at, count):  # type: ignore[no-untyped-def]
     """One block of one tile with every step checked: (place or 0 when damaged, last pixel)."""
     if code == 0:
@@ -122,6 +138,17 @@ def _careful(heap, place, end, code, top, bits, last, out, at, count):  # type: 
 
 
 @njit
+def _block(heap, place, end, code, top, bits, last, out, at, count):  # type: ignore[no-untyped-def]
+    """`_careful`, quickly where that is possible."""
+    plain = 0 < code < min(top, LONGEST) and count % 4 == 0
+    if plain and int64(place >> THREE) + ROOM <= heap.size:
+        after, pixel = _quick(heap, place, code - ONE, last, out, at, count)
+        if after != 0:
+            return (uint64(0) if after > end else after), pixel
+    return _careful(heap, place, end, code, top, bits, last, out, at, count)
+
+
+@njit
 def _wrap(out, at, count, bits):  # type: ignore[no-untyped-def]
     """Pixels of 8 (unsigned) or 16 bits from sums that kept 32."""
     if bits == 16:
@@ -146,7 +173,7 @@ def _one(heap, start, stop, bits, block, out, at, pixels):  # type: ignore[no-un
             return False
         code = _window(heap, place) >> (np.uint64(64) - width)
         count = min(block, pixels - first)
-        place, last = _careful(
+        place, last = _block(
             heap, place + width, end, code, top, size, last, out, at + first, count
         )
         if place == 0:
@@ -156,8 +183,8 @@ def _one(heap, start, stop, bits, block, out, at, pixels):  # type: ignore[no-un
 
 
 @njit
-def _four(heap, starts, stops, bits, block, out, tile, pixels):  # type: ignore[no-untyped-def]
-    """Tiles `tile` to `tile` + 3 into the first pixels of `out`; False when one is damaged."""
+def _four(heap, starts, stops, bits, block, out, tile, pixels, lanes):  # type: ignore[no-untyped-def]
+    """Tiles `tile` to `tile` + 3, in `out`; False when one is damaged. `lanes` (4, 3) is room."""
     width = np.uint64(3) if bits == 8 else np.uint64(4) if bits == 16 else np.uint64(5)
     top = np.uint64(7) if bits == 8 else np.uint64(15) if bits == 16 else np.uint64(26)
     size, shift, high = uint64(bits), np.uint64(64) - width, np.uint64(64) - uint64(bits)
@@ -178,12 +205,17 @@ def _four(heap, starts, stops, bits, block, out, tile, pixels):  # type: ignore[
         a0, count = first, min(block, pixels - first)
         a1, a2, a3 = a0 + pixels, a0 + 2 * pixels, a0 + 3 * pixels
         widest = max(max(c0, c1), max(c2, c3))
-        plain = min(min(c0, c1), min(c2, c3)) > 0 and widest < top
-        if plain and widest <= 22 and count % 4 == 0 and max(max(p0, p1), max(p2, p3)) < safe:
+        if widest == 0:  # off the disc: all pixels are BLANK
+            for k in range(count):
+                out[uint64(a0 + k)], out[uint64(a1 + k)] = int32(l0), int32(l1)
+                out[uint64(a2 + k)], out[uint64(a3 + k)] = int32(l2), int32(l3)
+            continue
+        plain = min(min(c0, c1), min(c2, c3)) > 0 and widest < min(top, LONGEST)
+        if plain and count % 4 == 0 and max(max(p0, p1), max(p2, p3)) < safe:
             s0, s1, s2, s3 = c0 - ONE, c1 - ONE, c2 - ONE, c3 - ONE
             q0, q1, q2, q3, m0, m1, m2, m3 = p0, p1, p2, p3, l0, l1, l2, l3
             short = int64(0)
-            if widest <= 10:
+            if widest <= LONG:
                 for k in range(0, count, 4):
                     q0, m0, x0 = _quad(heap, q0, s0, m0, out, a0 + k)
                     q1, m1, x1 = _quad(heap, q1, s1, m1, out, a1 + k)
@@ -200,12 +232,18 @@ def _four(heap, starts, stops, bits, block, out, tile, pixels):  # type: ignore[
             if short >= 0:
                 p0, p1, p2, p3, l0, l1, l2, l3 = q0, q1, q2, q3, m0, m1, m2, m3
                 continue
-        p0, l0 = _careful(heap, p0, e0, c0, top, size, l0, out, a0, count)
-        p1, l1 = _careful(heap, p1, e1, c1, top, size, l1, out, a1, count)
-        p2, l2 = _careful(heap, p2, e2, c2, top, size, l2, out, a2, count)
-        p3, l3 = _careful(heap, p3, e3, c3, top, size, l3, out, a3, count)
-        if p0 == 0 or p1 == 0 or p2 == 0 or p3 == 0:
-            return False
+        lanes[0, 0], lanes[1, 0], lanes[2, 0], lanes[3, 0] = p0, p1, p2, p3
+        lanes[0, 1], lanes[1, 1], lanes[2, 1], lanes[3, 1] = l0, l1, l2, l3
+        lanes[0, 2], lanes[1, 2], lanes[2, 2], lanes[3, 2] = c0, c1, c2, c3
+        for k in range(4):
+            end, at = uint64(stops[tile + k]) << THREE, first + k * pixels
+            lanes[k, 0], lanes[k, 1] = _block(
+                heap, lanes[k, 0], end, lanes[k, 2], top, size, lanes[k, 1], out, at, count
+            )
+            if lanes[k, 0] == 0:
+                return False
+        p0, p1, p2, p3 = lanes[0, 0], lanes[1, 0], lanes[2, 0], lanes[3, 0]
+        l0, l1, l2, l3 = lanes[0, 1], lanes[1, 1], lanes[2, 1], lanes[3, 1]
     if p0 > e0 or p1 > e1 or p2 > e2 or p3 > e3:
         return False
     _wrap(out, 0, 4 * pixels, bits)
@@ -238,9 +276,10 @@ def decode_tiles(heap, starts, stops, bits, block, out):  # type: ignore[no-unty
     tiles, pixels = out.shape
     flat = out.reshape(-1)
     whole = tiles - tiles % 4
+    lanes = np.empty((4, 3), np.uint64)  # place, last pixel and code of each stream
     for tile in range(0, whole, 4):
         part = flat[tile * pixels : (tile + 4) * pixels]
-        if not _four(heap, starts, stops, bits, block, part, tile, pixels):
+        if not _four(heap, starts, stops, bits, block, part, tile, pixels, lanes):
             return False
     for tile in range(whole, tiles):
         if not _one(heap, starts[tile], stops[tile], bits, block, flat, tile * pixels, pixels):
