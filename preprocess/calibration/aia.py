@@ -67,7 +67,9 @@ def register_by_aiapy(
         except ValueError as error:
             raise FitsError("geometry", f"aiapy cannot register the image: {error}") from None
     new = {str(key).upper(): value for key, value in done.meta.items()}
-    return np.asarray(done.data, np.float32), dict(header) | new | {"LVL_NUM": 1.5}
+    # The map says its rotation by PC cards; the CROTA2 of the camera no longer holds.
+    old = {key: value for key, value in header.items() if key != "CROTA2"}
+    return np.asarray(done.data, np.float32), old | new | {"LVL_NUM": 1.5}
 
 
 def _rate(header: Mapping[str, Any], settings: DiskSettings) -> tuple[float, float]:

@@ -163,7 +163,7 @@ def target_map(
         The image's pixel of the result's pixel (0, 0).
     """
     scale = target_scale(found.radius, resolution, rsun_share)
-    matrix: NDArray[np.float64] = np.linalg.inv(found.to_sky) * scale
+    matrix = np.asarray(np.linalg.inv(found.to_sky) * scale, np.float64)
     middle = (resolution - 1) / 2
     return matrix, np.array(found.centre) - matrix @ np.array((middle, middle))
 

@@ -61,9 +61,13 @@ def _filter(c):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _fill(data, out):  # type: ignore[no-untyped-def]
-    """Copy; a missing pixel gets the mean of its valid neighbours, or 0. Returns their count."""
+    """Copy; a missing pixel gets the mean of its valid neighbours, or 0.
+
+    Returns the number of missing pixels and the range of the valid ones.
+    """
     rows, columns = data.shape
     missing = 0
+    low, high = np.inf, -np.inf
     for i in range(rows):
         for j in range(columns):
             value = data[i, j]
@@ -76,8 +80,10 @@ def _fill(data, out):  # type: ignore[no-untyped-def]
                             total += data[y, x]
                             count += 1
                 value = total / count if count else 0.0
+            else:
+                low, high = min(low, value), max(high, value)
             out[i, j] = value
-    return missing
+    return missing, low, high
 
 
 @numba.njit(cache=True, inline="always")
@@ -98,6 +104,12 @@ def _cubic(c, x, y):  # type: ignore[no-untyped-def]
     wy = ((1 - s) ** 3 / 6, 2 / 3 - s * s * (2 - s) / 2,
           2 / 3 - (1 - s) ** 2 * (1 + s) / 2, s**3 / 6)  # fmt: skip
     total = 0.0
+    if 1 <= i < rows - 2 and 1 <= j < columns - 2:
+        for m in range(4):
+            line = c[i - 1 + m]
+            total += wy[m] * (wx[0] * line[j - 1] + wx[1] * line[j]
+                              + wx[2] * line[j + 1] + wx[3] * line[j + 2])  # fmt: skip
+        return total
     for m in range(4):
         row = _mirror(i - 1 + m, rows)
         part = 0.0
@@ -127,7 +139,7 @@ def _linear(data, x, y):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _sample(data, coefficients, cubic, whole, matrix, offset, points, out):  # type: ignore[no-untyped-def]
+def _sample(data, coefficients, cubic, whole, span, matrix, offset, points, out):  # type: ignore[no-untyped-def]
     """Mean of points x points values in each pixel of `out`."""
     rows, columns = data.shape
     for i in range(out.shape[0]):
@@ -146,7 +158,8 @@ def _sample(data, coefficients, cubic, whole, matrix, offset, points, out):  # t
                             w = 1.0
                         else:
                             _, w = _linear(data, x, y)
-                        total += w * _cubic(coefficients, x, y)
+                        # A spline swings beyond a bright point; the camera saw no such value.
+                        total += w * min(max(_cubic(coefficients, x, y), span[0]), span[1])
                     else:
                         value, w = _linear(data, x, y)
                         total += value
@@ -180,17 +193,20 @@ def resample(
     Returns
     -------
     float32 ndarray (resolution, resolution)
-        Intensities keep their unit (per pixel of `data`). NaN where less than half
-        of a pixel is covered by valid ones.
+        Intensities keep their unit (per pixel of `data`) and stay within the range
+        of the valid ones. NaN where less than half of a pixel is covered by them.
     """
     image = np.ascontiguousarray(data, dtype=np.float32)
     points = points_per_side(matrix)
     cubic = points <= SMOOTH and min(image.shape) >= 4
-    coefficients, whole = image, False
+    coefficients, whole, span = image, False, (-np.inf, np.inf)
     if cubic:
         coefficients = np.empty_like(image)
-        whole = _fill(image, coefficients) == 0
+        missing, *ends = _fill(image, coefficients)
+        whole, span = missing == 0, (float(ends[0]), float(ends[1]))
         _filter(coefficients)
     out = np.empty((resolution, resolution), np.float32)
-    _sample(image, coefficients, cubic, whole, np.ascontiguousarray(matrix), offset, points, out)
+    _sample(
+        image, coefficients, cubic, whole, span, np.ascontiguousarray(matrix), offset, points, out
+    )
     return out
