@@ -167,7 +167,8 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # a second time would end its cleaning up
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -40,16 +40,17 @@ class Verdict:
 
 
 class Decoders:
-    """A few worker processes, started when they are needed; use it as ``async with``."""
+    """A few worker processes, each started anew when it has died; use it as ``async with``."""
 
     def __init__(self, count: int = 1, command: tuple[str, ...] = ()) -> None:
         self._command = command or (sys.executable, "-m", "preprocess.decoder")
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._alive: set[asyncio.subprocess.Process] = set()
-        for _ in range(count):
-            self._idle.put_nowait(None)
+        self._count = count
 
     async def __aenter__(self) -> Decoders:
+        for _ in range(self._count):  # they load while the first file arrives
+            self._idle.put_nowait(await self._start())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -66,10 +67,10 @@ class Decoders:
         return process
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
-        self._alive.discard(process)
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        await process.communicate()  # to the end of its output: then nothing is left open
+        self._alive.discard(process)
 
     async def check(self, path: Path) -> Verdict:
         """Hash and decode one file; a crash or a hang is a fault of the file."""

@@ -224,7 +224,7 @@ class JsocServer:
         handler.end_headers()
         handler.wfile.write(body[:half])
         if fault == "stall":
-            self._stop.wait(5)
+            self._stop.wait(30)
         if fault in ("short", "huge"):
             handler.close_connection = True
             return

@@ -17,10 +17,12 @@ import pytest
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.inputs import list_inputs, load
 from preprocess.manifest import Entry, read_manifest
+from preprocess.partial import lease
+from preprocess.query import query as query_stage
 from preprocess.sample import sample_files
 from preprocess.shard import shard as shard_stage
 from sunpipe.config import validate
-from sunpipe.errors import DataError
+from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import read_json
 from sunpipe.fits import read_segment
 from tests.conftest import REPO, Cli
@@ -36,15 +38,33 @@ def jsoc() -> Iterator[JsocServer]:
         yield server
 
 
-def settings(server: JsocServer, *records: str, **changes: object) -> dict[str, Any]:
-    return {"source": "jsoc", "url": server.url, "records": list(records or (RECORD,)),
-            "retry_wait_s": 0.01, "timeout_s": 5.0, **changes}  # fmt: skip
+def settings(server: JsocServer, **changes: object) -> dict[str, Any]:
+    return {"source": "jsoc", "url": server.url, "retry_wait_s": 0.01, "timeout_s": 5.0, **changes}
 
 
-def fetch(server: JsocServer, *records: str, **changes: object) -> dict[str, Any]:
+def requests(*record_sets: str, segments: tuple[str, ...] = ("Br", "Bt", "Bp")) -> Any:
+    return [{"record_set": text, "segments": list(segments)} for text in record_sets or (RECORD,)]
+
+
+def fetch(
+    server: JsocServer,
+    *record_sets: str,
+    segments: tuple[str, ...] = ("Br", "Bt", "Bp"),
+    retry_failed: bool = False,
+    check: bool = False,
+    **changes: object,
+) -> dict[str, Any]:
     """`sunpipe fetch` in this process."""
-    values = settings(server, *records, **changes)
-    return fetch_stage(validate({"name": "test", "fetch": values}))
+    values = {"name": "test", "fetch": settings(server, **changes),
+              "query": {"requests": requests(*record_sets, segments=segments)}}  # fmt: skip
+    return fetch_stage(validate(values), retry_failed=retry_failed, check=check)
+
+
+def query(server: JsocServer, *record_sets: str) -> dict[str, Any]:
+    """`sunpipe query` in this process."""
+    values = {"name": "test", "fetch": settings(server),
+              "query": {"requests": requests(*record_sets)}}  # fmt: skip
+    return query_stage(validate(values))
 
 
 def shard(**changes: object) -> dict[str, Any]:
@@ -55,10 +75,17 @@ def shard(**changes: object) -> dict[str, Any]:
     return result
 
 
-def options(server: JsocServer) -> list[str]:
-    values = settings(server)
-    sets = [f"fetch.{key}={json.dumps(value)}" for key, value in values.items()]
-    return [word for text in sets for word in ("--set", text)]
+def config_file(server: JsocServer, folder: Path, *record_sets: str) -> Path:
+    """A TOML file of the same."""
+    lines = ['name = "test"', "[fetch]"]
+    values = settings(server, timeout_s=30.0)
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    for request in requests(*record_sets):
+        lines += ["[[query.requests]]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in request.items()]
+    path = folder / "test.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def states(root: Path) -> dict[tuple[str, str], Entry]:
@@ -109,15 +136,11 @@ def test_unknown_source_is_one_line(cli: Cli) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_two_fetches_at_once_are_refused(root: Path, cli: Cli) -> None:
-    import fcntl
-
-    (root / "archive").mkdir()
-    with open(root / "archive/.lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        done = cli("fetch")
-    assert done.returncode == 1
-    assert "another process is fetching" in done.stderr
+def test_parts_of_the_sample_are_all_of_it(root: Path, cli: Cli) -> None:
+    parts = [json.loads(cli("fetch", "--part", f"{n}/3", "--json").stdout) for n in (1, 2, 3)]
+    assert sum(part["new"] for part in parts) == 15
+    assert len(states(root)) == 15
+    assert cli("fetch", "--part", "4/3").returncode == 2
 
 
 # --- JSOC
@@ -169,19 +192,83 @@ def test_a_passing_fault_of_a_query_is_survived(jsoc: JsocServer, fault: str) ->
     assert fetch(jsoc)["fetched"] == 3
 
 
-@pytest.mark.parametrize("fault", ["short", "html", "flip"])
+@pytest.mark.parametrize("fault", ["short", "html", "page", "503", "reset"])
 def test_a_lasting_fault_stores_nothing_and_spares_the_neighbours(
     root: Path, jsoc: JsocServer, fault: str
 ) -> None:
+    jsoc.ranges = False
     jsoc.faults["Bt.fits"] = [fault] * 3
-    with pytest.raises(DataError, match=r"1 segments failed, 2 arrived.*same command again"):
+    with pytest.raises(DataError, match=r"1 segments failed, 2 arrived.*same command again$"):
         fetch(jsoc, retries=2)
     entry = states(root)[RECORD, "Bt"]
-    assert entry.state == "failed"
+    assert (entry.state, entry.final) == ("failed", False)
     assert not (root / "archive" / entry.path).exists()
     assert leftovers(root) == []
-    assert fetch(jsoc)
+    assert fetch(jsoc)["fetched"] == 3
     assert len(jsoc.downloads()) == 6  # 3 tries, 2 neighbours, 1 more
+
+
+@pytest.mark.parametrize("fault", ["flip", "cut"])
+def test_a_file_that_is_damaged_upstream_is_quarantined(
+    root: Path, jsoc: JsocServer, fault: str
+) -> None:
+    jsoc.faults["Bt.fits"] = [fault] * 2
+    result = fetch(jsoc)
+    assert (result["fetched"], result["quarantined"]) == (2, 1)
+    entry = states(root)[RECORD, "Bt"]
+    assert "twice with the same bytes" in entry.reason
+    assert not (root / "archive" / entry.path).exists()
+    assert fetch(jsoc)["quarantined"] == 1
+    assert len(jsoc.downloads()) == 4  # not tried again
+    assert fetch(jsoc, retry_failed=True)["fetched"] == 3
+
+
+@pytest.mark.parametrize("fault", ["huge", "away"])
+def test_what_is_too_large_or_elsewhere_is_refused_at_once(
+    root: Path, jsoc: JsocServer, fault: str
+) -> None:
+    jsoc.faults["Bt.fits"] = [fault] * 9
+    with pytest.raises(DataError, match=r"1 segments failed, 2 arrived.*--retry-failed"):
+        fetch(jsoc)
+    entry = states(root)[RECORD, "Bt"]
+    assert (entry.state, entry.final) == ("failed", True)
+    assert fetch(jsoc)["failed"] == 1
+    assert len(jsoc.downloads()) == 3  # one try, and none by the second fetch
+    jsoc.faults.clear()
+    assert fetch(jsoc, retry_failed=True)["fetched"] == 3
+
+
+def test_a_redirect_on_the_same_host_is_followed(jsoc: JsocServer) -> None:
+    jsoc.faults["Bt.fits"] = ["moved"]
+    assert fetch(jsoc)["fetched"] == 3
+
+
+def test_a_broken_transfer_is_resumed_where_it_broke(root: Path, jsoc: JsocServer) -> None:
+    jsoc.faults["Bt.fits"] = ["short"]
+    assert fetch(jsoc)["fetched"] == 3
+    first, second = [r for r in jsoc.requests if r.path.endswith("Bt.fits")]
+    size = states(root)[RECORD, "Bt"].bytes
+    assert first.range == ""
+    assert second.range == f"bytes={size // 2}-"
+    sample = {segment: path for record, segment, path, _ in sample_files() if record == RECORD}
+    found = read_segment(root / "archive" / states(root)[RECORD, "Bt"].path)
+    assert (found.data == read_segment(sample["Bt"]).data).all()
+
+
+def test_what_another_file_left_is_not_resumed(root: Path, jsoc: JsocServer) -> None:
+    query(jsoc)
+    for segment in ("Br", "Bt", "Bp"):
+        with lease(root / "archive", RECORD, segment) as partial:
+            assert partial is not None
+            url = states(root)[RECORD, segment].url if segment == "Br" else jsoc.url + "SUM1/x"
+            partial.restart(url=url, total=123456, validator="")
+            partial.handle.write(b"SIMPLE  = " + bytes(70))
+    assert fetch(jsoc)["fetched"] == 3
+    ranges = {r.path.rpartition("/")[2]: [] for r in jsoc.requests}
+    for request in jsoc.requests:
+        ranges[request.path.rpartition("/")[2]].append(request.range)
+    assert ranges["Br.fits"] == ["bytes=80-", ""]  # the length differs: begun again
+    assert ranges["Bt.fits"] == ranges["Bp.fits"] == [""]
 
 
 def test_retry_after_is_honoured(jsoc: JsocServer) -> None:
@@ -198,9 +285,11 @@ def test_a_record_without_image_does_not_fail_its_neighbour(root: Path, jsoc: Js
     result = fetch(jsoc, "hmi.sharp_cea_720s[6060]")
     assert (result["fetched"], result["missing"], result["failed"]) == (3, 3, 0)
     entry = states(root)[late, "Br"]
-    assert (entry.state, entry.reason) == ("missing", "NoDataDirectory")
+    assert entry.state == "missing"
+    assert entry.reason == "NoDataDirectory: the record has no image"
     assert shard()["by_reason"]["quality"] == 1
     del jsoc.overrides[late, "QUALITY"]
+    query(jsoc, "hmi.sharp_cea_720s[6060]")
     fetch(jsoc, "hmi.sharp_cea_720s[6060]")
     assert shard()["by_reason"]["missing_segment"] == 1
 
@@ -223,10 +312,12 @@ def test_hexadecimal_quality_survives(root: Path, jsoc: JsocServer) -> None:
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:1/x", "/SUM1/D1/S00000/../x"])
 def test_strange_paths_are_not_followed(root: Path, jsoc: JsocServer, path: str) -> None:
     jsoc.paths[RECORD, "Br"] = path
-    with pytest.raises(DataError, match="1 segments failed"):
-        fetch(jsoc)
-    assert states(root)[RECORD, "Br"].state == "failed"
+    assert fetch(jsoc)["failed"] == 1
+    entry = states(root)[RECORD, "Br"]
+    assert (entry.state, entry.final) == ("failed", True)
+    assert path in entry.reason
     assert len(jsoc.downloads()) == 2
+    assert fetch(jsoc, retry_failed=True)["failed"] == 1  # there is no address to try
 
 
 @pytest.mark.parametrize(
@@ -255,14 +346,14 @@ def test_refused_queries_are_one_line(jsoc: JsocServer, record: str, words: str)
 
 
 def test_unknown_segments_are_named(jsoc: JsocServer) -> None:
-    with pytest.raises(DataError, match="no segment Bx"):
-        fetch(jsoc, segments=["Bx"])
+    with pytest.raises(ConfigError, match="no segment Bx"):
+        fetch(jsoc, segments=("Bx",))
 
 
-def test_an_unreachable_archive_names_the_alternative(root: Path, cli: Cli) -> None:
+def test_an_unreachable_archive_names_the_alternative(root: Path, cli: Cli, tmp_path: Path) -> None:
     with JsocServer() as gone:
         pass
-    done = cli("fetch", *options(gone))
+    done = cli("fetch", "-c", config_file(gone, tmp_path))
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
     assert "cannot be reached" in line
@@ -272,43 +363,81 @@ def test_an_unreachable_archive_names_the_alternative(root: Path, cli: Cli) -> N
     assert leftovers(root) == []
 
 
-def test_a_killed_fetch_continues_where_it_stopped(root: Path, cli: Cli, jsoc: JsocServer) -> None:
-    jsoc.faults["Bp.fits"] = ["stall"]
-    command = [sys.executable, "-m", "sunpipe", "fetch", *options(jsoc)]
-    env: dict[str, Any] = {**os.environ, "SUNPIPE_ROOT": str(root)}
-    with subprocess.Popen(command, env=env, cwd=REPO, stderr=subprocess.DEVNULL) as running:
-        deadline = time.monotonic() + 60
-        while not any(path.endswith("Bp.fits") for path in jsoc.downloads()):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        running.send_signal(signal.SIGKILL)
-    assert len(leftovers(root)) == 1
-    done = cli("fetch", *options(jsoc), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["fetched"] == 3
-    assert len(jsoc.downloads()) == 4  # Br and Bt were not asked for again
-    assert leftovers(root) == []
-
-
-def test_ctrl_c_leaves_nothing_half_written(root: Path, cli: Cli, jsoc: JsocServer) -> None:
-    jsoc.faults["Bp.fits"] = ["stall"]
-    command = [sys.executable, "-m", "sunpipe", "fetch", *options(jsoc)]
+def stopped_in_the_middle(root: Path, jsoc: JsocServer, config: Path, number: int) -> Any:
+    """Start a fetch, send it a signal during its second file; returns code and stderr."""
+    jsoc.faults["Br.fits"] = ["stall"]
+    command = [sys.executable, "-m", "sunpipe", "fetch", "-c", str(config)]
     env: dict[str, Any] = {**os.environ, "SUNPIPE_ROOT": str(root)}
     with subprocess.Popen(command, env=env, cwd=REPO, stderr=subprocess.PIPE, text=True) as running:
         deadline = time.monotonic() + 60
-        while not any(path.endswith("Bp.fits") for path in jsoc.downloads()):
+        half = root / "archive/.partial"
+        while not (
+            any(
+                entry.segment == "Bp" and entry.state == "fetched"
+                for entry in states(root).values()
+            )
+            and any(path.stat().st_size for path in half.glob("*.part"))
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         _, errors = running.communicate(timeout=60)
-    assert running.returncode == 75
+    return running.returncode, errors
+
+
+def test_a_killed_fetch_continues_where_it_stopped(
+    root: Path, cli: Cli, jsoc: JsocServer, tmp_path: Path
+) -> None:
+    config = config_file(jsoc, tmp_path)
+    stopped_in_the_middle(root, jsoc, config, signal.SIGKILL)
+    assert {entry.state for entry in states(root).values()} == {"fetched", "wanted"}
+    done = cli("fetch", "-c", config, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["fetched"], result["new"], result["kept"]) == (3, 2, 1)
+    assert len(jsoc.downloads()) == 4  # Bp was not asked for again
+    assert [r.range != "" for r in jsoc.requests if r.path.endswith("Br.fits")] == [False, True]
+    assert leftovers(root) == list((root / "archive/.partial").iterdir()) == []
+    assert list((root / "archive/journal").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing_half_written(
+    root: Path, jsoc: JsocServer, tmp_path: Path, number: int
+) -> None:
+    code, errors = stopped_in_the_middle(root, jsoc, config_file(jsoc, tmp_path), number)
+    assert code == 75, errors
     assert "run the same command again" in errors
+    assert "Traceback" not in errors
     assert leftovers(root) == []
-    assert {entry.state for entry in states(root).values()} == {"fetched"}
+    assert list((root / "archive/journal").iterdir()) == []
+    assert [states(root)[RECORD, name].state for name in ("Bp", "Br")] == ["fetched", "wanted"]
+
+
+def test_a_file_that_changed_is_brought_again(root: Path, jsoc: JsocServer) -> None:
+    fetch(jsoc)
+    entry = states(root)[RECORD, "Bt"]
+    path = root / "archive" / entry.path
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-1] + b"x")
+    assert fetch(jsoc)["new"] == 1  # written after it was fetched
+    path.write_bytes(raw[:-1] + b"x")
+    os.utime(path, (1e9, 1e9))
+    assert fetch(jsoc)["new"] == 0
+    assert fetch(jsoc, check=True)["new"] == 1
+    assert path.read_bytes() == raw
+
+
+def test_a_fetch_after_the_manifest_was_lost_asks_again(root: Path, jsoc: JsocServer) -> None:
+    fetch(jsoc)
+    (root / "archive/manifest.parquet").unlink()
+    result = fetch(jsoc)
+    assert (result["fetched"], result["new"]) == (3, 3)
+    assert len(jsoc.downloads()) == 3  # whole files with right checksums are adopted
 
 
 @pytest.mark.remote_data
 def test_the_real_jsoc(root: Path, cli: Cli) -> None:
-    done = cli("fetch", "--source", "jsoc", "--json")
+    done = cli("fetch", "-c", REPO / "configs/download.toml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["fetched"] == 3

@@ -125,6 +125,10 @@ def test_query_values(text: str, kind: str, name: str, value: object) -> None:
     assert convert(text, kind, name) == value
 
 
+def asking(record_set: str) -> dict[str, object]:
+    return {"record_set": record_set, "segments": ["Br"]}
+
+
 @pytest.mark.parametrize(
     "record_set",
     [
@@ -138,8 +142,8 @@ def test_query_values(text: str, kind: str, name: str, value: object) -> None:
     ],
 )
 def test_record_sets_that_are_refused(record_set: str) -> None:
-    with pytest.raises(ConfigError, match=r"fetch\.records"):
-        validate({"name": "x", "fetch": {"records": [record_set]}})
+    with pytest.raises(ConfigError, match=r"query\.requests\.0\.record_set"):
+        validate({"name": "x", "query": {"requests": [asking(record_set)]}})
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_record_sets_that_are_refused(record_set: str) -> None:
     ],
 )
 def test_record_sets_that_are_accepted(record_set: str) -> None:
-    assert validate({"name": "x", "fetch": {"records": [record_set]}}).fetch.records
+    assert validate({"name": "x", "query": {"requests": [asking(record_set)]}}).query.requests
 
 
 def entry(**changes: object) -> Entry:
