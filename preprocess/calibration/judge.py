@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,23 +59,6 @@ class Census:
     high: float
 
 
-@numba.njit(cache=True)
-def _count(data, x, y, radius, full):  # type: ignore[no-untyped-def]
-    low, high = np.inf, -np.inf
-    inside = missing = saturated = 0
-    for i in range(data.shape[0]):
-        for j in range(data.shape[1]):
-            value = data[i, j]
-            on_disk = (j - x) ** 2 + (i - y) ** 2 <= radius * radius
-            inside += on_disk
-            if math.isfinite(value):
-                low, high = min(low, value), max(high, value)
-                saturated += value >= full
-            else:
-                missing += on_disk
-    return low, high, inside, missing, saturated
-
-
 def census(
     data: NDArray[np.floating], centre: tuple[float, float], radius: float, full: float = math.inf
 ) -> Census:
@@ -93,7 +75,10 @@ def census(
     full : float
         Full scale of the camera; by default nothing counts as saturated.
     """
-    low, high, inside, missing, saturated = _count(data, *centre, radius, float(full))
+    from preprocess.calibration import kernels
+
+    image = np.ascontiguousarray(data, data.dtype if data.dtype == np.float32 else np.float64)
+    low, high, inside, missing, saturated = kernels.count(image, *centre, radius, float(full))
     found = math.isfinite(low)
     return Census(
         missing / inside if inside else math.nan,

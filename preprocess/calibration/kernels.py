@@ -1,0 +1,184 @@
+"""Compiled loops over pixels: counting, cubic B-splines, affine sampling."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from sunpipe.compiled import kernel
+
+POLE = math.sqrt(3.0) - 2.0
+REACH = 24  # pole^24 is 2e-14: what a row's start owes to its farther pixels
+ENOUGH = 0.5  # least share of a result's pixel that valid pixels must cover
+
+
+@kernel(
+    "Tuple((float64,float64,int64,int64,int64))(float32[:,::1],float64,float64,float64,float64)",
+    "Tuple((float64,float64,int64,int64,int64))(float64[:,::1],float64,float64,float64,float64)",
+)
+def count(data, x, y, radius, full):  # type: ignore[no-untyped-def]
+    """Least and largest valid value; pixels in the circle, missing ones there, and those >= full.
+
+    Without a valid value the ends are inf and -inf.
+    """
+    low, high = np.inf, -np.inf
+    inside, missing, saturated = 0, 0, 0
+    for i in range(data.shape[0]):
+        for j in range(data.shape[1]):
+            value = data[i, j]
+            on_disk = (j - x) ** 2 + (i - y) ** 2 <= radius * radius
+            inside += on_disk
+            if math.isfinite(value):
+                low, high = min(low, value), max(high, value)
+                saturated += value >= full
+            else:
+                missing += on_disk
+    return low, high, inside, missing, saturated
+
+
+@kernel("Tuple((int64,float64,float64))(float32[:,::1],float32[:,::1])")
+def fill(data, out):  # type: ignore[no-untyped-def]
+    """Copy; a missing pixel gets the mean of its valid neighbours, or 0.
+
+    Returns the number of missing pixels and the range of the valid ones.
+    """
+    rows, columns = data.shape
+    missing, low, high = 0, np.inf, -np.inf
+    for i in range(rows):
+        for j in range(columns):
+            value = data[i, j]
+            if math.isfinite(value):
+                low, high = min(low, value), max(high, value)
+            else:
+                missing += 1
+                total, found = 0.0, 0
+                for y in range(max(i - 1, 0), min(i + 2, rows)):
+                    for x in range(max(j - 1, 0), min(j + 2, columns)):
+                        if math.isfinite(data[y, x]):
+                            total += data[y, x]
+                            found += 1
+                value = total / found if found else 0.0
+            out[i, j] = value
+    return missing, low, high
+
+
+@kernel("void(float32[:,::1])")
+def spline(c):  # type: ignore[no-untyped-def]
+    """Cubic B-spline coefficients in place, along rows and then along columns.
+
+    Unser, Aldroubi & Eden (1993), IEEE Trans. Signal Processing 41, 821: one pole,
+    gain 6, ends mirrored about the first and last pixel.
+    """
+    rows, columns = c.shape
+    for i in range(rows):
+        total, power = 0.0, 1.0
+        for k in range(min(REACH, columns)):
+            total += power * c[i, k]
+            power *= POLE
+        c[i, 0] = 6.0 * total
+        for k in range(1, columns):
+            c[i, k] = 6.0 * c[i, k] + POLE * c[i, k - 1]
+        c[i, columns - 1] = (
+            POLE / (POLE * POLE - 1.0) * (c[i, columns - 1] + POLE * c[i, columns - 2])
+        )
+        for k in range(columns - 2, -1, -1):
+            c[i, k] = POLE * (c[i, k + 1] - c[i, k])
+    for j in range(columns):
+        total, power = 0.0, 1.0
+        for k in range(min(REACH, rows)):
+            total += power * c[k, j]
+            power *= POLE
+        c[0, j] = 6.0 * total
+    for k in range(1, rows):
+        for j in range(columns):
+            c[k, j] = 6.0 * c[k, j] + POLE * c[k - 1, j]
+    for j in range(columns):
+        c[rows - 1, j] = POLE / (POLE * POLE - 1.0) * (c[rows - 1, j] + POLE * c[rows - 2, j])
+    for k in range(rows - 2, -1, -1):
+        for j in range(columns):
+            c[k, j] = POLE * (c[k + 1, j] - c[k, j])
+
+
+@njit
+def _mirror(k, size):  # type: ignore[no-untyped-def]
+    if k < 0:
+        return -k
+    return 2 * size - 2 - k if k >= size else k
+
+
+@njit
+def _cubic(c, x, y):  # type: ignore[no-untyped-def]
+    """Value of the spline with coefficients `c` at column x and row y."""
+    rows, columns = c.shape
+    j, i = math.floor(x), math.floor(y)
+    t, s = x - j, y - i
+    wx = ((1 - t) ** 3 / 6, 2 / 3 - t * t * (2 - t) / 2,
+          2 / 3 - (1 - t) ** 2 * (1 + t) / 2, t**3 / 6)  # fmt: skip
+    wy = ((1 - s) ** 3 / 6, 2 / 3 - s * s * (2 - s) / 2,
+          2 / 3 - (1 - s) ** 2 * (1 + s) / 2, s**3 / 6)  # fmt: skip
+    total = 0.0
+    if 1 <= i < rows - 2 and 1 <= j < columns - 2:
+        for m in range(4):
+            line = c[i - 1 + m]
+            total += wy[m] * (
+                wx[0] * line[j - 1] + wx[1] * line[j] + wx[2] * line[j + 1] + wx[3] * line[j + 2]
+            )
+        return total
+    for m in range(4):
+        row = _mirror(i - 1 + m, rows)
+        part = 0.0
+        for n in range(4):
+            part += wx[n] * c[row, _mirror(j - 1 + n, columns)]
+        total += wy[m] * part
+    return total
+
+
+@njit
+def _linear(data, x, y):  # type: ignore[no-untyped-def]
+    """Weighted sum of the four neighbours, and the weight of the valid ones."""
+    rows, columns = data.shape
+    j, i = math.floor(x), math.floor(y)
+    t, s = x - j, y - i
+    total, weight = 0.0, 0.0
+    for m in range(2):
+        row = min(max(i + m, 0), rows - 1)
+        wy = s if m else 1 - s
+        for n in range(2):
+            value = data[row, min(max(j + n, 0), columns - 1)]
+            if math.isfinite(value):
+                w = wy * (t if n else 1 - t)
+                total += w * value
+                weight += w
+    return total, weight
+
+
+@kernel(
+    "void(float32[:,::1],float32[:,::1],boolean,boolean,float64,float64,float64[:,::1],"
+    "float64[::1],int64,float32[:,::1])"
+)
+def sample(data, coefficients, cubic, whole, low, high, matrix, offset, points, out):  # type: ignore[no-untyped-def]
+    """Mean of points x points values in each pixel of `out`, NaN where too few are valid."""
+    rows, columns = data.shape
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total, weight = 0.0, 0.0
+            for a in range(points):
+                v = i + (a + 0.5) / points - 0.5
+                for b in range(points):
+                    u = j + (b + 0.5) / points - 0.5
+                    x = offset[0] + matrix[0, 0] * u + matrix[0, 1] * v
+                    y = offset[1] + matrix[1, 0] * u + matrix[1, 1] * v
+                    if x < -0.5 or y < -0.5 or x > columns - 0.5 or y > rows - 0.5:
+                        continue
+                    if not cubic:
+                        part, w = _linear(data, x, y)
+                    else:
+                        w = 1.0 if whole else _linear(data, x, y)[1]
+                        # A spline swings beyond a bright point; the camera saw no such value.
+                        part = w * min(max(_cubic(coefficients, x, y), low), high)
+                    total += part
+                    weight += w
+            enough = weight > 0 and weight >= ENOUGH * points * points
+            out[i, j] = total / weight if enough else np.nan
