@@ -25,6 +25,7 @@ def write_shard(
     side: int,
     dtype: str,
     attributes: dict[str, Any],
+    storage: str = "chunked",
 ) -> None:
     """Write images and masks of one shard, atomically.
 

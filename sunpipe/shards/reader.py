@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sunpipe.errors import DataError
-from sunpipe.shards.cut import restore
 from sunpipe.shards.guard import check_shard
 from sunpipe.shards.schema import DatasetInfo, read_info
+from sunpipe.shards.stored import restore
 
 if TYPE_CHECKING:
     import h5py
