@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ class OpenDisk:
     def image(self, place: Place) -> tuple[Row, Image, Mask]:
         """The whole disk; see `Opened`."""
         data = np.stack([image.data for image in self.images])
-        mask = np.isfinite(data).all(axis=0)
+        mask: Mask = np.asarray(np.isfinite(data).all(axis=0))
         disk = self.images[0].disk
         missing = 1.0 - float(mask[disk].mean())
         if missing > self.settings.max_nan_share:

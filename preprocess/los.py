@@ -54,4 +54,5 @@ def read_los(path: Path, keywords: dict[str, Any], series: str) -> VectorRecord:
     except DataError as error:
         raise FitsError("geometry", f"{path.name}: {error}") from None
     record = record_string(series, harpnum, t_rec)
-    return VectorRecord(segment.data[None], header, record, harpnum, t_rec, side)
+    fields = np.asarray(segment.data, np.float64)[None]
+    return VectorRecord(fields, header, record, harpnum, t_rec, side)

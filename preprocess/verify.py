@@ -73,8 +73,10 @@ def _check_files(folder: Path, info: DatasetInfo, report: Report) -> set[str]:
         elif not path.is_file():
             report(f"{name}: missing")
         elif sha256(path) != stated:
-            report(f"{name}: its content is not what was published (SHA-256); remove it and run"
-                   " sunpipe shard: only it is made again")
+            report(
+                f"{name}: its content is not what was published (SHA-256); remove it and run"
+                " sunpipe shard: only it is made again"
+            )
         else:
             good.add(name)
     for path in sorted(folder.glob("*.h5")):

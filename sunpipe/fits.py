@@ -6,14 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
-from sunpipe.fitsfile import FitsError, Value, units, verify_sums
+from sunpipe.fitsfile import FitsError, Unit, Value, units, verify_sums
 from sunpipe.fitspixels import MAX_PIXELS, image_shape, pixels
+from sunpipe.fitsstats import check_statistics
 from sunpipe.sidecar import keywords_beside
 
 SERIES = "hmi.sharp_cea_720s"
@@ -32,15 +33,16 @@ class Segment:
 
     Attributes
     ----------
-    data : float64 ndarray (H, W)
+    data : float64 or float32 ndarray (H, W)
         In the units of BUNIT, NaN where the archive has no value.
     header : dict
         Keywords of the image and, where it lacks them, those given by the caller.
     verified : bool
-        Whether the file carries checksums; wrong ones are refused.
+        Whether the image carries checksums; wrong ones are refused. Where it
+        does not, the statistics that a SHARP header states are compared.
     """
 
-    data: NDArray[np.float64]
+    data: NDArray[np.floating]
     header: dict[str, Value]
     verified: bool
 
@@ -72,7 +74,11 @@ class VectorRecord:
     pixel_cm: float
 
 
-def read_segment(path: Path, keywords: Mapping[str, Any] | None = None) -> Segment:
+def read_segment(
+    path: Path,
+    keywords: Mapping[str, Any] | None = None,
+    dtype: Literal["float64", "float32"] = "float64",
+) -> Segment:
     """Read the last image of a FITS file.
 
     Parameters
@@ -81,34 +87,58 @@ def read_segment(path: Path, keywords: Mapping[str, Any] | None = None) -> Segme
     keywords : mapping, optional
         Keywords for what the header lacks: segments downloaded as stored carry
         none, they live in the archive's database.
+    dtype : str
+        Of the pixels; float32 is float64 rounded, in half the memory.
 
     Raises
     ------
     FitsError
         With a reason: ``not_fits``, ``truncated``, ``corrupt``, ``checksum``,
-        ``no_image``, ``too_large``, ``unsupported``.
+        ``statistics``, ``no_image``, ``too_large``, ``unsupported``.
     FileNotFoundError
         When `path` does not exist.
     """
     path = Path(path)
+    return parse_segment(read_bytes(path), path.name, keywords, dtype)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content; one that is larger than any image of SDO is refused unread."""
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise FitsError("too_large", f"{path.name} has {size} bytes; no SHARP segment is so large")
-    return parse_segment(path.read_bytes(), path.name, keywords)
+        raise FitsError("too_large", f"{path.name} has {size} bytes; no SDO image is so large")
+    return path.read_bytes()
 
 
-def parse_segment(raw: bytes, name: str, keywords: Mapping[str, Any] | None = None) -> Segment:
+def parse_segment(
+    raw: bytes,
+    name: str,
+    keywords: Mapping[str, Any] | None = None,
+    dtype: Literal["float64", "float32"] = "float64",
+) -> Segment:
     """`read_segment` for bytes already in memory; `name` is used in messages."""
+    unit, shape, verified = last_image(raw, name)
+    data = pixels(raw, unit, shape, name, np.dtype(dtype).type)
+    if not verified:
+        check_statistics(unit.header, data, name)
+    return Segment(data, joined(unit, keywords), verified)
+
+
+def last_image(raw: bytes, name: str) -> tuple[Unit, tuple[int, int], bool]:
+    """(unit, (H, W), whether it carries checksums) of the last image, all checksums verified."""
     found = units(raw, name)
     sums = [verify_sums(raw, unit, name) for unit in found]
     for unit, verified in zip(reversed(found), reversed(sums), strict=True):
         shape = image_shape(unit.header, name)
         if shape is not None:
-            data = pixels(raw, unit, shape, name)
-            header = {key: value for key, value in (keywords or {}).items() if value is not None}
-            header |= {key: value for key, value in unit.header.items() if value is not None}
-            return Segment(data, header, verified)
+            return unit, shape, verified
     raise FitsError("no_image", f"{name} holds no image")
+
+
+def joined(unit: Unit, keywords: Mapping[str, Any] | None) -> dict[str, Value]:
+    """Keywords of a unit and, where it lacks them, those given."""
+    header = {key: value for key, value in (keywords or {}).items() if value is not None}
+    return header | {key: value for key, value in unit.header.items() if value is not None}
 
 
 def check_instrument(header: Mapping[str, Value], name: str) -> None:

@@ -31,6 +31,9 @@ STRUCTURE = re.compile(
     r"|(TTYPE|TFORM)\d+|Z(IMAGE|SIMPLE|TENSION|BITPIX|NAXIS\d?|TILE\d|CMPTYPE|NAME\d|VAL\d))$"
 )
 
+_TEXT = bytes(range(0x20, 0x7F))
+_INTEGER = re.compile(r"[+-]?\d+$")
+_STRING = re.compile(r"'((?:[^']|'')*)'")
 _ONCE = frozenset({"BSCALE", "BZERO", "BLANK", "ZBLANK", "CHECKSUM", "DATASUM"})
 
 Value = str | int | float | bool | None
@@ -70,12 +73,12 @@ def card_value(text: str) -> Value:
     """Value of a card's value field; bare ``nan`` and ``inf`` are numbers here."""
     text = text.strip()
     if text.startswith("'"):
-        match = re.match(r"'((?:[^']|'')*)'", text)
+        match = _STRING.match(text)
         return match.group(1).replace("''", "'").rstrip() if match else None
     text = text.partition("/")[0].strip()
     if text in ("T", "F"):
         return text == "T"
-    if re.fullmatch(r"[+-]?\d+", text):
+    if _INTEGER.match(text):
         return int(text)
     if _NUMBER.match(text):
         return float(text.upper().replace("D", "E"))
@@ -91,7 +94,7 @@ def _header(raw: bytes, start: int, name: str) -> tuple[dict[str, Value], int]:
         card = raw[place : place + CARD]
         if len(card) < CARD:
             break
-        if any(byte < 0x20 or byte > 0x7E for byte in card):
+        if card.translate(None, _TEXT):
             raise FitsError("corrupt", f"{name}: a header card holds bytes that are not text")
         text = card.decode("ascii")
         keyword = text[:8]
@@ -154,7 +157,10 @@ def units(raw: bytes, name: str) -> list[Unit]:
 
 def ones_sum(raw: bytes | memoryview) -> int:
     """32-bit ones' complement sum of big-endian words (FITS Standard 4.0, J.1)."""
-    total = int(np.frombuffer(raw, dtype=">u4").sum(dtype=np.uint64))
+    return _carried(int(np.frombuffer(raw, dtype=">u4").sum(dtype=np.uint64)))
+
+
+def _carried(total: int) -> int:
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
@@ -181,6 +187,6 @@ def verify_sums(raw: bytes, unit: Unit, name: str) -> bool:
         raise FitsError("checksum", f"{name}: DATASUM = {sums[0]!r}") from None
     if data != stated:
         raise FitsError("checksum", f"{name}: DATASUM says {stated}, the data give {data}")
-    if ones_sum(view[unit.start : unit.end]) not in (0, 0xFFFFFFFF):
+    if _carried(ones_sum(view[unit.start : unit.data]) + data) not in (0, 0xFFFFFFFF):
         raise FitsError("checksum", f"{name}: the header does not fit its CHECKSUM")
     return True

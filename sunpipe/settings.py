@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from sunpipe.physics.quantities import check_measurable
+from sunpipe.query_settings import FetchSettings, QuerySettings
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -21,21 +22,6 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
 
-def _record_set(text: str) -> str:
-    """Refuse what is no record set, and a bare series: that would be all of it."""
-    shape = r"[a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63}((?:\[[^\[\]{}\x00-\x1f]*\])+)"
-    match = re.fullmatch(shape, text)
-    if match is None or not match.group(1).strip("[] "):
-        raise ValueError(
-            "a record set is a series with prime keys and without segments, such as"
-            " hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"
-        )
-    return text
-
-
-RecordSet = Annotated[str, AfterValidator(_record_set)]
-
-
 def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse quantities that patches cannot be measured by."""
     check_measurable(names)
@@ -43,28 +29,6 @@ def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 QuantityNames = Annotated[tuple[str, ...], AfterValidator(_measurable)]
-Segment = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
-
-
-@dataclass(frozen=True, config=STRICT)
-class FetchSettings:
-    """``[fetch]``: where FITS files come from.
-
-    `source` is ``sample`` (bundled) or ``jsoc``; `records` are JSOC record sets
-    of SHARP series, without the segment braces; `url` is the root of the
-    archive's web interface. A transfer that fails is tried again `retries`
-    times after `retry_wait_s`, twice that, and so on.
-    """
-
-    source: Literal["sample", "jsoc"] = "sample"
-    records: tuple[RecordSet, ...] = ("hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]",)
-    segments: tuple[Segment, ...] = ("Br", "Bt", "Bp")
-    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:-]+/?$")] = (
-        "http://jsoc.stanford.edu/"
-    )
-    timeout_s: Positive = 60.0
-    retries: CountOrNone = 4
-    retry_wait_s: NonNegative = 1.0
 
 
 PATCHES = ("sharp_vector", "sharp_los")
@@ -140,18 +104,58 @@ class ShardSettings:
         return self.product in PATCHES
 
 
+def _per_channel(value: object) -> float | tuple[float, ...]:
+    """One number, or a list with one per channel."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    numbers = [one for one in listed if isinstance(one, int | float) and not isinstance(one, bool)]
+    if not listed or len(numbers) < len(listed) or not all(map(math.isfinite, numbers)):
+        raise ValueError("write one number, or a list with one number per channel")
+    return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(numbers[0])
+
+
+def _above_zero(value: object) -> float | tuple[float, ...]:
+    found = _per_channel(value)
+    if not all(one > 0 for one in (found if isinstance(found, tuple) else (found,))):
+        raise ValueError("every number must be greater than 0")
+    return found
+
+
+def _inside(value: object) -> float | tuple[float, ...]:
+    found = _per_channel(value)
+    if not all(-1 <= one < 1 for one in (found if isinstance(found, tuple) else (found,))):
+        raise ValueError("every number must be at least -1 and less than 1")
+    return found
+
+
+PositivePerChannel = Annotated[float | tuple[float, ...], PlainValidator(_above_zero)]
+InsidePerChannel = Annotated[float | tuple[float, ...], PlainValidator(_inside)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class NormalizeSettings:
-    """``normalize``: an invertible map from gauss to about [-1, 1].
+    """``normalize``: an invertible map from gauss or DN/s to about [-1, 1].
 
     ``asinh`` and ``signed_log`` bend at `scale`; ``linear`` does not bend.
-    `limit` is the magnitude that maps to 1; larger fields map beyond 1 and come
-    back unchanged.
+    `limit` is the magnitude that maps to 1; larger values map beyond 1 and come
+    back unchanged. `zero` is what 0 maps to: 0 for a field of both signs, -1 for
+    an intensity. Each is one number or a list with one per channel.
     """
 
     kind: Literal["asinh", "signed_log", "linear"] = "asinh"
-    scale: Positive = 100.0
-    limit: Positive = 3000.0
+    scale: PositivePerChannel = 100.0
+    limit: PositivePerChannel = 3000.0
+    zero: InsidePerChannel = 0.0
+
+    def __post_init__(self) -> None:
+        lists = (self.scale, self.limit, self.zero)
+        if len({len(one) for one in lists if isinstance(one, tuple)}) > 1:
+            raise ValueError("scale, limit and zero list different numbers of channels")
+
+    @property
+    def channels(self) -> int | None:
+        """Channels that the lists are for; None when every number is for all."""
+        lists = (self.scale, self.limit, self.zero)
+        return next((len(one) for one in lists if isinstance(one, tuple)), None)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -333,6 +337,7 @@ class Config:
     name: Name
     dataset: Name = "sharp_vector"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    query: QuerySettings = QuerySettings()
     fetch: FetchSettings = FetchSettings()
     shard: ShardSettings = ShardSettings()
     train: TrainSettings = TrainSettings()

@@ -9,9 +9,10 @@ from sunpipe.physics.geometry import pixel_size_cm
 from sunpipe.physics.quantities import CONVENTIONS, QUANTITIES, Quantity
 
 if TYPE_CHECKING:
-    from sunpipe.physics.keywords import SharpKeywords, sharp_keywords
+    from sunpipe.physics.keywords import SharpKeywords, sharp_keywords, sharp_keywords_los
     from sunpipe.physics.mask import estimate_mask, sharp_mask
     from sunpipe.physics.measurement import measure
+    from sunpipe.physics.ragged import measure_patches
     from sunpipe.physics.symmetry import (
         flip_horizontal,
         flip_vertical,
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "SharpKeywords": "keywords",
     "sharp_keywords": "keywords",
+    "sharp_keywords_los": "keywords",
     "estimate_mask": "mask",
     "sharp_mask": "mask",
     "measure": "measurement",
+    "measure_patches": "ragged",
     "flip_horizontal": "symmetry",
     "flip_vertical": "symmetry",
     "reverse_polarity": "symmetry",
@@ -41,10 +44,12 @@ __all__ = [
     "flip_horizontal",
     "flip_vertical",
     "measure",
+    "measure_patches",
     "pixel_size_cm",
     "reverse_polarity",
     "rotate90",
     "sharp_keywords",
+    "sharp_keywords_los",
     "sharp_mask",
 ]
 

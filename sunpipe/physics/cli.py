@@ -1,4 +1,4 @@
-"""``sunpipe physics``: the SHARP keywords of one vector magnetogram, beside its header."""
+"""``sunpipe physics``: the SHARP keywords of one magnetogram, beside its header."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class Convention(StrEnum):
 
 
 def physics(
-    br: Annotated[Path, typer.Option(help="Radial field (FITS).")],
-    bt: Annotated[Path, typer.Option(help="Southward field (FITS).")],
-    bp: Annotated[Path, typer.Option(help="Westward field (FITS).")],
+    br: Annotated[Optional, typer.Option(help="Radial field (FITS).")] = None,
+    bt: Annotated[Optional, typer.Option(help="Southward field (FITS).")] = None,
+    bp: Annotated[Optional, typer.Option(help="Westward field (FITS).")] = None,
     bitmap: Annotated[Optional, typer.Option(help="Outline of the HARP.")] = None,
     conf_disambig: Annotated[Optional, typer.Option(help="Confidence of the azimuth.")] = None,
-    los: Annotated[Optional, typer.Option(help="Line-of-sight magnetogram.")] = None,
+    los: Annotated[
+        Optional, typer.Option(help="Line-of-sight magnetogram; may stand alone.")
+    ] = None,
     br_err: Annotated[Optional, typer.Option(help="Error of Br; errors need all three.")] = None,
     bt_err: Annotated[Optional, typer.Option(help="Error of Bt.")] = None,
     bp_err: Annotated[Optional, typer.Option(help="Error of Bp.")] = None,
@@ -35,7 +37,10 @@ def physics(
     ] = Convention.JSOC,
     json_: JsonOption = False,
 ) -> None:
-    """SHARP keywords of one vector magnetogram, beside the values of its header."""
+    """SHARP keywords of one magnetogram, beside the values of its header.
+
+    Give the vector field (--br --bt --bp) or a line-of-sight field alone (--los).
+    """
     from sunpipe.physics.record import measure_files
     from sunpipe.physics.table import render
 

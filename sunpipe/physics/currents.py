@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from sunpipe.physics.derivatives import masked_mean, masked_sum
 from sunpipe.physics.patch import MU0, ZERO, Patches
 
 Tensor = torch.Tensor
@@ -13,19 +12,19 @@ TESLA = 1e-4  # per gauss
 
 def meanjzd(p: Patches) -> Tensor:
     """Mean vertical current density ``mean(Jz) / (mu0 L)`` in mA/m^2."""
-    return masked_mean(p.jz, p.mask) * TESLA * 1e3 / (MU0 * p.metres)
+    return p.region.mean(p.jz, p.has_jz) * TESLA * 1e3 / (MU0 * p.metres)
 
 
 def totusjz(p: Patches) -> Tensor:
     """Total unsigned vertical current ``sum |Jz| L / mu0`` in A."""
-    return masked_sum(p.jz.abs(), p.mask) * p.metres * TESLA / MU0
+    return p.region.sum(p.jz.abs(), p.has_jz) * p.metres * TESLA / MU0
 
 
 def twisted(p: Patches) -> Tensor:
     """Pixels that count for twist and helicity: JSOC leaves out those where Jz or Bz is 0."""
     if not p.jsoc:
-        return p.mask & p.jz.isfinite()
-    return p.mask & (p.jz.abs() > ZERO) & (p.bz.abs() > ZERO)
+        return p.has_jz
+    return p.region.inner & (p.jz.abs() > ZERO) & (p.bz.abs() > ZERO)
 
 
 def meanalp(p: Patches) -> Tensor:
@@ -34,23 +33,23 @@ def meanalp(p: Patches) -> Tensor:
     Hagino and Sakurai 2004, PASJ 56, 831.
     """
     where = twisted(p)
-    twist = masked_sum(p.jz * p.bz, where) / masked_sum(p.bz.square(), where)
+    twist = p.region.sum(p.jz * p.bz, where) / p.region.sum(p.bz.square(), where)
     return twist / p.megametres
 
 
 def meanjzh(p: Patches) -> Tensor:
     """Mean current helicity ``mean(Jz Bz) / L`` in G^2/m."""
-    return masked_mean(p.jz * p.bz, twisted(p)) / p.metres
+    return p.region.mean(p.jz * p.bz, twisted(p)) / p.metres
 
 
 def totusjh(p: Patches) -> Tensor:
     """Total unsigned current helicity ``sum |Jz Bz| / L`` in G^2/m."""
-    return masked_sum((p.jz * p.bz).abs(), twisted(p)) / p.metres
+    return p.region.sum((p.jz * p.bz).abs(), twisted(p)) / p.metres
 
 
 def absnjzh(p: Patches) -> Tensor:
     """Absolute net current helicity ``|sum Jz Bz| / L`` in G^2/m."""
-    return masked_sum(p.jz * p.bz, twisted(p)).abs() / p.metres
+    return p.region.sum(p.jz * p.bz, twisted(p)).abs() / p.metres
 
 
 def savncpp(p: Patches) -> Tensor:
@@ -60,9 +59,8 @@ def savncpp(p: Patches) -> Tensor:
     the pixel's arcsec where L asks for the product, so its "A" is larger by
     1/s^2 (3.86 for the 0.5088 arcsec of HARP 377).
     """
-    valid = p.mask & p.jz.isfinite()
-    total = torch.where(valid & (p.bz > 0), p.jz, 0.0).sum(dim=(1, 2)).abs()
-    total = total + torch.where(valid & (p.bz <= 0), p.jz, 0.0).sum(dim=(1, 2)).abs()
-    total = torch.where(valid.any(2).any(1), total, torch.nan)
+    up = p.bz > 0
+    positive = p.region.sum(torch.where(up, p.jz, 0.0), p.has_jz)
+    negative = p.region.sum(torch.where(up, 0.0, p.jz), p.has_jz)
     length = p.metres_per_arcsec / p.arcsec if p.jsoc else p.metres
-    return total * TESLA * length / MU0
+    return (positive.abs() + negative.abs()) * TESLA * length / MU0

@@ -9,6 +9,31 @@ from typing import Any
 from sunpipe.errors import DataError
 
 CARDS = ("CDELT1", "RSUN_REF", "RSUN_OBS", "DSUN_OBS")
+PLACE_CARDS = ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "CRLN_OBS", "CRLT_OBS")
+NEEDED_FOR = {
+    **dict.fromkeys(CARDS, "the pixel size"),
+    **dict.fromkeys(PLACE_CARDS, "the place on the disk"),
+}
+
+
+def number(header: Mapping[str, Any], name: str) -> float:
+    """One finite number of a header.
+
+    Raises
+    ------
+    DataError
+        When the card is missing, not a number, or not finite.
+    """
+    value = header.get(name)
+    if value is None:
+        raise DataError(f"header card {name} is missing; it is needed for {NEEDED_FOR[name]}")
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"header card {name} is {value!r}, not a number") from None
+    if not math.isfinite(found):
+        raise DataError(f"header card {name} is {value!r}; it must be finite")
+    return found
 
 
 def card(header: Mapping[str, Any], name: str) -> float:
@@ -17,18 +42,12 @@ def card(header: Mapping[str, Any], name: str) -> float:
     Raises
     ------
     DataError
-        When the card is missing, not a number, not finite, or not positive.
+        As `number`, or when it is not positive.
     """
-    value = header.get(name)
-    if value is None:
-        raise DataError(f"header card {name} is missing; it is needed for the pixel size")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise DataError(f"header card {name} is {value!r}, not a number") from None
-    if not math.isfinite(number) or number <= 0:
-        raise DataError(f"header card {name} is {value!r}; it must be finite and positive")
-    return number
+    found = number(header, name)
+    if found <= 0:
+        raise DataError(f"header card {name} is {header[name]!r}; it must be finite and positive")
+    return found
 
 
 def pixel_size_arcsec(header: Mapping[str, Any]) -> float:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from sunpipe.errors import DataError
-from sunpipe.physics.flux import MIN_BH
 from sunpipe.physics.geometry import card, pixel_size_cm
-from sunpipe.physics.mask import MIN_BITMAP, MIN_CONFIDENCE, STRONG_FIELD, estimate_mask
-from sunpipe.physics.measurement import FORMULAS, check, make_patches
+from sunpipe.physics.mask import ACTIVE, MIN_BITMAP, MIN_CONFIDENCE, estimate_mask
+from sunpipe.physics.measurement import check, evaluate, make_patches, too_small
 from sunpipe.physics.patch import Patches
+from sunpipe.physics.place import deprojection
 from sunpipe.physics.quantities import QUANTITIES
+from sunpipe.physics.reasons import reason
 from sunpipe.physics.uncertainty import ERRORS
 
 Tensor = torch.Tensor
@@ -36,7 +38,8 @@ class SharpKeywords:
     reasons : dict of str to str
         Why a keyword or an error is None.
     mask : {"given", "estimated"}
-        Estimated when bitmap or conf_disambig is missing.
+        Estimated when a map that the mask needs is missing: bitmap or, for the
+        vector field, conf_disambig.
     cmask : int
         Number of pixels that count.
     """
@@ -50,61 +53,100 @@ class SharpKeywords:
 
 
 def _tensor(values: Any) -> Tensor:
-    """A batch of one, float64 on the CPU; arrays are copied, as torch shares no read-only one."""
+    """A batch of one, on its device; arrays are copied, as torch shares no read-only one."""
     whole = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, float))
-    return whole.cpu().double()[None]
+    return whole[None]
 
 
-def _mask(fields: Tensor, bitmap: Any, conf_disambig: Any) -> Tensor:
-    """JSOC's rule as far as its maps are there; field strength stands for the confidence."""
-    if conf_disambig is None:
-        mask = estimate_mask(fields)
-    else:
-        mask = _tensor(conf_disambig) >= MIN_CONFIDENCE
-    return mask if bitmap is None else mask & (_tensor(bitmap) >= MIN_BITMAP)
-
-
-def _reason(name: str, p: Patches, given: bool) -> str:
-    """Why the value of `name` is undefined."""
-    convention = "jsoc" if p.jsoc else "physical"
-    if convention in QUANTITIES[name].needs_los:
-        if p.los is None:
-            return "needs the line-of-sight magnetogram"
-        return "the line-of-sight magnetogram has no valid pixel in the HARP"
-    if name == "R_VALUE":
-        return "no polarity inversion line between fields above 150 G"
-    if not bool(p.mask.any()):
-        if given:
-            return (
-                f"no pixel has bitmap >= {MIN_BITMAP}, conf_disambig >= {MIN_CONFIDENCE}"
-                " and a valid field"
-            )
-        return f"no pixel counts: the field is nowhere above {STRONG_FIELD:g} G over an area"
-    bz = p.bz[p.mask]
-    if name == "MEANGAM":
-        return f"no pixel of the mask has Bh >= {MIN_BH:g} G and Br other than 0"
-    if name in ("POLSEP", "TILT") and not bool((bz > 0).any() and (bz < 0).any()):
-        return "only one polarity stands in the mask"
-    if name in ("FLUXIMB", "MEANALP", "POLSEP", "TILT") and not bool((bz != 0).any()):
-        return "Br is 0 in the whole mask"
-    if name.startswith("MEANGB"):
-        return "no pixel of the mask has valid neighbours and a gradient"
-    if name.startswith(("MEANJ", "TOTUSJ", "ABSNJ", "MEANALP", "SAVNCPP")):
-        return "no pixel of the mask has valid neighbours and a current"
-    return "undefined for this field"
+def _outline(
+    bitmap: Any, header: Mapping[str, Any], convention: str, like: Tensor
+) -> tuple[Tensor | None, Tensor | None, dict[str, str]]:
+    """Pixels of the HARP, area of its active ones in pixels, and what is missing for that."""
+    if bitmap is None:
+        return None, None, {}
+    codes = _tensor(bitmap).to(like.device)
+    active = codes == ACTIVE
+    area = active.double()
+    if convention == "jsoc":
+        _, rows, columns = (place.cpu().numpy() for place in active.nonzero(as_tuple=True))
+        try:
+            weights = deprojection(header, rows, columns)
+        except DataError as error:
+            return codes >= MIN_BITMAP, area, {"AREA_ACR": str(error)}
+        area[active] = torch.from_numpy(weights).to(area)
+    return codes >= MIN_BITMAP, area, {}
 
 
 def _numbers(
-    values: Mapping[str, Callable[[], Tensor]], why: Callable[[str], str]
+    formulas: Mapping[str, Callable[[], Tensor]], why: Callable[[str], str]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Finite numbers, and for the others the reason."""
     numbers: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    for name, call in values.items():
-        number = float(call())
+    for name, formula in formulas.items():
+        number = float(formula())
         numbers[name] = number if math.isfinite(number) else None
-        if numbers[name] is None:
-            reasons[name] = why(name)
-    return numbers, reasons
+    return numbers, {name: why(name) for name, number in numbers.items() if number is None}
+
+
+def _undefined() -> Tensor:
+    return torch.tensor(torch.nan)
+
+
+def _result(
+    p: Patches, given: bool, sigma: Tensor | None, lacking: Mapping[str, str]
+) -> SharpKeywords:
+    """All quantities of one patch; `lacking` names those that the header does not allow."""
+    small = too_small(*p.mask.shape[1:])
+
+    def why(name: str) -> str:
+        return lacking.get(name) or reason(name, p, given)
+
+    def formula(name: str) -> Callable[[], Tensor]:
+        measured = p.vector or not QUANTITIES[name].needs_vector
+        return partial(evaluate, p, name) if measured and name not in lacking else _undefined
+
+    keywords, reasons = _numbers(
+        {name: _undefined if small else formula(name) for name in QUANTITIES}, why
+    )
+    errors: dict[str, float | None] = {}
+    if sigma is not None:
+        names = {str(QUANTITIES[name].error): name for name in ERRORS}
+        errors, missing = _numbers(
+            {
+                # An undefined quantity has no error, whatever its formula gives.
+                error: _undefined if keywords[name] is None else partial(ERRORS[name], p, sigma)
+                for error, name in names.items()
+            },
+            lambda error: (
+                why(names[error])
+                if keywords[names[error]] is None
+                else "no pixel that counts has a valid error"
+            ),
+        )
+        reasons |= missing
+    region = p.region if p.vector else p.los_region
+    convention = "jsoc" if p.jsoc else "physical"
+    return SharpKeywords(
+        keywords,
+        {name: quantity.unit(convention) for name, quantity in QUANTITIES.items()},
+        errors,
+        reasons,
+        "given" if given else "estimated",
+        0 if region is None else int(region.count()),
+    )
+
+
+def _check_shapes(shape: tuple[int, ...], maps: Mapping[str, Any]) -> None:
+    for name, extra in maps.items():
+        if extra is not None and tuple(extra.shape) != shape:
+            raise DataError(f"{name} has {tuple(extra.shape)} pixels, the field {shape}")
+
+
+def _geometry(header: Mapping[str, Any], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Side of a pixel in cm and RSUN_REF / RSUN_OBS, (1,) each."""
+    numbers = (pixel_size_cm(header), card(header, "RSUN_REF") / card(header, "RSUN_OBS"))
+    length, scale = (torch.tensor([x], dtype=torch.float64, device=like.device) for x in numbers)
+    return length, scale
 
 
 def sharp_keywords(
@@ -116,74 +158,110 @@ def sharp_keywords(
     los: Any = None,
     sigma: Any = None,
     convention: str = "jsoc",
+    dtype: torch.dtype = torch.float64,
 ) -> SharpKeywords:
     """Measure one SHARP.
 
     Parameters
     ----------
     fields : array or Tensor, (3, H, W)
-        Br, Bt, Bp in gauss; NaN = invalid.
+        Br, Bt, Bp in gauss; NaN = invalid. A tensor is measured on its device.
     header : mapping
-        FITS cards CDELT1, RSUN_REF, RSUN_OBS, DSUN_OBS.
+        FITS cards CDELT1, RSUN_REF, RSUN_OBS, DSUN_OBS; for jsoc's AREA_ACR also
+        CRPIX1/2, CRVAL1/2, CRLN_OBS, CRLT_OBS.
     bitmap, conf_disambig : array or Tensor, (H, W), optional
-        JSOC's maps. Where one is missing the mask is estimated.
+        JSOC's maps. Where one is missing the mask is estimated: field strength
+        stands for the confidence, the whole rectangle for the HARP.
     los : array or Tensor, (H, W), optional
         Line-of-sight magnetogram in gauss.
     sigma : array or Tensor, (3, H, W), optional
         Errors of Br, Bt, Bp in gauss, for the formal errors.
     convention : {"jsoc", "physical"}
+    dtype : {torch.float64, torch.float32}
+        Of the arithmetic.
+
+    Returns
+    -------
+    SharpKeywords
+        None with a reason where a quantity is undefined, also for a field without
+        any valid pixel and for patches under 8 x 8 pixels.
 
     Raises
     ------
     DataError
-        No valid pixel, a patch under 8 x 8 pixels, shapes that differ, a header
-        without the geometry.
+        Shapes that differ, a header without the geometry.
     """
     stack = _tensor(fields)
-    extras = {"bitmap": bitmap, "conf_disambig": conf_disambig, "los": los}
-    check(stack, {}, convention)
-    for name, extra in extras.items():
-        if extra is not None and tuple(extra.shape) != tuple(stack.shape[2:]):
-            raise DataError(
-                f"{name} has {tuple(extra.shape)} pixels, the field {tuple(stack.shape[2:])}"
-            )
+    check(stack, {}, convention, dtype)
+    maps = {"bitmap": bitmap, "conf_disambig": conf_disambig, "los": los}
+    _check_shapes(tuple(stack.shape[2:]), maps)
     if sigma is not None and tuple(sigma.shape) != tuple(stack.shape[1:]):
         raise DataError(f"errors are {tuple(sigma.shape)}, fields {tuple(stack.shape[1:])}")
-    if not bool(stack.isfinite().all(dim=1).any()):
-        raise DataError("the field has no valid pixel")
-    given = bitmap is not None and conf_disambig is not None
+    harp, active, lacking = _outline(bitmap, header, convention, stack)
+    if conf_disambig is None:
+        mask = estimate_mask(stack)
+    else:
+        mask = _tensor(conf_disambig).to(stack.device) >= MIN_CONFIDENCE
     patches = make_patches(
         stack,
-        torch.tensor([pixel_size_cm(header)], dtype=torch.float64),
-        torch.tensor([card(header, "RSUN_REF") / card(header, "RSUN_OBS")], dtype=torch.float64),
+        *_geometry(header, stack),
         convention,
-        _mask(stack, bitmap, conf_disambig),
-        None if los is None else _tensor(los),
-        None if los is None or bitmap is None else _tensor(bitmap) >= MIN_BITMAP,
+        mask if harp is None else mask & harp,
+        None if los is None else _tensor(los).to(stack.device),
+        harp,
+        active,
+        dtype=dtype,
     )
+    spread = None if sigma is None else _tensor(sigma).to(stack.device, dtype)
+    given = bitmap is not None and conf_disambig is not None
+    return _result(patches, given, spread, lacking)
 
-    def why(name: str) -> str:
-        return _reason(name, patches, given)
 
-    keywords, reasons = _numbers(
-        {name: lambda f=formula: f(patches) for name, formula in FORMULAS.items()},  # type: ignore[misc]
-        why,
+def sharp_keywords_los(
+    los: Any,
+    header: Mapping[str, Any],
+    *,
+    bitmap: Any = None,
+    convention: str = "jsoc",
+    dtype: torch.dtype = torch.float64,
+) -> SharpKeywords:
+    """Measure one patch of which only the line-of-sight field is known.
+
+    USFLUXL, MEANGBL, CMASKL, R_VALUE and, with a bitmap, AREA_ACR; everything else
+    is None with its reason. The field is taken as it is, not divided by the cosine
+    of the angle to the centre of the disk. R_VALUE is made from it in both conventions.
+
+    Parameters
+    ----------
+    los : array or Tensor, (H, W)
+        Line-of-sight magnetogram in gauss; NaN = invalid.
+    header : mapping
+        As in `sharp_keywords`.
+    bitmap : array or Tensor, (H, W), optional
+        JSOC's map. Without it all valid pixels of the rectangle count.
+    convention : {"jsoc", "physical"}
+    dtype : {torch.float64, torch.float32}
+
+    Raises
+    ------
+    DataError
+        Shapes that differ, a header without the geometry.
+    """
+    field = _tensor(los)
+    if field.ndim != 3:
+        raise ValueError(f"los must be (H, W), not {tuple(field.shape[1:])}")
+    nothing = field.new_zeros(1, 3, *field.shape[1:])
+    check(nothing, {}, convention, dtype)
+    _check_shapes(tuple(field.shape[1:]), {"bitmap": bitmap})
+    harp, active, lacking = _outline(bitmap, header, convention, field)
+    patches = make_patches(
+        nothing,
+        *_geometry(header, field),
+        convention,
+        torch.zeros_like(field, dtype=torch.bool),
+        field,
+        harp,
+        active,
+        dtype=dtype,
     )
-    errors: dict[str, float | None] = {}
-    if sigma is not None:
-        spread = _tensor(sigma)
-        named = {str(QUANTITIES[name].error): (name, formula) for name, formula in ERRORS.items()}
-        errors, missing = _numbers(
-            {error: lambda f=formula: f(patches, spread) for error, (_, formula) in named.items()},  # type: ignore[misc]
-            lambda error: why(named[error][0]),
-        )
-        reasons |= missing
-    units = {name: quantity.unit(convention) for name, quantity in QUANTITIES.items()}
-    return SharpKeywords(
-        keywords,
-        units,
-        errors,
-        reasons,
-        "given" if given else "estimated",
-        int(patches.mask.sum()),
-    )
+    return _result(replace(patches, vector=False), bitmap is not None, None, lacking)

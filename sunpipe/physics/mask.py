@@ -6,6 +6,7 @@ import torch
 
 Tensor = torch.Tensor
 MIN_BITMAP = 30  # inside the HARP (33 quiet, 34 active), Bobra et al. 2014
+ACTIVE = 34  # in the HARP and of strong field
 MIN_CONFIDENCE = 70  # 90 = above the disambiguation noise threshold, 60 = below it
 STRONG_FIELD = 200.0  # gauss
 STRONG_NEIGHBOURS = 5  # of the 9 pixels of a 3 x 3 box
@@ -36,6 +37,6 @@ def estimate_mask(fields: Tensor, threshold: float = STRONG_FIELD) -> Tensor:
     Tensor, (B, H, W) bool
     """
     strong = fields.square().sum(dim=1) > threshold**2  # False where NaN
-    padded = torch.nn.functional.pad(strong[:, None].double(), (1, 1, 1, 1), mode="replicate")
+    padded = torch.nn.functional.pad(strong[:, None].float(), (1, 1, 1, 1), mode="replicate")
     near = torch.nn.functional.avg_pool2d(padded, 3, stride=1)[:, 0] * 9
     return strong & (near > STRONG_NEIGHBOURS - 0.5)

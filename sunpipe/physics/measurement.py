@@ -13,9 +13,11 @@ from sunpipe.physics.patch import Patches
 from sunpipe.physics.quantities import CONVENTIONS, QUANTITIES
 
 Tensor = torch.Tensor
-SMALLEST = 8  # pixels; below it central differences leave too little
+SMALLEST = 8  # pixels; below it the frame is half of the patch or more: all is undefined
 METRES_PER_ARCSEC = 725_274.0  # 696 000 km over 959.63 arcsec: the Sun at 1 au
 PIXELS_AT_ONCE = 2**22  # bounds the working memory to about 1 GB
+DTYPES = (torch.float64, torch.float32)
+COUNTS = ("AREA_ACR", "AREA_MM2", "CMASKL")  # mean something where the field is 0
 
 FORMULAS: Mapping[str, Callable[[Patches], Tensor]] = {
     "USFLUX": flux.usflux,
@@ -35,8 +37,10 @@ FORMULAS: Mapping[str, Callable[[Patches], Tensor]] = {
     "MEANSHR": shear.meanshr,
     "SHRGT45": shear.shrgt45,
     "R_VALUE": r_value.r_value,
+    "AREA_ACR": flux.area_acr,
     "USFLUXL": flux.usfluxl,
     "MEANGBL": flux.meangbl,
+    "CMASKL": flux.cmaskl,
     "NETFLUX": flux.netflux,
     "FLUXIMB": flux.fluximb,
     "POLSEP": polarity.polsep,
@@ -56,27 +60,37 @@ def _per_image(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     return numbers.expand(len(like))
 
 
-def check(fields: Tensor, extras: Mapping[str, Tensor | None], convention: str) -> None:
-    """Refuse a wrong convention, wrong shapes, and patches too small to differentiate."""
+def check(
+    fields: Tensor, extras: Mapping[str, Tensor | None], convention: str, dtype: torch.dtype
+) -> None:
+    """Refuse a wrong convention, float type or shape."""
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be torch.float64 or torch.float32, not {dtype}")
     if fields.ndim != 4 or fields.shape[1] != 3:
         raise ValueError(f"fields must be (B, 3, H, W) as Br, Bt, Bp, not {tuple(fields.shape)}")
-    if min(fields.shape[2:]) < SMALLEST:
-        raise DataError(
-            f"a patch of {fields.shape[2]} x {fields.shape[3]} pixels is too small; "
-            f"{SMALLEST} x {SMALLEST} is the least"
-        )
     wanted = (len(fields), *fields.shape[2:])
     for name, extra in extras.items():
         if extra is not None and tuple(extra.shape) != wanted:
             raise ValueError(f"{name} must be {wanted}, not {tuple(extra.shape)}")
 
 
-def _finite_or_nan(values: Tensor) -> Tensor:
-    """Float64, with infinities as NaN: one mark for what is invalid."""
-    values = values.double()
-    return values.masked_fill(values.isinf(), torch.nan)
+def too_small(height: int, width: int) -> bool:
+    """Whether a patch of this shape is measured at all."""
+    return min(height, width) < SMALLEST
+
+
+def _cleaned(values: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of `dtype`, with 0 for what is not valid (a NaN times 0 would spoil sums and gradients)."""
+    if not bool(valid.all()):
+        values = torch.where(valid, values, 0.0)
+    return values.to(dtype)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """As `isfinite`, in half its time: 0 times a number is 0, times NaN or infinity NaN."""
+    return values.detach() * 0 == 0
 
 
 def make_patches(
@@ -87,22 +101,54 @@ def make_patches(
     mask: Tensor | None = None,
     los: Tensor | None = None,
     los_mask: Tensor | None = None,
+    active: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
 ) -> Patches:
-    """Float64 patches with every mask resolved; the arguments are those of `measure`."""
-    fields = _finite_or_nan(fields)
-    valid = fields.isfinite().all(dim=1)
+    """Patches with every mask resolved; the arguments are those of `measure`."""
+    valid = _finite(fields).all(dim=1)
+    clean = _cleaned(fields, valid[:, None], dtype)
+    los_valid = None
     if los is not None:
-        los = _finite_or_nan(los)
-        los_mask = los.isfinite() & (True if los_mask is None else los_mask.bool())
+        los_valid = _finite(los)
+        los = _cleaned(los, los_valid, dtype)
+        los_mask = los_valid if los_mask is None else los_valid & los_mask.bool()
     return Patches(
-        fields=fields,
+        fields=clean,
+        valid=valid,
+        mask=valid & (estimate_mask(clean) if mask is None else mask.bool()),
         pixel_cm=pixel_cm,
-        mask=valid & (estimate_mask(fields) if mask is None else mask.bool()),
         metres_per_arcsec=metres_per_arcsec,
         jsoc=convention == "jsoc",
         los=los,
-        los_mask=los_mask,
+        los_valid=los_valid,
+        los_mask=los_mask if los is not None else None,
+        active=active,
     )
+
+
+def evaluate(p: Patches, name: str) -> Tensor:
+    """One quantity of a batch, (B,) float64; NaN where undefined.
+
+    A field that is exactly 0 in the whole mask was not measured: its sums are
+    undefined too, not 0.
+    """
+    value = FORMULAS[name](p)
+    if name not in COUNTS:
+        value = value.masked_fill(blank(p, name), torch.nan)
+    return value.masked_fill(~value.isfinite(), torch.nan)
+
+
+def blank(p: Patches, name: str) -> Tensor:
+    """Whether all of the field that `name` is made from is 0, (B,) bool."""
+    if name == "R_VALUE":  # looks at the whole patch
+        field = p.los if p.jsoc or not p.vector else p.fields[:, 0]
+        return p.pixel_cm.isnan() if field is None else ~(field != 0).flatten(1).any(dim=1)
+    if QUANTITIES[name].needs_los:
+        if p.los is None or p.los_region is None:
+            return p.pixel_cm.isnan()
+        return p.los_region.sum(p.los_region.gather(p.los.detach()).abs()) == 0
+    return p.is_blank
 
 
 def measure(
@@ -114,7 +160,9 @@ def measure(
     *,
     los: Tensor | None = None,
     los_mask: Tensor | None = None,
+    active: Tensor | None = None,
     metres_per_arcsec: float | Tensor = METRES_PER_ARCSEC,
+    dtype: torch.dtype = torch.float64,
 ) -> dict[str, Tensor]:
     """Measure vector magnetograms.
 
@@ -134,36 +182,46 @@ def measure(
     los, los_mask : Tensor, (B, H, W), optional
         Line-of-sight field in gauss for USFLUXL, MEANGBL and jsoc's R_VALUE, and
         the pixels that count in it (all finite ones when missing).
+    active : Tensor, (B, H, W), optional
+        For AREA_ACR: the active pixels (bitmap 34), as truth values or weights.
     metres_per_arcsec : float or Tensor (B,)
         RSUN_REF / RSUN_OBS; the value at 1 au when missing. Enters R_VALUE's
         binning and jsoc's SAVNCPP only.
+    dtype : {torch.float64, torch.float32}
+        Of the arithmetic; sums are float64 either way.
 
     Returns
     -------
     dict of str to Tensor (B,) float64
-        On the device of `fields`; NaN where undefined, for example all but
-        AREA_MM2 where no pixel counts.
+        On the device of `fields`, with its gradient where `fields` asks for one;
+        NaN where undefined: all but AREA_MM2 where no pixel counts or where the
+        field is 0 in the whole mask, all in patches under 8 x 8 pixels.
 
     Raises
     ------
     ValueError
-        Wrong shapes, an unknown name or convention.
+        Wrong shapes, an unknown name, convention or float type.
     DataError
-        Patches under 8 x 8 pixels, a pixel size that is not positive.
+        A pixel size that is not positive.
     """
     wanted = tuple(QUANTITIES if names is None else names)
     if unknown := [name for name in wanted if name not in QUANTITIES]:
         raise ValueError(f"unknown quantities {unknown}; known: {', '.join(QUANTITIES)}")
-    check(fields, {"mask": mask, "los": los, "los_mask": los_mask}, convention)
+    extras = {"mask": mask, "los": los, "los_mask": los_mask, "active": active}
+    check(fields, extras, convention, dtype)
     length = _per_image(pixel_cm, "pixel_cm", fields)
     scale = _per_image(metres_per_arcsec, "metres_per_arcsec", fields)
+    if too_small(*fields.shape[2:]):
+        return {name: torch.full_like(length, torch.nan) for name in wanted}
     step = max(1, PIXELS_AT_ONCE // (fields.shape[2] * fields.shape[3]))
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, len(fields), step):
         rows = slice(start, start + step)
-        some = [None if extra is None else extra[rows] for extra in (mask, los, los_mask)]
-        patches = make_patches(fields[rows], length[rows], scale[rows], convention, *some)
+        some = [None if extra is None else extra[rows] for extra in extras.values()]
+        patches = make_patches(
+            fields[rows], length[rows], scale[rows], convention, *some, dtype=dtype
+        )
         for name in wanted:
-            parts[name].append(FORMULAS[name](patches))
-    empty = fields.new_zeros(0, dtype=torch.float64)
+            parts[name].append(evaluate(patches, name))
+    empty = length.new_zeros(0)
     return {name: torch.cat(values) if values else empty for name, values in parts.items()}

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import torch
 
-from sunpipe.physics.derivatives import central
-from sunpipe.physics.potential import jsoc_potential_field, potential_field
+from sunpipe.physics.derivatives import root
+from sunpipe.physics.potential import jsoc_potential, potential_field
+from sunpipe.physics.region import Region
 
 Tensor = torch.Tensor
 MU0 = 1.2566370614e-6  # T m / A; 4 pi 1e-7
@@ -17,56 +18,95 @@ ZERO = 1e-3  # gauss; HMI stores steps of 0.01 G, so less than this is rounding 
 
 @dataclass(frozen=True)
 class Patches:
-    """A batch of vector magnetograms, all float64.
+    """A batch of magnetograms, of one float type.
 
     Attributes
     ----------
     fields : Tensor, (B, 3, H, W)
-        Br, Bt, Bp in gauss.
+        Br, Bt, Bp in gauss, 0 where not valid.
+    valid, mask : Tensor, (B, H, W) bool
+        Pixels with all three components, and those of them that count.
     pixel_cm : Tensor, (B,)
         Side of a pixel in cm.
-    mask : Tensor, (B, H, W) bool
-        Pixels that count and are finite in all components.
     metres_per_arcsec : Tensor, (B,)
         RSUN_REF / RSUN_OBS.
     jsoc : bool
         Convention: JSOC's published rules, or the physical ones.
-    los, los_mask : Tensor, (B, H, W), or None
-        Line-of-sight field in gauss, and the pixels that count in it.
+    los, los_valid, los_mask : Tensor, (B, H, W), or None
+        Line-of-sight field in gauss, 0 where not valid; its valid pixels; those that count.
+    active : Tensor, (B, H, W), or None
+        Area of the active pixels in pixels, 0 elsewhere.
+    vector : bool
+        Whether `fields` was measured; else it is 0 and only `los` counts.
     """
 
     fields: Tensor
-    pixel_cm: Tensor
+    valid: Tensor
     mask: Tensor
+    pixel_cm: Tensor
     metres_per_arcsec: Tensor
     jsoc: bool
     los: Tensor | None = None
+    los_valid: Tensor | None = None
     los_mask: Tensor | None = None
+    active: Tensor | None = None
+    vector: bool = True
 
-    @property
+    @cached_property
+    def region(self) -> Region:
+        """The pixels that count; every (P,) below is in its order."""
+        return Region(self.mask, self.valid)
+
+    @cached_property
+    def los_region(self) -> Region | None:
+        """The pixels that count in the line-of-sight field."""
+        if self.los_mask is None or self.los_valid is None:
+            return None
+        return Region(self.los_mask, self.los_valid)
+
+    @cached_property
     def bz(self) -> Tensor:
-        """Upward component (B, H, W)."""
-        return self.fields[:, 0]
+        """Upward component (P,)."""
+        return self.region.gather(self.fields[:, 0])
 
-    @property
+    @cached_property
     def bx(self) -> Tensor:
-        """Westward component."""
-        return self.fields[:, 2]
+        """Westward component (P,)."""
+        return self.region.gather(self.fields[:, 2])
 
     @cached_property
     def by(self) -> Tensor:
-        """Northward component; Bt points south."""
-        return -self.fields[:, 1]
+        """Northward component (P,); Bt points south."""
+        return -self.region.gather(self.fields[:, 1])
+
+    @cached_property
+    def _bh2(self) -> Tensor:
+        return self.fields[:, 1].square() + self.fields[:, 2].square()
+
+    @cached_property
+    def bh_image(self) -> Tensor:
+        """Horizontal field strength, (B, H, W)."""
+        return root(self._bh2)
+
+    @cached_property
+    def strength_image(self) -> Tensor:
+        """|B|, (B, H, W)."""
+        return root(self._bh2 + self.fields[:, 0].square())
 
     @cached_property
     def bh(self) -> Tensor:
-        """Horizontal field strength."""
-        return torch.hypot(self.bx, self.by)
+        """Horizontal field strength (P,)."""
+        return self.region.gather(self.bh_image)
 
     @cached_property
     def strength(self) -> Tensor:
-        """|B|."""
-        return torch.hypot(self.bh, self.bz)
+        """|B|, (P,)."""
+        return self.region.gather(self.strength_image)
+
+    @cached_property
+    def is_blank(self) -> Tensor:
+        """Whether the field is 0 in all pixels that count, (B,)."""
+        return self.region.sum(self.strength.detach()) == 0
 
     @cached_property
     def metres(self) -> Tensor:
@@ -90,35 +130,50 @@ class Patches:
 
     @cached_property
     def jz(self) -> Tensor:
-        """Curl dBy/dx - dBx/dy in gauss per pixel; JSOC sets it to 0 on the frame."""
-        jz = central(self.by)[0] - central(self.bx)[1]
-        if self.jsoc:
-            inner = torch.zeros_like(jz[0], dtype=torch.bool)
-            inner[1:-1, 1:-1] = True
-            jz = torch.where(inner, jz, 0.0)
-        return jz
+        """Curl dBy/dx - dBx/dy in gauss per pixel, (P,); 0 where it is unknown."""
+        across = -self.region.differences(self.fields[:, 1])[0]
+        along = self.region.differences(self.fields[:, 2])[1]
+        return torch.where(self.region.inner, across - along, 0.0)
+
+    @cached_property
+    def has_jz(self) -> Tensor:
+        """Pixels that count for currents, (P,); JSOC takes Jz on the frame as 0, not as unknown."""
+        known = self.region.inner
+        if not self.jsoc:
+            return known
+        some = (self.region.count(known) > 0).repeat_interleave(self.region.lengths)
+        return (known | self.region.on_frame) & some  # zeros of the frame alone are no measurement
 
     @cached_property
     def potential(self) -> tuple[Tensor, Tensor]:
-        """Potential bx, by in gauss."""
-        return (jsoc_potential_field if self.jsoc else potential_field)(self.bz)
+        """Potential bx, by in gauss, (P,) each."""
+        if not self.jsoc:
+            bx, by = potential_field(self.fields[:, 0])
+            return self.region.gather(bx), self.region.gather(by)
+        dx, dy = self.region.differences(jsoc_potential(self.fields[:, 0], self.valid))
+        frame = self.region.on_frame
+        return torch.where(frame, 0.0, -dx), torch.where(frame, 0.0, -dy)
+
+    @cached_property
+    def has_shear(self) -> Tensor:
+        """Pixels where neither B nor the potential field vanishes, (P,)."""
+        bx, by = self.potential
+        return (self.strength > 0) & (bx.square() + by.square() + self.bz.square() > 0)
 
     @cached_property
     def shear(self) -> Tensor:
-        """Angle between B and the potential field with the observed Bz, in degrees.
+        """Angle between B and the potential field with the observed Bz, in degrees, (P,).
 
-        NaN where either vanishes.
+        0 outside `has_shear`.
         """
         bx, by = self.potential
         dot = self.bx * bx + self.by * by + self.bz.square()
         # The angle from cross and dot product keeps its digits near 0 and 180 degrees; acos
         # does not.
-        cross = torch.stack(
-            (
-                (self.by - by) * self.bz,
-                (bx - self.bx) * self.bz,
-                self.bx * by - self.by * bx,
-            )
-        ).norm(dim=0)
-        both = self.strength * (bx.square() + by.square() + self.bz.square())
-        return torch.where(both > 0, torch.rad2deg(torch.atan2(cross, dot)), torch.nan)
+        cross = root(
+            ((self.by - by) * self.bz).square()
+            + ((bx - self.bx) * self.bz).square()
+            + (self.bx * by - self.by * bx).square()
+        )
+        known = self.has_shear
+        return torch.rad2deg(torch.atan2(cross, torch.where(known, dot, 1.0)))

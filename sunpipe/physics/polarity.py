@@ -14,14 +14,11 @@ def _axis(p: Patches) -> tuple[Tensor, Tensor]:
 
     NaN where one polarity has no pixel in the mask.
     """
-    height, width = p.bz.shape[1:]
-    x = torch.arange(width, dtype=p.bz.dtype, device=p.bz.device)
-    y = torch.arange(height, dtype=p.bz.dtype, device=p.bz.device)
-    bz = torch.where(p.mask, p.bz, 0.0)
     ends = []
-    for flux in (bz.clamp(min=0), (-bz).clamp(min=0)):
-        total = flux.sum(dim=(1, 2))  # 0 / 0 = NaN where a polarity is missing
-        ends.append(((flux.sum(1) @ x) / total, (flux.sum(2) @ y) / total))
+    for flux in (p.bz.clamp(min=0), (-p.bz).clamp(min=0)):
+        total = p.region.sum(flux)  # 0 / 0 = NaN where a polarity is missing
+        ends.append((p.region.sum(flux * p.region.column) / total,
+                     p.region.sum(flux * p.region.row) / total))  # fmt: skip
     (x_pos, y_pos), (x_neg, y_neg) = ends
     return (x_pos - x_neg) * p.megametres, (y_pos - y_neg) * p.megametres
 

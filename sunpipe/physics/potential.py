@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import torch
 
-from sunpipe.physics.derivatives import central
-
 Tensor = torch.Tensor
+COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 SPLIT = 2.0  # pixels, sigma of the Gaussian
 JSOC_DEPTH = 0.001  # pixels
 JSOC_WINDOW = range(-10, 10)  # half-open: JSOC sums 20 x 20 pixels, not 21 x 21
@@ -45,7 +44,9 @@ def _smooth_field(x: Tensor, y: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _kernel(height: int, width: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
+def _kernel(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, tuple[int, int]]:
     """Spectra of the x and y field of one unit of flux, (2, h, w'), and the padded shape (h, w)."""
     shape = (_padded(height), _padded(width))
     with torch.inference_mode(False), torch.no_grad():  # outlives the caller's mode
@@ -58,7 +59,7 @@ def _kernel(height: int, width: int, device: torch.device) -> tuple[Tensor, tupl
         k = torch.hypot(kx, ky)
         rest = -torch.expm1(-0.5 * (k * SPLIT).square()) * torch.exp(-36 * (k / math.pi) ** 12)
         near = torch.stack((kx.expand_as(k), ky.expand_as(k))) * rest / k.clamp(min=1e-9)
-        return far - 1j * near, shape
+        return (far - 1j * near).to(COMPLEX[dtype]), shape
 
 
 def potential_field(bz: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,37 +83,53 @@ def potential_field(bz: Tensor) -> tuple[Tensor, Tensor]:
         Gauss, in the pixel centres. No pixel size enters: the solution is scale free.
     """
     height, width = bz.shape[1:]
-    kernel, shape = _kernel(height, width, bz.device)
+    kernel, shape = _kernel(height, width, bz.dtype, bz.device)
     spectrum = torch.fft.rfft2(bz.nan_to_num(0.0), s=shape)
     field = torch.fft.irfft2(spectrum[:, None] * kernel, s=shape)
     bx, by = field[:, :, :height, :width].unbind(1)
     return bx, by
 
 
-def jsoc_potential_field(bz: Tensor) -> tuple[Tensor, Tensor]:
-    """Horizontal potential field as in the published SHARP keywords.
+@lru_cache(maxsize=4)
+def _jsoc_kernel(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, tuple[int, int]]:
+    """Spectrum of JSOC's window, (h, w'), and the padded shape (h, w)."""
+    reach = len(JSOC_WINDOW)
+    shape = (_fast_length(height + reach), _fast_length(width + reach))
+    with torch.inference_mode(False), torch.no_grad():  # outlives the caller's mode
+        offset = torch.tensor(list(JSOC_WINDOW), dtype=torch.float64, device=device)
+        distance = (offset[:, None] ** 2 + offset[None] ** 2 + JSOC_DEPTH**2).sqrt()
+        kernel = torch.zeros(shape, dtype=torch.float64, device=device)
+        # phi[p] = sum over o of Bz[p + o] k[o]: a correlation, so offsets enter mirrored.
+        rows = (-offset.long()) % shape[0]
+        columns = (-offset.long()) % shape[1]
+        kernel[rows[:, None], columns[None]] = JSOC_DEPTH / distance
+        return torch.fft.rfft2(kernel).to(COMPLEX[dtype]), shape
+
+
+def jsoc_potential(bz: Tensor, valid: Tensor) -> Tensor:
+    """Magnetic potential as in the published SHARP keywords.
 
     Monopoles 0.001 pixel below the surface, ``phi = sum Bz dz / sqrt(r^2 + dz^2)``
-    over offsets -10 .. +9 pixels, then minus central differences, 0 on the frame.
-    The depth makes phi nearly Bz itself, so this is far from a potential field;
-    it is here to reproduce MEANPOT, TOTPOT, MEANSHR and SHRGT45 of the headers.
+    over offsets -10 .. +9 pixels; the field is minus its central differences, 0 on
+    the frame. The depth makes phi nearly Bz itself, so this is far from a potential
+    field; it is here to reproduce MEANPOT, TOTPOT, MEANSHR and SHRGT45 of the
+    headers. The 400 terms of each pixel are summed as a product of spectra, which
+    changes the 13th digit.
 
     Parameters
     ----------
     bz : Tensor, (B, H, W)
-        Radial field in gauss; NaN counts as 0.
+        Radial field in gauss, 0 where not valid.
+    valid : Tensor, (B, H, W) bool
+
+    Returns
+    -------
+    Tensor, (B, H, W)
+        In gauss times pixels; 0 where not valid.
     """
     height, width = bz.shape[1:]
-    shape = (_fast_length(height + 20), _fast_length(width + 20))
-    offset = torch.tensor(list(JSOC_WINDOW), dtype=torch.float64, device=bz.device)
-    distance = (offset[:, None] ** 2 + offset[None] ** 2 + JSOC_DEPTH**2).sqrt()
-    kernel = torch.zeros(shape, dtype=torch.float64, device=bz.device)
-    # phi[p] = sum over o of Bz[p + o] k[o]: a correlation, so offsets enter mirrored.
-    rows = (-offset.long()) % shape[0]
-    columns = (-offset.long()) % shape[1]
-    kernel[rows[:, None], columns[None]] = JSOC_DEPTH / distance
-    spectrum = torch.fft.rfft2(bz.nan_to_num(0.0), s=shape) * torch.fft.rfft2(kernel)
-    phi = torch.fft.irfft2(spectrum, s=shape)[:, :height, :width]
-    phi = torch.where(bz.isnan(), 0.0, phi)
-    dx, dy = central(phi)
-    return -dx.nan_to_num(0.0), -dy.nan_to_num(0.0)
+    kernel, shape = _jsoc_kernel(height, width, bz.dtype, bz.device)
+    phi = torch.fft.irfft2(torch.fft.rfft2(bz, s=shape) * kernel, s=shape)[:, :height, :width]
+    return torch.where(valid, phi, 0.0)

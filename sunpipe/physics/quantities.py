@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 CONVENTIONS = ("jsoc", "physical")
+NEEDS_VECTOR = "needs the vector field: Br, Bt and Bp"  # reason of a null
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Quantity:
         Whether SHARP headers carry it.
     needs_los : tuple of str
         The conventions in which it needs the line-of-sight magnetogram.
+    needs_bitmap : bool
+        Whether it needs the map of the HARP.
+    needs_vector : bool
+        Whether it needs the three components; else the maps above suffice.
+    differentiable : bool
+        Whether its gradient by the field means something: counts have none.
     error : str or None
         JSOC's keyword of its formal error.
     """
@@ -36,6 +43,9 @@ class Quantity:
     in_jsoc: bool = True
     needs_los: tuple[str, ...] = ()
     error: str | None = None
+    needs_bitmap: bool = False
+    needs_vector: bool = True
+    differentiable: bool = True
 
     def unit(self, convention: str) -> str:
         """Unit of the value in `convention`."""
@@ -66,17 +76,51 @@ _ROWS = (
     Quantity("SAVNCPP", _both("A"), "sum of |net current| of the two polarities", error="ERRJHT"),
     Quantity("MEANPOT", _both("erg/cm^3"), "mean free energy density", error="ERRMPOT"),
     Quantity("TOTPOT", _both("erg/cm"), "total free energy density", error="ERRTPOT"),
-    Quantity("MEANSHR", _both("deg"), "mean angle between B and the potential field"),
-    Quantity("SHRGT45", _both("%"), "share of pixels sheared by more than 45 degrees"),
+    Quantity(
+        "MEANSHR", _both("deg"), "mean angle between B and the potential field", error="ERRMSHA"
+    ),
+    Quantity(
+        "SHRGT45",
+        _both("%"),
+        "share of pixels sheared by more than 45 degrees",
+        differentiable=False,
+    ),
     Quantity(
         "R_VALUE",
         _each("log10 G", "log10 Mx"),
         "flux near strong polarity inversion lines",
         needs_los=("jsoc",),
+        needs_vector=False,
     ),
-    Quantity("USFLUXL", _both("Mx"), "total unsigned line-of-sight flux", needs_los=CONVENTIONS),
     Quantity(
-        "MEANGBL", _GRADIENT, "mean gradient of the line-of-sight field", needs_los=CONVENTIONS
+        "AREA_ACR",
+        _both("uHem"),
+        "area of the active pixels, millionths of the hemisphere",
+        needs_bitmap=True,
+        needs_vector=False,
+        differentiable=False,
+    ),
+    Quantity(
+        "USFLUXL",
+        _both("Mx"),
+        "total unsigned line-of-sight flux",
+        needs_los=CONVENTIONS,
+        needs_vector=False,
+    ),
+    Quantity(
+        "MEANGBL",
+        _GRADIENT,
+        "mean gradient of the line-of-sight field",
+        needs_los=CONVENTIONS,
+        needs_vector=False,
+    ),
+    Quantity(
+        "CMASKL",
+        _both("pixel"),
+        "pixels that count in the line-of-sight field",
+        needs_los=CONVENTIONS,
+        needs_vector=False,
+        differentiable=False,
     ),
     Quantity("NETFLUX", _both("Mx"), "net radial flux", in_jsoc=False),
     Quantity("FLUXIMB", _both(""), "net over unsigned flux, -1 to 1", in_jsoc=False),
@@ -87,10 +131,12 @@ _ROWS = (
         "angle of the axis from the eastern to the western polarity, north of west",
         in_jsoc=False,
     ),
-    Quantity("AREA_MM2", _both("Mm^2"), "area of the mask", in_jsoc=False),
+    Quantity("AREA_MM2", _both("Mm^2"), "area of the mask", in_jsoc=False, differentiable=False),
 )
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType({row.name: row for row in _ROWS})
-MEASURABLE = tuple(row.name for row in _ROWS if "physical" not in row.needs_los)
+MEASURABLE = tuple(
+    row.name for row in _ROWS if "physical" not in row.needs_los and not row.needs_bitmap
+)
 
 
 def check_measurable(names: Sequence[str]) -> None:
@@ -105,7 +151,10 @@ def check_measurable(names: Sequence[str]) -> None:
         if name in MEASURABLE:
             continue
         if name in QUANTITIES:
-            raise ValueError(f"{name} needs a line-of-sight field; patches have none")
+            lacks = (
+                "a map of the HARP" if QUANTITIES[name].needs_bitmap else "a line-of-sight field"
+            )
+            raise ValueError(f"{name} needs {lacks}; patches have none")
         near = difflib.get_close_matches(name.upper(), MEASURABLE, n=1)
         hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(MEASURABLE)
         raise ValueError(f"no quantity {name!r} ({hint})")

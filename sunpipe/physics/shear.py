@@ -6,7 +6,6 @@ import math
 
 import torch
 
-from sunpipe.physics.derivatives import masked_mean, masked_sum
 from sunpipe.physics.patch import Patches
 
 Tensor = torch.Tensor
@@ -20,20 +19,19 @@ def _difference(p: Patches) -> Tensor:
 
 def meanpot(p: Patches) -> Tensor:
     """Mean free magnetic energy density ``mean((B - Bp)^2) / 8 pi`` in erg/cm^3."""
-    return masked_mean(_difference(p), p.mask) / (8 * math.pi)
+    return p.region.mean(_difference(p)) / (8 * math.pi)
 
 
 def totpot(p: Patches) -> Tensor:
     """Total free magnetic energy density ``A sum((B - Bp)^2) / 8 pi`` in erg/cm."""
-    return masked_sum(_difference(p), p.mask) * p.area_cm2 / (8 * math.pi)
+    return p.region.sum(_difference(p)) * p.area_cm2 / (8 * math.pi)
 
 
 def meanshr(p: Patches) -> Tensor:
     """Mean shear angle in degrees."""
-    return masked_mean(p.shear, p.mask)
+    return p.region.mean(p.shear, p.has_shear)
 
 
 def shrgt45(p: Patches) -> Tensor:
     """Share of pixels with a shear angle above 45 degrees, in %."""
-    shear = p.shear
-    return 100.0 * masked_mean((shear > 45).double(), p.mask & shear.isfinite())
+    return 100.0 * p.region.mean((p.shear > 45).double(), p.has_shear)

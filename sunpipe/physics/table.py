@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sunpipe.physics.quantities import QUANTITIES
+from sunpipe.physics.quantities import NEEDS_VECTOR, QUANTITIES
 
 ROW = "{:<9} {:>14} {:<8} {:>12} {:>14} {:>10}  {}"
 
@@ -39,7 +39,10 @@ def render(result: Mapping[str, Any]) -> str:
         "",
         ROW.format("keyword", "value", "unit", "error", "header", "difference", "meaning"),
     ]
+    left_out = [name for name, why in result["reasons"].items() if why == NEEDS_VECTOR]
     for name, value in result["keywords"].items():
+        if name in left_out:
+            continue
         quantity = QUANTITIES[name]
         header = result["header"].get(name)
         lines.append(
@@ -53,4 +56,11 @@ def render(result: Mapping[str, Any]) -> str:
                 quantity.meaning if value is not None else f"null: {result['reasons'][name]}",
             ).rstrip()
         )
+    lines += [
+        f"{name:<9} {'-':>14} null: {result['reasons'][name]}"
+        for name, value in result["errors"].items()
+        if value is None and name in result["reasons"]
+    ]
+    if left_out:
+        lines += ["", f"{len(left_out)} more keywords need the vector field: --br, --bt and --bp"]
     return "\n".join(lines)

@@ -14,7 +14,7 @@ import pytest
 from astropy.io import fits
 
 from sunpipe.cli import group
-from sunpipe.errors import SunpipeError
+from sunpipe.errors import SunpipeError, UsageError
 from sunpipe.files import write_json
 from sunpipe.physics import QUANTITIES
 from sunpipe.sidecar import sidecar
@@ -77,7 +77,7 @@ def test_json_of_harp_377(cli: Cli) -> None:
     assert result["mask"] == "given"
     assert result["cmask"] == result["header"]["CMASK"] == 45703
     assert result["keywords"]["USFLUX"] == pytest.approx(result["header"]["USFLUX"], rel=1e-6)
-    assert set(result["reasons"]) == {"R_VALUE", "USFLUXL", "MEANGBL"}
+    assert set(result["reasons"]) == {"R_VALUE", "USFLUXL", "MEANGBL", "CMASKL"}
     assert all(result["keywords"][name] is None for name in result["reasons"])
     assert "R_VALUE" not in result["header"]  # the card says nan
     assert result["seconds"] < 60
@@ -157,10 +157,70 @@ def test_every_null_has_a_reason(tmp_path: Path) -> None:
         assert "undefined for this field" not in result["reasons"].values()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (7, 40)])
-def test_tiny_images_are_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
-    with pytest.raises(SunpipeError, match="too small"):
-        run(*vector_options(**patch(tmp_path, shape)))
+@pytest.mark.parametrize("shape", [(1, 1), (5, 5), (2, 2), (7, 40)])
+def test_tiny_images_are_null(tmp_path: Path, shape: tuple[int, int]) -> None:
+    result = run(*vector_options(**patch(tmp_path, shape)))
+    assert set(result["keywords"].values()) == {None}
+    assert set(result["reasons"]) == set(QUANTITIES)
+    assert f"{shape[0]} x {shape[1]} pixels is too small" in result["reasons"]["USFLUX"]
+
+
+def test_line_of_sight_alone() -> None:
+    result = run("--los", str(sample("magnetogram")), "--bitmap", str(sample("bitmap")))
+    assert result["record"] == "hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"
+    assert result["mask"] == "given"
+    assert result["keywords"]["USFLUXL"] == pytest.approx(2.296e22, rel=1e-4)
+    assert result["keywords"]["MEANGBL"] == pytest.approx(35.97, abs=5e-3)
+    assert result["keywords"]["R_VALUE"] == pytest.approx(4.607, abs=5e-4)
+    assert result["keywords"]["CMASKL"] == result["cmask"] == 123890
+    assert result["keywords"]["AREA_ACR"] == pytest.approx(result["header"]["AREA_ACR"], rel=2e-4)
+    assert result["reasons"]["USFLUX"] == "needs the vector field: Br, Bt and Bp"
+    assert result["errors"] == {}
+    assert run("--los", str(sample("magnetogram")))["mask"] == "estimated"
+
+
+def test_the_table_of_a_line_of_sight_field_is_short() -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        group().main(["physics", "--los", str(sample("magnetogram"))], standalone_mode=False)
+    lines = printed.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[3:8]] == [
+        "R_VALUE", "AREA_ACR", "USFLUXL", "MEANGBL", "CMASKL",
+    ]  # fmt: skip
+    assert "null: needs the bitmap" in lines[4]
+    assert lines[-1] == "21 more keywords need the vector field: --br, --bt and --bp"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "nothing to measure: give --br, --bt and --bp, or --los"),
+        (["bitmap"], "nothing to measure"),
+        (["br"], "needs all of --br, --bt, --bp; --bt and --bp missing"),
+        (["br", "bp", "los"], "--bt missing"),
+        (["los", "conf-disambig"], "--conf-disambig goes with the vector field"),
+        (["los", "br-err", "bt-err", "bp-err"], "--br-err goes with the vector field"),
+    ],
+)
+def test_mixtures_are_refused(names: list[str], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(*(word for name in names for word in (f"--{name}", "x.fits")))
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_lone_magnetogram_must_be_one(tmp_path: Path) -> None:
+    square = np.ones((16, 20), np.float32)
+
+    def refused(words: str, path: Path) -> None:
+        with pytest.raises(SunpipeError, match=words) as caught:
+            run("--los", str(path))
+        assert "\n" not in str(caught.value)
+
+    refused("is named Br", sample("Br"))
+    refused("SOHO", write(tmp_path / "mdi.fits", square, TELESCOP="SOHO", INSTRUME="MDI"))
+    refused("HPLN-TAN", write(tmp_path / "disk.fits", square, CTYPE1="HPLN-TAN"))
+    refused("BUNIT", write(tmp_path / "unit.fits", square, BUNIT="DN/s"))
+    refused("DSUN_OBS", write(tmp_path / "place.fits", square, DSUN_OBS=0.0))
 
 
 def test_bad_files_get_one_line(tmp_path: Path, cli: Cli) -> None:

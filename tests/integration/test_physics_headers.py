@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sunpipe.fits import VectorRecord, read_segment, read_vector
 from sunpipe.physics import QUANTITIES, SharpKeywords, estimate_mask, measure, sharp_keywords
-from sunpipe.physics.mask import sharp_mask
+from sunpipe.physics.flux import RSUN_CM
+from sunpipe.physics.mask import MIN_BITMAP, sharp_mask
+from sunpipe.physics.place import deprojection
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sunpipe/samples"
+SHARED = Path(__file__).resolve().parents[3] / "shared/data/sharps"
 HARP_377 = "377.20110215_020000_TAI"
 OTHERS = ("6060.20151030_000000_TAI", "6060.20151030_001200_TAI", "7115.20170901_220000_TAI")
 
@@ -88,14 +93,66 @@ def test_harp_377_in_consistent_units(
         assert found[name] == pytest.approx(jsoc.keywords[name], rel=1e-6)
 
 
-def test_float32_gives_the_published_flux(
-    harp_377: VectorRecord, maps: dict[str, torch.Tensor]
+def test_the_active_area_of_harp_377(
+    harp_377: VectorRecord, maps: dict[str, object], jsoc: SharpKeywords
 ) -> None:
-    mask = sharp_mask(torch.tensor(maps["bitmap"]), torch.tensor(maps["conf_disambig"]))
-    fields = torch.tensor(harp_377.fields, dtype=torch.float32)[None]
-    found = measure(fields, harp_377.pixel_cm, mask[None], ["USFLUX", "TOTUSJH"], "jsoc")
-    assert found["USFLUX"].item() == pytest.approx(harp_377.header["USFLUX"], rel=1e-6)
-    assert found["TOTUSJH"].item() == pytest.approx(harp_377.header["TOTUSJH"], rel=1e-6)
+    """JSOC's area comes from CCD pixels, ours from the map made of them: 1e-4 apart."""
+    header = harp_377.header
+    assert jsoc.keywords["AREA_ACR"] == pytest.approx(header["AREA_ACR"], rel=1.5e-4)
+    # The header's AREA is the same rule for the whole HARP.
+    rows, columns = (np.asarray(maps["bitmap"]) >= MIN_BITMAP).nonzero()
+    pixel = (harp_377.pixel_cm / RSUN_CM) ** 2 / (2 * math.pi)
+    found = 1e6 * pixel * deprojection(header, rows, columns).sum()
+    assert found == pytest.approx(header["AREA"], rel=3e-4)
+    physical = sharp_keywords(
+        harp_377.fields,
+        header,
+        convention="physical",
+        **maps,  # type: ignore[arg-type]
+    )
+    assert physical.keywords["AREA_ACR"] == pytest.approx(1e6 * pixel * 25019)
+
+
+# Error: largest relative difference from the header, or None: equal in the digits printed there.
+ERROR_AGREEMENT = {
+    "ERRVF": 1e-6, "ERRJZ": 1e-6, "ERRUSI": 1e-6, "ERRALP": 1e-5, "ERRMIH": 3e-5, "ERRTUI": 3e-5,
+    "ERRTAI": 3e-5, "ERRJHT": 1e-6, "ERRMPOT": 1e-6, "ERRTPOT": 1e-6, "ERRGAM": None,
+    "ERRBT": None, "ERRBZ": None, "ERRBH": None, "ERRMSHA": None,
+}  # fmt: skip
+
+
+def test_the_errors_of_harp_377(harp_377: VectorRecord, maps: dict[str, object]) -> None:
+    folder = SHARED / "harp00377_20110215_020000_TAI"
+    names = [f"hmi.sharp_cea_720s.{HARP_377}.{part}_err.fits" for part in ("Br", "Bt", "Bp")]
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    sigma = np.stack([read_segment(folder / name).data for name in names])
+    found = sharp_keywords(harp_377.fields, harp_377.header, sigma=sigma, **maps)  # type: ignore[arg-type]
+    assert found.errors.keys() == ERROR_AGREEMENT.keys()
+    for name, tolerance in ERROR_AGREEMENT.items():
+        published = harp_377.header[name]
+        if tolerance is None:
+            assert round(found.errors[name], 3) == published, name
+        else:
+            assert found.errors[name] == pytest.approx(published, rel=tolerance), name
+
+
+@pytest.mark.parametrize("convention", ["jsoc", "physical"])
+def test_float32_arithmetic_on_harp_377(
+    convention: str, harp_377: VectorRecord, maps: dict[str, object]
+) -> None:
+    exact, single = (
+        sharp_keywords(
+            harp_377.fields,
+            harp_377.header,
+            convention=convention,
+            dtype=dtype,
+            **maps,  # type: ignore[arg-type]
+        ).keywords
+        for dtype in (torch.float64, torch.float32)
+    )
+    for name, value in exact.items():
+        assert single[name] == pytest.approx(value, rel=2e-7), name
 
 
 def test_the_estimated_mask_of_harp_377(
@@ -111,7 +168,9 @@ def test_the_estimated_mask_of_harp_377(
 def test_estimated_mask_keeps_the_integrals_of_harp_377(harp_377: VectorRecord) -> None:
     found = sharp_keywords(harp_377.fields, harp_377.header)
     assert found.mask == "estimated"
-    assert set(found.reasons) == {"R_VALUE", "USFLUXL", "MEANGBL"}
+    assert set(found.reasons) == {
+        "R_VALUE", "USFLUXL", "MEANGBL", "CMASKL", "AREA_ACR",
+    }  # fmt: skip
     for name in ("USFLUX", "TOTUSJZ", "TOTUSJH", "ABSNJZH", "SAVNCPP", "TOTPOT", "MEANALP"):
         assert found.keywords[name] == pytest.approx(harp_377.header[name], rel=0.05)
 

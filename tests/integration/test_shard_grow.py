@@ -65,9 +65,7 @@ def content(folder: Path) -> dict[tuple[Any, ...], bytes]:
 
 
 @pytest.mark.parametrize("late", [LAST, FIRST])
-def test_new_records_append_shards_wherever_they_sort(
-    archive: Path, root: Path, late: str
-) -> None:
+def test_new_records_append_shards_wherever_they_sort(archive: Path, root: Path, late: str) -> None:
     folder = root / "shards/test"
     whole = without(archive, late)
     before = shard()

@@ -1,0 +1,1 @@
+"""Calibration of full-disk images: geometry, resampling, exposure, degradation."""
