@@ -26,7 +26,7 @@ test: install  ## all tests; what this machine lacks is skipped with the command
 test-fast: install  ## unit tests only
 	@$(BIN)/python -m pytest tests/unit
 
-download: install  ## fetch the records of configs/download.toml from JSOC into the archive
+download: install  ## fetch what CONFIG=configs/data_*.toml asks JSOC for into the archive
 	@$(BIN)/sunpipe fetch --config $(if $(filter file,$(origin CONFIG)),configs/download.toml,$(CONFIG))
 
 lint: install  ## style, types, spelling, shell scripts

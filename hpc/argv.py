@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpc.stages import find_stage
+from hpc.stages import STAGES, find_stage
 from sunpipe.errors import UsageError
 
 
@@ -64,7 +64,8 @@ def all_parts(
 ) -> list[list[str]]:
     """One command line per part; a single one for `part`, or without parts when `count` is 1."""
     if (part or count > 1) and not find_stage(stage).parts:
-        raise UsageError(f"{stage} has no parts; --array and --part are for directions and embed")
+        having = ", ".join(name for name, found in STAGES.items() if found.parts)
+        raise UsageError(f"{stage} has no parts; --array and --part are for {having}")
     if part or count == 1:
         return [stage_argv(stage, config, overrides, extra, part)]
     return [stage_argv(stage, config, overrides, extra, (number, count))

@@ -33,7 +33,8 @@ class Resources:
     """What one stage asks for; an empty string leaves an option to the site's default.
 
     `nodes` times `tasks_per_node` ranks share the work of ``shard`` and
-    ``train``; `array` is the number of parts of ``directions`` and ``embed``.
+    ``train``; `array` is the number of parts of ``fetch``,
+    ``directions`` and ``embed``.
     """
 
     partition: Word = ""

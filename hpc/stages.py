@@ -35,7 +35,7 @@ class Stage:
 
 # In an order that respects `needs`.
 STAGES: dict[str, Stage] = {
-    "fetch": Stage(("fetch",)),
+    "fetch": Stage(("fetch",), parts=True),
     "shard": Stage(("shard",), ("fetch",), ranks=True, mpi=True),
     "train": Stage(("train",), ("shard",), ranks=True),
     "sample": Stage(("sample",), ("train",)),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from sunpipe.errors import DataError
@@ -124,19 +125,22 @@ def split_file_name(name: str) -> tuple[str, str] | None:
     return str(found), segment
 
 
-def relative_path(record: str, segment: str) -> str:
-    """Path of a segment (or of `KEYWORDS`) relative to the archive, with slashes."""
+@lru_cache(maxsize=4096)
+def _place(record: str) -> tuple[str, str]:
+    """Folder of a record and the stem of its file names."""
     name = parse_record(record)
-    if not SEGMENT_NAME.fullmatch(segment):
-        raise DataError(f"{segment!r} is not a segment name")
     when = compact_time(name.t_rec)
     if name.harpnum is not None:
         folder = PurePosixPath(name.series, str(name.harpnum), when)
-        stem = f"{name.series}.{name.harpnum}.{when}"
-    else:
-        which = when + (f".{name.number}" if name.number else "")
-        folder = PurePosixPath(name.series, when.replace("-", "")[:8], which)
-        stem = f"{name.series}.{which}"
-    if segment == KEYWORDS:
-        return str(folder / "keywords.json")
-    return str(folder / f"{stem}.{segment}.fits")
+        return str(folder), f"{name.series}.{name.harpnum}.{when}"
+    which = when + (f".{name.number}" if name.number else "")
+    folder = PurePosixPath(name.series, when.replace("-", "")[:8], which)
+    return str(folder), f"{name.series}.{which}"
+
+
+def relative_path(record: str, segment: str) -> str:
+    """Path of a segment (or of `KEYWORDS`) relative to the archive, with slashes."""
+    if not SEGMENT_NAME.fullmatch(segment):
+        raise DataError(f"{segment!r} is not a segment name")
+    folder, stem = _place(record)
+    return f"{folder}/keywords.json" if segment == KEYWORDS else f"{folder}/{stem}.{segment}.fits"

@@ -1,127 +1,186 @@
-"""One HTTP transfer at a time: retries with back-off, and nothing unchecked is stored."""
+"""One HTTP transfer into a partial file; nothing in it is trusted yet."""
 
 from __future__ import annotations
 
-import http.client
-import random
+import asyncio
+import logging
+import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
+
+import httpx
 
 import sunpipe
-from sunpipe.fits import MAX_BYTES, read_segment
-from sunpipe.fitsfile import FitsError
+from preprocess.partial import Partial
+from preprocess.retry import TransferError, http_error, pause_s
+from sunpipe.fits import MAX_BYTES
+from sunpipe.query_settings import FetchSettings
 
-T = TypeVar("T")
-USER_AGENT = f"sunpipe/{sunpipe.__version__} (solar data pipeline; one connection at a time)"
-BLOCK = 1 << 16
-MAX_WAIT_S = 240.0
-TRANSIENT_CODES = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class TransferError(Exception):
-    """A transfer that failed.
-
-    Attributes
-    ----------
-    transient : bool
-        Whether trying again can help.
-    unreachable : bool
-        Whether the server did not answer at all.
-    wait_s : float
-        How long the server asked to wait.
-    """
-
-    def __init__(
-        self, message: str, transient: bool = True, unreachable: bool = False, wait_s: float = 0.0
-    ) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.unreachable = unreachable
-        self.wait_s = wait_s
+USER_AGENT = f"sunpipe/{sunpipe.__version__} (solar data pipeline; few connections at a time)"
+FITS_BEGINS = b"SIMPLE  ="
+MAX_REDIRECTS = 3
+REDIRECTS = (301, 302, 303, 307, 308)
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not to another host."""
+class Gate:
+    """One pause for all transfers, when the server says that it is busy."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        if urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
-            raise TransferError(f"{req.full_url} redirects to another host", transient=False)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._until = 0.0
+        self._strikes = 0
 
+    async def passed(self) -> None:
+        """Wait until nobody is asked to wait any more."""
+        while (left := self._until - time.monotonic()) > 0:
+            await asyncio.sleep(left)
 
-def explain(error: Exception) -> TransferError:
-    """Sort an error of the network into transient or final."""
-    if isinstance(error, TransferError):
-        return error
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()
-        asked = error.headers.get("Retry-After", "") if error.headers else ""
-        return TransferError(f"HTTP {error.code}", error.code in TRANSIENT_CODES,
-                             wait_s=float(asked) if asked.isdigit() else 0.0)  # fmt: skip
-    if isinstance(error, urllib.error.URLError):
-        return TransferError(f"{error.reason}", unreachable=True)
-    if isinstance(error, TimeoutError):
-        return TransferError("no answer in time", unreachable=True)
-    if isinstance(error, ConnectionError | http.client.HTTPException):
-        return TransferError(f"the connection broke ({error})")
-    raise error
+    def pause(self, asked_s: float) -> None:
+        """The server is busy: the longer, the more often it has said so in a row."""
+        wait = pause_s(self._strikes, self._wait_s, asked_s)
+        self._strikes += 1
+        self._until = max(self._until, time.monotonic() + wait)
+
+    def calm(self) -> None:
+        """The server answered."""
+        self._strikes = 0
 
 
-def with_retries(work: Callable[[], T], retries: int, wait_s: float) -> T:
-    """Run `work`; on a transient error wait and try again.
-
-    Waits `wait_s` times 1, 2, 4 ... with jitter of half to the full length, at
-    least what the server asks for, at most four minutes.
-
-    Raises
-    ------
-    TransferError
-        The last one.
-    """
-    for attempt in range(retries + 1):
-        try:
-            return work()
-        except (OSError, http.client.HTTPException, TransferError) as error:
-            failure = explain(error)
-            if not failure.transient or attempt == retries:
-                raise failure from None
-            pause = wait_s * 2**attempt * random.uniform(0.5, 1.0)
-            time.sleep(min(MAX_WAIT_S, max(pause, failure.wait_s)))
-    raise AssertionError("unreachable")
+def make_http(settings: FetchSettings) -> httpx.AsyncClient:
+    """A client with at most `settings.connections` connections."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # drms turns everybody's messages on
+    limits = httpx.Limits(
+        max_connections=settings.connections, max_keepalive_connections=settings.connections
+    )
+    # identity: a coding in between would make lengths and ranges those of something else
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    return httpx.AsyncClient(headers=headers, limits=limits, timeout=settings.timeout_s)
 
 
-def download_once(url: str, path: Path, timeout_s: float) -> None:
-    """Bring `url` to `path` and check length and content.
+def _range_headers(partial: Partial, url: str) -> dict[str, str]:
+    """Headers that ask for the rest; none, and an empty file, where there is nothing to resume."""
+    if partial.note.get("url") != url or not partial.size():
+        partial.restart()
+        return {}
+    headers = {"Range": f"bytes={partial.size()}-"}
+    if validator := partial.note.get("validator"):
+        headers["If-Range"] = str(validator)
+    return headers
+
+
+def _validator(answer: httpx.Response) -> str:
+    tag = answer.headers.get("ETag", "")
+    strong = tag if tag and not tag.startswith("W/") else ""
+    return strong or answer.headers.get("Last-Modified", "")
+
+
+def _length(answer: httpx.Response) -> int | None:
+    text = answer.headers.get("Content-Length", "")
+    return int(text) if text.isdigit() else None
+
+
+def _begin(answer: httpx.Response, partial: Partial, url: str) -> int | None:
+    """Judge the head of an answer; returns the length of the whole file if it is known.
 
     Raises
     ------
     TransferError
-        For a body that is shorter or longer than announced, too large, too
-        slow (ten times `timeout_s` in all), or not a readable FITS image.
-    OSError
-        Of the network.
+        For an answer that is not the file, or not the part of it that was asked for.
     """
-    request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
-    opener = urllib.request.build_opener(_SameHost)
-    deadline = time.monotonic() + 10 * timeout_s
-    with opener.open(request, timeout=timeout_s) as answer, open(path, "wb") as out:
-        announced = answer.headers.get("Content-Length", "")
-        received = 0
-        while block := answer.read1(BLOCK):
-            received += len(block)
-            if received > MAX_BYTES:
-                raise TransferError(f"more than {MAX_BYTES} bytes", transient=False)
-            if time.monotonic() > deadline:
-                raise TransferError(f"slower than {10 * timeout_s:g} s for one file")
-            out.write(block)
-    if announced.isdigit() and received != int(announced):
-        raise TransferError(f"{received} bytes arrived of {announced} announced")
+    if answer.status_code == 416:
+        partial.restart()
+        raise TransferError("the server cannot resume what it began")
+    if answer.status_code not in (200, 206):
+        raise http_error(answer.status_code, answer.headers.get("Retry-After"))
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise TransferError("an HTML page arrived instead of a file")
+    if answer.status_code == 206:
+        match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if match is None or (int(match[1]), int(match[3])) != (
+            partial.size(),
+            partial.note.get("total"),
+        ):
+            partial.restart()
+            raise TransferError("the server resumed another file or at another place")
+        return int(match[3])
+    total = _length(answer)
+    if total is not None and total > MAX_BYTES:
+        raise TransferError(f"{total} bytes announced; at most {MAX_BYTES}", transient=False)
+    if total is None:  # cannot be resumed
+        partial.restart()
+    else:
+        partial.restart(url=url, total=total, validator=_validator(answer))
+    return total
+
+
+async def _receive(
+    answer: httpx.Response, partial: Partial, url: str, add_bytes: Callable[[int], None]
+) -> None:
+    total = _begin(answer, partial, url)
+    received = partial.size()
+    head = b"" if not received else FITS_BEGINS
+    async for block in answer.aiter_raw():
+        received += len(block)
+        if received > MAX_BYTES:
+            raise TransferError(f"more than {MAX_BYTES} bytes", transient=False)
+        if len(head) < len(FITS_BEGINS):
+            head = (head + block)[: len(FITS_BEGINS)]
+            if not FITS_BEGINS.startswith(head):
+                raise TransferError(f"what arrived is no FITS file, it begins with {head!r}")
+        partial.handle.write(block)
+        add_bytes(len(block))
+    if total is not None and partial.size() != total:
+        raise TransferError(f"{partial.size()} bytes arrived of {total} announced")
+
+
+async def transfer(
+    http: httpx.AsyncClient,
+    url: str,
+    partial: Partial,
+    timeout_s: float,
+    add_bytes: Callable[[int], None],
+) -> bool:
+    """Bring what is lacking of `url` into `partial`.
+
+    Returns
+    -------
+    bool
+        Whether all bytes came in this one transfer.
+
+    Raises
+    ------
+    TransferError
+        For a body that is shorter than announced, too large, too slow (ten
+        times `timeout_s` in all), HTML, or on another host. What came so far is
+        kept where the server can resume.
+    """
+    headers = _range_headers(partial, url)
+    if headers and partial.size() == partial.note.get("total"):
+        return False  # it came whole, but its process died
+    answered = False
+    here = url
     try:
-        read_segment(path)
-    except FitsError as error:
-        raise TransferError(f"what arrived cannot be used: {error.reason}") from None
+        async with asyncio.timeout(10 * timeout_s):
+            for _ in range(MAX_REDIRECTS + 1):
+                async with http.stream("GET", here, headers=headers) as answer:
+                    answered = True
+                    if answer.status_code not in REDIRECTS:
+                        resumed = answer.status_code == 206
+                        await _receive(answer, partial, url, add_bytes)
+                        return not resumed
+                    here = urljoin(here, answer.headers.get("Location", ""))
+                    if urlsplit(here)[:2] != urlsplit(url)[:2]:
+                        raise TransferError(f"{url} redirects to another host", transient=False)
+            raise TransferError(f"{url} redirects in circles", transient=False)
+    except TimeoutError:
+        raise TransferError(f"slower than {10 * timeout_s:g} s for one file") from None
+    except httpx.TimeoutException:
+        raise TransferError("no answer in time", unreachable=not answered) from None
+    except httpx.ConnectError as error:
+        raise TransferError(f"{error}", unreachable=True) from None
+    except httpx.TransportError as error:
+        raise TransferError(f"the connection broke ({error})") from None
+    finally:
+        partial.size()  # flushes: what came is there for whoever continues

@@ -1,117 +1,225 @@
-"""Bring FITS segments into the archive; what is there and verified is not brought again."""
+"""``sunpipe fetch``: bring what is wanted; what is there and verified is not brought again."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
+import fcntl
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from preprocess.archive import relative_path
-from preprocess.manifest import Entry, Manifest, count_states, read_manifest, write_manifest
-from preprocess.sample import FOLDER, sample_files
+from preprocess.archive import parse_record
+from preprocess.journal import Journal, merge_dead, open_journal, stamp
+from preprocess.manifest import Entry, Manifest, count_states, read_manifest
+from preprocess.sample import fetch_sample, sample_files
+from preprocess.states import WHOLE, Part, in_part, sort_out
 from sunpipe.errors import DataError
-from sunpipe.files import atomic_path, sha256
-from sunpipe.lock import exclusive, sweep
+from sunpipe.lock import sweep
+from sunpipe.parts import parse_part
 from sunpipe.paths import Layout
-from sunpipe.provenance import now
+from sunpipe.query_settings import QueryRequest, registered_email
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
 
-SAVE_EVERY_S = 2.0
-
-
-def is_present(archive: Path, entry: Entry | None) -> bool:
-    """Whether an entry's file is in the archive and still what was fetched."""
-    if entry is None or entry.state != "fetched":
-        return False
-    path = archive / entry.path
-    return path.is_file() and path.stat().st_size == entry.bytes and sha256(path) == entry.sha256
-
 
 @contextmanager
-def open_manifest(archive: Path) -> Iterator[tuple[Manifest, Callable[[Entry], None]]]:
-    """The manifest and a function that records an entry.
+def working(archive: Path) -> Iterator[None]:
+    """Share the archive with other fetches; who is alone in it first tidies up.
 
-    Entries are saved every few seconds and when the block ends, whatever ends
-    it, so that an interrupted fetch continues where it stopped.
+    Temporary files are removed and journals of dead processes are taken into the
+    manifest.
     """
+    archive.mkdir(parents=True, exist_ok=True)
+    with open(archive / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep(archive)
+        except BlockingIOError:
+            log("another process is fetching into this archive; the two share the work")
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        merge_dead(archive)
+        yield
+
+
+def _answer(archive: Path, config: Config, request: QueryRequest) -> list[str]:
+    """Records of a request; none when it was never put to the archive."""
+    from preprocess.asked import answer_path, read_answer
+
+    path = answer_path(archive, request, config.fetch.url)
+    return read_answer(path) if path.is_file() else []
+
+
+def asked_keys(archive: Path, config: Config, part: Part = WHOLE) -> list[tuple[str, str]]:
+    """(record, segment) of what the requests found, in the order of `RecordName.order`."""
+    keys = {
+        (record, segment): None
+        for request in config.query.requests
+        for record in _answer(archive, config, request)
+        if in_part(record, part)
+        for segment in request.segments
+    }
+    records = {record: parse_record(record).order for record, _ in keys}
+    return sorted(keys, key=lambda key: (records[key[0]], key[1]))
+
+
+def ask_first(archive: Path, config: Config) -> None:
+    """Put requests to the archive that never were, or whose rows the manifest has lost."""
+    from preprocess.asked import answer_path
+    from preprocess.query import ask_all
+
     manifest = read_manifest(archive)
-    saved = time.monotonic()
-    changed = False
+    for request in config.query.requests:
+        records = _answer(archive, config, request)
+        if any((record, segment) not in manifest
+               for record in records for segment in request.segments):  # fmt: skip
+            log("the manifest lacks rows of a query; asking again")
+            answer_path(archive, request, config.fetch.url).unlink(missing_ok=True)
+    ask_all(archive, config, only_new=True)
+
+
+class _Books:
+    """Enters what becomes of each file into the journal and the manifest in memory."""
+
+    def __init__(self, journal: Journal, manifest: Manifest) -> None:
+        self.journal = journal
+        self.manifest = manifest
+        self.new = 0
+        self.failed: list[Entry] = []
+
+    def record(self, entry: Entry) -> None:
+        entry = replace(entry, time=stamp())
+        self.journal.write([entry])
+        self.manifest[entry.key] = entry
+        self.new += entry.state == "fetched"
+        if entry.state == "failed":
+            self.failed.append(entry)
+
+
+def _fetch_staged(archive: Path, config: Config, staged: Sequence[Entry], books: _Books) -> None:
+    """Order what is on tape, or say what is needed for that."""
+    from preprocess.bring import bring
+    from preprocess.export import Desk, bring_staged
+    from preprocess.jsoc import make_client
+    from preprocess.progress import Progress
+
+    email = registered_email(config.fetch)
+    if not email:
+        log(f"{len(staged)} segments are on tape and stay staged: give an e-mail that JSOC knows"
+            " (fetch.email or JSOC_EMAIL) and run the same command again")  # fmt: skip
+        return
 
     def record(entry: Entry) -> None:
-        nonlocal saved, changed
-        manifest[entry.key] = entry
-        changed = True
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            write_manifest(archive, manifest)
-            saved, changed = time.monotonic(), False
+        if entry.state == "failed" and not entry.final:  # an export's address does not last
+            entry = replace(entry, state="staged", url="")
+        books.record(entry)
 
-    try:
-        yield manifest, record
-    finally:
-        if changed:
-            write_manifest(archive, manifest)
+    def bring_these(entries: Sequence[Entry]) -> None:
+        with Progress(len(entries), "fetch from tape") as progress:
+            bring(archive, entries, config.fetch, record, progress)
+
+    desk = Desk(archive, make_client(config.fetch.url), config.fetch, email)
+    bring_staged(staged, desk, record, bring_these)
 
 
-def fetch_sample(archive: Path) -> dict[str, int]:
-    """Lay the bundled files out as a JSOC fetch would.
+def fetch_jsoc(
+    archive: Path,
+    config: Config,
+    part: Part = WHOLE,
+    retry_failed: bool = False,
+    check: bool = False,
+) -> dict[str, int]:
+    """Fetch what the requests of ``[query]`` found and is not there yet.
 
     Returns
     -------
     dict
-        How many segments were ``new`` and how many were already ``kept``.
+        Records, segments per state, ``new`` and ``kept`` segments.
+
+    Raises
+    ------
+    DataError
+        When JSOC cannot be reached, no record matches, or transfers failed.
     """
-    counts = {"new": 0, "kept": 0}
-    with open_manifest(archive) as (manifest, record):
-        for name, segment, source, digest in sample_files():
-            if is_present(archive, manifest.get((name, segment))):
-                counts["kept"] += 1
-                continue
-            relative = relative_path(name, segment)
-            with atomic_path(archive / relative) as temporary:
-                shutil.copyfile(source, temporary)
-                if sha256(temporary) != digest:
-                    raise DataError(f"{source} does not match SHA256SUMS; reinstall sunpipe")
-            size = (archive / relative).stat().st_size
-            url = f"sample:{source.relative_to(FOLDER)}"
-            record(Entry(name, segment, relative, digest, size, "fetched", "", url, now()))
-            counts["new"] += 1
-    return counts
+    from preprocess.bring import Unreachable, bring
+    from preprocess.jsoc import unreachable
+    from preprocess.progress import Progress
+    from preprocess.retry import TransferError
 
-
-def fetch(config: Config) -> Result:
-    """Bring what ``[fetch]`` names into the archive."""
-    archive = Layout.current().archive
-    with exclusive(archive / ".lock", f"fetching into {archive}"):
-        sweep(archive)
-        if config.fetch.source == "sample":
-            counts = fetch_sample(archive)
-        else:
-            from preprocess.jsoc import fetch_jsoc
-
-            counts = fetch_jsoc(archive, config.fetch)
+    ask_first(archive, config)
     manifest = read_manifest(archive)
+    keys = asked_keys(archive, config, part)
+    if not keys and part == WHOLE:
+        raise DataError("no record of JSOC matches the requests of [query]; sunpipe query --dry-run"
+                        " shows what is asked")  # fmt: skip
+    held = [manifest[key] for key in keys]
+    todo, staged, kept = sort_out(archive, held, retry_failed, check)
+    with open_journal(archive) as journal:
+        books = _Books(journal, manifest)
+        try:
+            with Progress(len(todo)) as progress:
+                if todo:
+                    bring(archive, todo, config.fetch, books.record, progress)
+            if staged:
+                _fetch_staged(archive, config, staged, books)
+        except Unreachable as error:
+            raise unreachable(config.fetch.url, TransferError(str(error))) from None
+    if books.failed:
+        first = books.failed[0]
+        raise DataError(
+            f"{len(books.failed)} segments failed, {books.new} arrived; first {first.path}"
+            f" ({first.reason}); run the same command again"
+            + ("" if any(not entry.final for entry in books.failed) else " with --retry-failed")
+        )
+    states = count_states(manifest[key] for key in keys)
+    return {"records": len({record for record, _ in keys}), **states, "new": books.new,
+            "kept": kept}  # fmt: skip
+
+
+def fetch(
+    config: Config, part: str | None = None, retry_failed: bool = False, check: bool = False
+) -> Result:
+    """Bring what ``[query]`` asks for, or the bundled sample, into the archive.
+
+    Parameters
+    ----------
+    part : str, optional
+        ``I/N``: only the I-th of N shares of the records.
+    retry_failed : bool
+        Also try what failed for good, or was missing or damaged upstream.
+    check : bool
+        Hash every file that is there already.
+    """
+    archive = Layout.current().archive
+    share = parse_part(part) if part else WHOLE
+    with working(archive):
+        if config.fetch.source == "sample":
+            counts = fetch_sample(archive, share)
+            manifest = read_manifest(archive)
+            counts = {
+                "records": len({record for record, _ in manifest}),
+                **count_states(manifest.values()),
+                **counts,
+            }
+        else:
+            counts = fetch_jsoc(archive, config, share, retry_failed, check)
     if not counts["new"]:
         log("the archive is up to date")
-    return {
-        "source": config.fetch.source,
-        "archive": str(archive),
-        "records": len({record for record, _ in manifest}),
-        **count_states(manifest),
-        **counts,
-    }
+    return {"source": config.fetch.source, "archive": str(archive), **counts}
 
 
-def plan(config: Config) -> dict[str, Any]:
+def plan(config: Config, part: str | None = None) -> dict[str, Any]:
     """What `fetch` would do, without asking anyone."""
-    settings = config.fetch
     archive = Layout.current().archive
-    if settings.source == "sample":
-        asked = [f"{record}{{{segment}}}" for record, segment, _, _ in sample_files()]
-    else:
-        asked = [f"{record}{{{','.join(settings.segments)}}}" for record in settings.records]
-    return {"archive": str(archive), "source": settings.source, "would_ask_for": asked}
+    share = parse_part(part) if part else WHOLE
+    found: dict[str, Any] = {"archive": str(archive), "source": config.fetch.source}
+    if config.fetch.source == "sample":
+        found["would_ask_for"] = [f"{record}{{{segment}}}"
+                                  for record, segment, _, _ in sample_files()
+                                  if in_part(record, share)]  # fmt: skip
+        return found
+    from preprocess.query import plan as plan_query
+
+    manifest = read_manifest(archive)
+    held = [manifest[key] for key in asked_keys(archive, config, share) if key in manifest]
+    return {**found, "asked_before": count_states(held), **plan_query(config)}

@@ -1,52 +1,76 @@
-"""JSOC through drms: query keywords and segment paths, then fetch the files as stored.
-
-Segments as stored carry no keywords; those of the query are written beside
-them in ``keywords.json`` and the reader fills them in. Paths are queried and
-files fetched directly, because exports need a registered e-mail and are costly
-for JSOC.
-"""
+"""JSOC's database through drms: keywords, storage paths and whereabouts of records."""
 
 from __future__ import annotations
 
 import math
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
 
-from preprocess.archive import KEYWORDS, relative_path
-from preprocess.download import TransferError, download_once, with_retries
-from preprocess.fetch import is_present, open_manifest
-from preprocess.manifest import Entry, Manifest
-from sunpipe.errors import DataError
-from sunpipe.files import atomic_path, digest, read_json, sha256, write_json
-from sunpipe.fits import read_segment, record_string
-from sunpipe.fitsfile import FitsError
-from sunpipe.provenance import now
-from sunpipe.settings import FetchSettings
-from sunpipe.sidecar import sidecar
-from sunpipe.stage import log
+from preprocess.archive import RecordName, parse_record, relative_path
+from preprocess.conditions import Condition, parse_condition, spell
+from preprocess.request import prime_keys, series_of
+from preprocess.retry import TransferError, with_retries
+from sunpipe.errors import ConfigError, DataError
+from sunpipe.query_settings import FetchSettings, QueryRequest
 
 STORED_PATH = re.compile(r"/SUM\d{1,4}/D\d{1,12}/S\d{5}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 MARKERS = ("NoDataDirectory", "InvalidSegName", "BadSegLink")
 LOST = ("MISSING", "Invalid KeyLink")
 NO_UNIT = ("", "none", "na", "n/a")
 INTEGERS = {"short": 16, "int": 32, "longlong": 64}
-GIVE_UP_AFTER = 3  # segments in a row that the server does not answer
+WHEREABOUTS = ("*size*", "*online*", "*archive*", "*sunum*")
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a series says of itself: types of keywords, units of segments, prime keys."""
+
+    name: str
+    kinds: dict[str, str]
+    units: dict[str, Any]
+    prime: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """One record as the archive's database knows it: keywords, units and paths by segment."""
+    """One record as the archive's database knows it.
 
-    record: str
+    Attributes
+    ----------
+    name : RecordName
+    keywords, units, paths : dict
+        Keywords by name; unit and storage path (or a marker) by segment.
+    size : int or None
+        Bytes of the record's storage.
+    online, on_tape : bool
+        Where its storage unit is.
+    stored : bool
+        Whether it has a storage unit at all.
+    """
+
+    name: RecordName
     keywords: dict[str, Any]
     units: dict[str, str]
     paths: dict[str, str]
+    size: int | None = None
+    online: bool = True
+    on_tape: bool = False
+    stored: bool = True
+    record: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "record", str(self.name))
+
+    @property
+    def no_image(self) -> bool:
+        """Whether QUALITY's sign bit says that there is none."""
+        quality = self.keywords.get("QUALITY")
+        return isinstance(quality, int) and quality < 0
 
 
 def convert(text: Any, kind: str, name: str = "") -> Any:
@@ -87,7 +111,8 @@ def _timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _client(url: str) -> Any:
+def make_client(url: str) -> Any:
+    """A drms client of the archive at `url`."""
     import drms
 
     return drms.Client(
@@ -103,8 +128,8 @@ def _client(url: str) -> Any:
     )
 
 
-def _ask(work: Callable[[], Any], settings: FetchSettings, what: str) -> Any:
-    """One query with retries; every way it can fail ends in one clear line."""
+def ask(work: Callable[[], Any], settings: FetchSettings, what: str) -> Any:
+    """One call through drms with retries; every way it can fail ends in one clear line."""
     from drms import DrmsQueryError
 
     def once() -> Any:
@@ -129,153 +154,122 @@ def unreachable(url: str, error: TransferError) -> DataError:
                      " sunpipe fetch --source sample, or make demo")  # fmt: skip
 
 
+def describe(client: Any, request: QueryRequest, settings: FetchSettings) -> Series:
+    """Structure of the request's series.
+
+    Raises
+    ------
+    DataError
+        When JSOC does not know it.
+    ConfigError
+        When it lacks a segment, or its prime keys are not those of its kind.
+    """
+    name = series_of(request)
+    info = ask(lambda: client.info(name), settings, name)
+    if wrong := sorted(set(request.segments) - set(info.segments.index)):
+        raise ConfigError(f"{name} has no segment {', '.join(wrong)}; it has"
+                          f" {', '.join(info.segments.index)}")  # fmt: skip
+    prime = tuple(info.primekeys or ())
+    known = {key for kind in ("hmi.sharp", "hmi", "aia.") for key in prime_keys(kind)}
+    if "T_REC" not in prime or not set(prime) <= known:
+        raise ConfigError(f"{name} is identified by {', '.join(prime) or 'nothing'}; sunpipe"
+                          " fetches SHARP and full-disk series")  # fmt: skip
+    if not request.record_set and prime != prime_keys(name)[: len(prime)]:
+        raise ConfigError(f"the prime keys of {name} are {', '.join(prime)}; write a record_set")
+    kinds = dict(zip(info.keywords.index, info.keywords["type"], strict=True))
+    return Series(name, kinds, dict(info.segments["units"]), prime)
+
+
+def conditions_of(request: QueryRequest, series: Series) -> list[Condition]:
+    """The request's conditions as the series spells their keywords."""
+    return spell([parse_condition(text) for text in request.where], series.kinds, series.name)
+
+
+def _name(series: Series, keywords: dict[str, Any]) -> RecordName:
+    """Identity of a record; what cannot become a path is refused."""
+    values: dict[str, Any] = {key: keywords.get(key) for key in series.prime}
+    lacking = [key for key, value in values.items() if value is None and key != "CAMERA"]
+    if lacking:
+        raise DataError(f"a record of {series.name} has no {' and no '.join(lacking)}")
+    number = values.get("WAVELNTH", values.get("CAMERA"))
+    try:
+        number = int(number) if number is not None else None
+    except ValueError:
+        raise DataError(f"a record of {series.name} has the number {number!r}") from None
+    name = RecordName(series.name, str(values["T_REC"]), values.get("HARPNUM"), number)
+    return parse_record(str(name))
+
+
+def _units(series: Series, segments: Sequence[str], keywords: dict[str, Any]) -> dict[str, str]:
+    places = {name: place for place, name in enumerate(series.units)}
+    found = {}
+    for segment in segments:
+        # a keyword of its own for each segment, or the unit of the series
+        unit = keywords.get(f"BUNIT_{places[segment]:03d}", series.units[segment])
+        if unit is not None and str(unit).lower() not in NO_UNIT:
+            found[segment] = str(unit)
+    return found
+
+
 def _rows(keys: Any, paths: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     if len(keys) != len(paths):
         raise DataError(f"JSOC listed keywords for {len(keys)} records and files for {len(paths)}")
     yield from zip(keys.to_dict("records"), paths.to_dict("records"), strict=True)
 
 
-def query(client: Any, record_set: str, settings: FetchSettings) -> list[Found]:
-    """Keywords and stored paths of every record of a record set."""
-    series = record_set.partition("[")[0]
-    info = _ask(lambda: client.info(series), settings, series)
-    kinds = dict(zip(info.keywords.index, info.keywords["type"], strict=True))
-    places = {name: place for place, name in enumerate(info.segments.index)}
-    segments = list(settings.segments)
-    if wrong := sorted(set(segments) - set(info.segments.index)):
-        raise DataError(f"{series} has no segment {', '.join(wrong)}; it has"
-                        f" {', '.join(info.segments.index)}")  # fmt: skip
-    keys, files = _ask(
+def list_records(
+    client: Any,
+    record_set: str,
+    series: Series,
+    segments: Sequence[str],
+    settings: FetchSettings,
+) -> list[Found]:
+    """Keywords, stored paths and whereabouts of every record of a record set."""
+    keys, files = ask(
         # as text: drms' own conversion loses hexadecimal QUALITY under pandas 3
-        lambda: client.query(record_set, key="**ALL**", seg=segments, convert_numeric=False),
+        lambda: client.query(
+            record_set, key=["**ALL**", *WHEREABOUTS], seg=list(segments), convert_numeric=False
+        ),
         settings,
         record_set,
     )
     found = []
     for texts, where in _rows(keys, files):
+        size, online, tape, unit = (str(texts.pop(key, "NA")) for key in WHEREABOUTS)
         keywords = {
             name: value
             for name, text in texts.items()
-            if (value := convert(text, kinds.get(name, "string"), name)) is not None
+            if (value := convert(text, series.kinds.get(name, "string"), name)) is not None
         }
-        harpnum, t_rec = keywords.get("HARPNUM"), keywords.get("T_REC")
-        if not isinstance(harpnum, int) or not isinstance(t_rec, str):
-            raise DataError(f"{series} has no HARPNUM and T_REC; sunpipe fetches SHARP series")
-        record = record_string(series, harpnum, t_rec)
+        name = _name(series, keywords)
         for segment in segments:
-            relative_path(record, segment)  # refuses what must not become a path
-        units = {}
-        for segment in segments:
-            # a keyword of its own for each segment, or the unit of the series
-            unit = keywords.get(f"BUNIT_{places[segment]:03d}", info.segments["units"][segment])
-            if unit is not None and str(unit).lower() not in NO_UNIT:
-                units[segment] = str(unit)
-        paths = {segment: str(where.get(segment, MARKERS[0])) for segment in segments}
-        found.append(Found(record, keywords, units, paths))
+            relative_path(str(name), segment)  # refuses what must not become a path
+        found.append(
+            Found(
+                name,
+                keywords,
+                _units(series, segments, keywords),
+                {segment: str(where.get(segment, MARKERS[0])) for segment in segments},
+                int(size) if size.isdigit() else None,
+                online != "N",
+                tape in ("Y", "Pending"),
+                unit != "-1",
+            )
+        )
     return found
 
 
-def _store_keywords(archive: Path, manifest: Manifest, found: Found, url: str) -> Entry | None:
-    content = sidecar(found.record, found.keywords, found.units)
-    entry = manifest.get((found.record, KEYWORDS))
-    relative = relative_path(found.record, KEYWORDS)
-    path = archive / relative
-    if is_present(archive, entry) and digest(read_json(path)) == digest(content):
-        return None
-    write_json(path, content)
-    return Entry(found.record, KEYWORDS, relative, sha256(path), path.stat().st_size, "fetched", "",
-                 url, now())  # fmt: skip
-
-
-def found_whole(path: Path) -> bool:
-    """Whether a killed fetch brought this file, but could not write it down.
-
-    Files get their name only when they are whole; here its checksums must say
-    so again.
-    """
-    try:
-        return path.is_file() and read_segment(path).verified
-    except FitsError:
-        return False
-
-
-def _fetch_segment(
-    archive: Path, found: Found, segment: str, settings: FetchSettings
-) -> tuple[Entry, bool]:
-    """Fetch one segment; returns its entry and whether the server was silent."""
-    relative = relative_path(found.record, segment)
+def segment_state(found: Found, segment: str, url: str) -> tuple[str, str, str, bool]:
+    """(state, reason, url, final) of a segment as the query tells it."""
     where = found.paths[segment]
-
-    def entry(state: str, reason: str, url: str = "", path: Path | None = None) -> Entry:
-        sum_, size = (sha256(path), path.stat().st_size) if path else ("", 0)
-        return Entry(found.record, segment, relative, sum_, size, state, reason, url, now())
-
+    if STORED_PATH.fullmatch(where):
+        return "wanted", "", urljoin(url, where), False
     if where in MARKERS or where.endswith("/"):
-        return entry("missing", where), False
-    if not STORED_PATH.fullmatch(where):
-        return entry("failed", f"JSOC names the path {where!r}"), False
-    url = urljoin(settings.url, where)
-    if found_whole(archive / relative):
-        return entry("fetched", "", url, archive / relative), False
-    try:
-        with atomic_path(archive / relative) as temporary:
-            with_retries(
-                lambda: download_once(url, temporary, settings.timeout_s),
-                settings.retries,
-                settings.retry_wait_s,
-            )
-    except TransferError as error:
-        state = "missing" if str(error) in ("HTTP 404", "HTTP 410") else "failed"
-        return entry(state, str(error), url), error.unreachable
-    return entry("fetched", "", url, archive / relative), False
-
-
-def fetch_jsoc(archive: Path, settings: FetchSettings) -> dict[str, int]:
-    """Query the record sets and fetch what is not there yet, one file at a time.
-
-    Returns
-    -------
-    dict
-        How many segments were ``new`` and how many already ``kept``.
-
-    Raises
-    ------
-    DataError
-        When JSOC cannot be reached, no record matches, or transfers failed.
-    """
-    client = _client(settings.url)
-    counts = {"new": 0, "kept": 0}
-    with open_manifest(archive) as (manifest, record):
-        asked = (item for name in settings.records for item in query(client, name, settings))
-        found = list({item.record: item for item in asked}.values())
-        if not found:
-            raise DataError("no record of JSOC matches " + ", ".join(settings.records))
-        silent = 0
-        failed: list[Entry] = []
-        for place, item in enumerate(found):
-            if note := _store_keywords(archive, manifest, item, settings.url):
-                record(note)
-            for segment in settings.segments:
-                before = manifest.get((item.record, segment))
-                if is_present(archive, before):
-                    counts["kept"] += 1
-                    continue
-                if before and before.state == "fetched":  # changed since: not to be adopted
-                    (archive / before.path).unlink(missing_ok=True)
-                entry, quiet = _fetch_segment(archive, item, segment, settings)
-                record(entry)
-                log(f"{place + 1}/{len(found)} {Path(entry.path).name}: {entry.state}"
-                    f" {entry.reason}".rstrip())  # fmt: skip
-                counts["new"] += entry.state == "fetched"
-                if entry.state == "failed":
-                    failed.append(entry)
-                silent = silent + 1 if quiet else 0
-                if silent == GIVE_UP_AFTER:
-                    raise unreachable(settings.url, TransferError(entry.reason))
-    if failed:
-        first = failed[0]
-        raise DataError(
-            f"{len(failed)} segments failed, {counts['new']} arrived; first {first.path}"
-            f" ({first.reason}); run the same command again"
-        )
-    return counts
+        if where != MARKERS[0] and not where.endswith("/"):
+            return "missing", where, "", True
+        if found.no_image or not found.stored:
+            return "missing", f"{where}: the record has no image", "", True
+        if not found.online and found.on_tape:
+            return "staged", "on tape", "", False
+        return "missing", where, "", True
+    return "failed", f"JSOC names the path {where!r}", "", True

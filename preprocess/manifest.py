@@ -1,14 +1,21 @@
 """``archive/manifest.parquet``: what was asked for, what is there, and why the rest is not.
 
-Read and written only here.
+Read and written only here. Processes that bring files note what they did in a
+journal of their own (`preprocess.journal`); reading the manifest reads the
+journals too, and `merge` takes them into the table.
 """
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from preprocess.archive import KEYWORDS, relative_path
@@ -16,9 +23,9 @@ from sunpipe.errors import DataError
 from sunpipe.files import atomic_path
 
 NAME = "manifest.parquet"
-SCHEMA = 1
-STATES = ("fetched", "missing", "failed")
-_TYPES = {"bytes": pa.int64()}
+SCHEMA = 2
+STATES = ("wanted", "staged", "fetched", "missing", "failed", "quarantined")
+_TYPES = {"bytes": pa.int64(), "final": pa.bool_()}
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,18 @@ class Entry:
     bytes : int
         Size of the file; 0 unless fetched.
     state : str
-        ``fetched``; ``missing``: the archive has no such file; ``failed``:
-        the transfer failed and a second fetch will try again.
+        ``wanted``: to be brought from `url`; ``staged``: on tape, JSOC must bring
+        it online; ``fetched``; ``missing``: the archive has no such file;
+        ``failed``: the transfer failed; ``quarantined``: the archive's own file
+        is damaged, it came twice with the same wrong bytes.
     reason : str
-        Why it is not there; empty when fetched.
+        Why it is not there; empty when wanted or fetched.
     url : str
-        Where it came from.
+        Where it comes from.
     time : str
-        When, UTC.
+        When this was written, UTC; of two entries the later one holds.
+    final : bool
+        Whether only ``--retry-failed`` tries it again.
     """
 
     record: str
@@ -57,6 +68,7 @@ class Entry:
     reason: str
     url: str
     time: str
+    final: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -72,25 +84,30 @@ def _schema() -> pa.Schema:
     return pa.schema(columns, metadata={"sunpipe.manifest": str(SCHEMA)})
 
 
+@contextmanager
+def manifest_lock(archive: Path) -> Iterator[None]:
+    """Wait for the right to replace the manifest, and hold it."""
+    archive.mkdir(parents=True, exist_ok=True)
+    with open(archive / ".manifest.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _write(archive: Path, table: pa.Table) -> None:
+    with atomic_path(archive / NAME) as temporary:
+        pq.write_table(table, temporary)
+
+
 def write_manifest(archive: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically; rows are sorted by record and segment."""
     rows = [asdict(manifest[key]) for key in sorted(manifest)]
-    with atomic_path(archive / NAME) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), temporary)
+    _write(archive, pa.Table.from_pylist(rows, schema=_schema()))
 
 
-def read_manifest(archive: Path) -> Manifest:
-    """Read the manifest; an archive without one is an empty manifest.
-
-    Raises
-    ------
-    DataError
-        When the file is damaged, of another version, or names a path that is
-        not the one its record and segment have.
-    """
+def _read_table(archive: Path) -> pa.Table:
     path = archive / NAME
     if not path.is_file():
-        return {}
+        return _schema().empty_table()
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -101,21 +118,77 @@ def read_manifest(archive: Path) -> Manifest:
     if version != str(SCHEMA).encode() or table.column_names != _schema().names:
         raise DataError(f"{path} is not a manifest of version {SCHEMA}; remove it and run sunpipe"
                         " fetch")  # fmt: skip
+    return table
+
+
+def check_entry(entry: Entry, where: Path) -> None:
+    """Refuse a path that is not the entry's own, and an unknown state."""
+    if entry.path != relative_path(entry.record, entry.segment):
+        raise DataError(f"{where} names {entry.path!r} for {entry.record} {entry.segment}")
+    if entry.state not in STATES:
+        raise DataError(f"{where} has a wrong row for {entry.record} {entry.segment}")
+
+
+def _journalled(archive: Path) -> list[Entry]:
+    from preprocess.journal import read_journals
+
+    return read_journals(archive)
+
+
+def read_manifest(archive: Path) -> Manifest:
+    """Read the manifest and the journals; an archive without either is an empty manifest.
+
+    Raises
+    ------
+    DataError
+        When a file is damaged, of another version, or names a path that is
+        not the one its record and segment have.
+    """
+    path = archive / NAME
+    later = _journalled(archive)  # first: a journal is removed after its rows are in the table
+    table = _read_table(archive)
     manifest: Manifest = {}
-    for row in table.to_pylist():
-        entry = Entry(**row)
-        if entry.path != relative_path(entry.record, entry.segment):
-            raise DataError(f"{path} names {entry.path!r} for {entry.record} {entry.segment}")
-        if entry.state not in STATES or entry.key in manifest:
-            raise DataError(f"{path} has a wrong or double row for {entry.record} {entry.segment}")
+    columns = (table.column(field.name).to_pylist() for field in fields(Entry))
+    for row in zip(*columns, strict=True):
+        entry = Entry(*row)
+        check_entry(entry, path)
+        if entry.key in manifest:
+            raise DataError(f"{path} has a double row for {entry.record} {entry.segment}")
         manifest[entry.key] = entry
+    for entry in later:
+        held = manifest.get(entry.key)
+        if held is None or held.time <= entry.time:
+            manifest[entry.key] = entry
     return manifest
 
 
-def count_states(manifest: Manifest) -> dict[str, int]:
+def _latest(table: pa.Table) -> pa.Table:
+    """Rows sorted by record and segment; of those with one key the last in time."""
+    table = table.sort_by([("record", "ascending"), ("segment", "ascending"),
+                           ("time", "ascending")])  # fmt: skip
+    if table.num_rows < 2:
+        return table
+    record, segment = (table.column(name).combine_chunks() for name in ("record", "segment"))
+    size = table.num_rows - 1
+    other: Any = pc.or_(
+        pc.not_equal(record.slice(0, size), record.slice(1)),
+        pc.not_equal(segment.slice(0, size), segment.slice(1)),
+    )
+    return table.filter(pa.concat_arrays([other, pa.array([True])]))
+
+
+def merge(archive: Path, entries: Iterable[Entry]) -> None:
+    """Take entries into the manifest; call it under `manifest_lock`."""
+    rows = [asdict(entry) for entry in entries]
+    if rows:
+        added = pa.Table.from_pylist(rows, schema=_schema())
+        _write(archive, _latest(pa.concat_tables([_read_table(archive), added])))
+
+
+def count_states(entries: Iterable[Entry]) -> dict[str, int]:
     """Segments per state, keywords not counted."""
     counts = dict.fromkeys(STATES, 0)
-    for entry in manifest.values():
+    for entry in entries:
         if entry.segment != KEYWORDS:
             counts[entry.state] += 1
     return counts

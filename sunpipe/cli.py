@@ -35,6 +35,7 @@ CORE: dict[str, tuple[str, str]] = {
     "config": ("sunpipe.config_cli:show", "Print a resolved configuration and check it."),
 }
 PLUGIN_HELP = {
+    "query": "Ask JSOC which records there are; they become wanted.",
     "fetch": "Bring FITS segments into the archive (bundled sample or JSOC).",
     "shard": "FITS to HDF5 shards in physical units; ranks share the work.",
     "verify": "Re-read shards and say what is wrong.",
@@ -43,6 +44,7 @@ PLUGIN_HELP = {
     "cluster": "A real Slurm on this one machine: up, down, info.",
 }
 ORDER = (
+    "query",
     "fetch",
     "shard",
     "verify",

@@ -142,8 +142,10 @@ def joined(unit: Unit, keywords: Mapping[str, Any] | None) -> dict[str, Value]:
 
 
 def check_instrument(header: Mapping[str, Value], name: str) -> None:
-    """Refuse everything but SDO/HMI."""
+    """Refuse everything but SDO/HMI, and what was simulated and says so."""
     telescope = header.get("TELESCOP")
+    if telescope == "SIMULATED" and str(header.get("SERIES", "")).startswith("sim."):
+        return
     if telescope is None:
         raise FitsError(
             "no_keywords", f"{name} has no TELESCOP keyword and no keywords.json beside it has one"
@@ -263,4 +265,6 @@ def read_vector(
         side = pixel_size_cm(first.header)
     except DataError as error:
         raise FitsError("geometry", f"{paths[0].name}: {error}") from None
+    if first.header.get("TELESCOP") == "SIMULATED":  # never under a name of JSOC's
+        series = str(first.header["SERIES"])
     return VectorRecord(fields, first.header, record_string(series, *who), *who, side)

@@ -87,9 +87,22 @@ def _card(key: str, value: Any) -> str:
     if not key.replace("-", "").replace("_", "").isalnum() or key != key.upper() or len(key) > 8:
         raise DataError(f"{key!r} is not a FITS keyword")
     if key in ("HISTORY", "COMMENT"):
-        lines = [value[at : at + 72] for at in range(0, len(value), 72)] or [""]  # type: ignore[index,arg-type]
+        lines = [str(value)[at : at + 72] for at in range(0, len(str(value)), 72)] or [""]
         return "".join(f"{key:8}{line}".ljust(CARD) for line in lines)
-    return str(fits.Card(key, value))
+    if isinstance(value, bool):
+        text = f"{'T' if value else 'F':>20}"
+    elif isinstance(value, str):
+        quoted = value.replace("'", "''")
+        if len(quoted) > 68:
+            return str(fits.Card(key, value))  # with CONTINUE
+        text = f"'{quoted:8}'"
+    elif isinstance(value, float):
+        digits, _, power = repr(value).upper().partition("E")
+        digits = digits if "." in digits else digits + ".0"
+        text = f"{digits + ('E' + power if power else ''):>20}"
+    else:
+        text = f"{value:>20}"
+    return f"{key:8}= {text}".ljust(CARD)
 
 
 def _modified_julian(date: Any) -> float | None:

@@ -1,9 +1,9 @@
-"""A local JSOC: the queries and stored files of the bundled sample, with faults on demand.
+"""A local JSOC: queries, exports and stored files, with faults on demand.
 
 Answers in the shapes of the public interface: column-wise ``rs_list`` with text
 values, hexadecimal QUALITY, marker strings for what is not there, HTTP 200 for
-refused queries. Segments are served as JSOC stores them: no keywords in the
-header.
+refused queries, exports that go through states 2, 6, 1 and 0. Segments are served
+as JSOC stores them: no keywords in the header.
 """
 
 from __future__ import annotations
@@ -11,72 +11,25 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
 import re
 import socket
-import struct
+import struct as structs
 import threading
 import time
-import warnings
 from collections import defaultdict
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from astropy.io import fits
-
 from preprocess.archive import parse_record
-from preprocess.sample import sample_files
-from sunpipe.fits import read_segment
+from tests.jsoc_answers import PSEUDO, Refused, select, struct, text_of
+from tests.jsoc_archive import PRIME, SEGMENTS, Archive, sample_archive
+from tests.jsoc_export import EMAIL, poll_export, request_export
 
-SERIES = "hmi.sharp_cea_720s"
-SEGMENTS = ("magnetogram", "bitmap", "Dopplergram", "continuum", "Bp", "Bt", "Br", "Bp_err",
-            "Bt_err", "Br_err", "conf_disambig")  # fmt: skip
-UNITS = {"Br": "Mx/cm^2", "Bt": "Mx/cm^2", "Bp": "Mx/cm^2", "magnetogram": "Gauss"}
-IN_FILE = {"SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "XTENSION", "PCOUNT", "GCOUNT",
-           "EXTEND", "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "COMMENT", "HISTORY",
-           "BUNIT", "TFIELDS", "DATAMIN", "DATAMAX", ""}  # fmt: skip
-STRUCTURE = re.compile(r"(XTENSION|SIMPLE|BITPIX|NAXIS\d?|[PG]COUNT|EXTEND|TFIELDS|T(TYPE|FORM)\d"
-                       r"|Z\w+|BSCALE|BZERO|BLANK)$")  # fmt: skip
-
-
-def stored_bytes(path: Path) -> bytes:
-    """A segment as JSOC stores it: the same pixels, no keywords, valid checksums."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with fits.open(path, disable_image_compression=True) as hdus:
-            for hdu in hdus:
-                for key in list(dict.fromkeys(hdu.header)):
-                    if not STRUCTURE.match(key):
-                        hdu.header.remove(key, ignore_missing=True, remove_all=True)
-            out = io.BytesIO()
-            hdus.writeto(out, checksum=True, output_verify="ignore")
-    return out.getvalue()
-
-
-def _kind(name: str, value: Any) -> str:
-    if name in ("T_REC", "T_OBS", "DATE__OBS", "DATE"):
-        return "time"
-    if isinstance(value, int):
-        return "int"
-    return "double" if isinstance(value, float) else "string"
-
-
-def _text(name: str, value: Any) -> str:
-    """A value as rs_list prints it."""
-    if name == "QUALITY":
-        return f"0x{int(value) & 0xFFFFFFFF:08x}"
-    return "MISSING" if value is None or value != value else str(value)
-
-
-def prime_keys(record: str) -> tuple[str, ...]:
-    """Values of a record's prime keys, in the series' order."""
-    name = parse_record(record)
-    if name.harpnum is not None:
-        return str(name.harpnum), name.t_rec
-    return name.t_rec, str(name.number or "")
+Answer = dict[str, Any]
 
 
 @dataclass
@@ -87,34 +40,7 @@ class Request:
     path: str
     agent: str
     concurrent: int
-
-
-@dataclass
-class Archive:
-    """What the server serves: keywords and files by record."""
-
-    keywords: dict[str, dict[str, Any]] = field(default_factory=dict)
-    files: dict[tuple[str, str], str] = field(default_factory=dict)
-    bodies: dict[str, bytes] = field(default_factory=dict)
-
-
-@cache
-def sample_archive() -> Archive:
-    """The bundled sample as an archive; made once, not to be changed."""
-    archive = Archive()
-    for record, segment, path, _ in sample_files():
-        unit = 40_000_000 + sum(map(ord, record))
-        where = f"/SUM61/D{unit}/S00000/{segment}.fits"
-        archive.files[record, segment] = where
-        archive.bodies[where] = stored_bytes(path)
-        if segment == "Br":
-            header = read_segment(path).header
-            archive.keywords[record] = {
-                key.replace("-", "__"): value
-                for key, value in header.items()
-                if key not in IN_FILE and not re.match(r"Z|T(TYPE|FORM)\d", key)
-            }
-    return archive
+    range: str
 
 
 class JsocServer:
@@ -124,42 +50,71 @@ class JsocServer:
     ----------
     faults : dict
         Part of a path to a list of faults, consumed one per request: ``"503"``,
-        ``"404"``, ``"short"``, ``"reset"``, ``"html"``, ``"flip"``, ``"stall"``, or a
+        ``"404"``, ``"short"``, ``"reset"``, ``"html"``, ``"page"`` (HTML called a file),
+        ``"flip"``, ``"stall"``, ``"cut"`` (a wrong length), ``"huge"``, ``"away"`` (a
+        redirect to another host), ``"moved"`` (one on this host), or
         ``"503 Retry-After 0.2"``.
-    missing : set of (record, segment)
-        Answered with the marker NoDataDirectory.
-    overrides : dict
-        (record, keyword) to the text that rs_list prints.
-    paths : dict
-        (record, segment) to the text that rs_list prints.
+    fault_rate : float
+        Share of file requests that get one of `fault_kinds`, by chance.
+    missing, tape : set
+        (record, segment) without a file, and records that are on tape.
+    overrides, paths : dict
+        (record, keyword or segment) to the text that rs_list prints.
+    ranges : bool
+        Whether parts of files are served.
+    export_states : list of int
+        Status of the answer to an export request and to each poll; 0 at the end.
+    export_answers : list of dict
+        Answers to export requests that come before all else.
     requests : list of Request
     """
 
-    def __init__(self) -> None:
-        self.archive = sample_archive()
+    def __init__(self, archive: Archive | None = None, delay_s: float = 0.0) -> None:
+        self.archive = archive or sample_archive()
+        self.delay_s = delay_s
         self.faults: dict[str, list[str]] = defaultdict(list)
+        self.fault_rate = 0.0
+        self.fault_kinds: Sequence[str] = ("503", "short", "reset", "page", "flip")
+        self.random = random.Random(1)
         self.missing: set[tuple[str, str]] = set()
+        self.tape: set[str] = set()
         self.overrides: dict[tuple[str, str], str] = {}
         self.paths: dict[tuple[str, str], str] = {}
+        self.ranges = True
+        self.export_states = [2, 6, 1, 0]
+        self.export_answers: list[Answer] = []
+        self.exports: dict[str, dict[str, Any]] = {}
         self.requests: list[Request] = []
+        self._bodies: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._open = 0
         self._stop = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
             def log_message(self, *args: Any) -> None:
                 return None
 
             def do_GET(self) -> None:
-                owner.serve(self)
+                with contextlib.suppress(ConnectionError):  # the client may be gone
+                    owner.serve(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 64
+
+            def handle_error(self, *_: object) -> None:  # a client that was killed
+                return None
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
 
     def __enter__(self) -> JsocServer:
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        poll = {"poll_interval": 0.05}
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs=poll, daemon=True)
         self._thread.start()
         return self
 
@@ -173,6 +128,12 @@ class JsocServer:
         """Paths of the file requests, in order."""
         return [request.path for request in self.requests if request.path.startswith("/SUM")]
 
+    def asked(self, operation: str) -> list[str]:
+        """Record sets and ids that an operation was asked for, in order."""
+        queries = [parse_qs(urlsplit(request.path).query) for request in self.requests]
+        return [q.get("ds", q.get("requestid", [""]))[0]
+                for q in queries if q.get("op") == [operation]]  # fmt: skip
+
     @property
     def max_concurrent(self) -> int:
         """Largest number of requests that were open at one time."""
@@ -180,139 +141,174 @@ class JsocServer:
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
+        parts = urlsplit(handler.path)
+        is_file = parts.path.startswith("/SUM")
         with self._lock:
             self._open += 1
             self.requests.append(
-                Request(time.monotonic(), handler.path, handler.headers["User-Agent"], self._open)
-            )
+                Request(time.monotonic(), handler.path, handler.headers["User-Agent"], self._open,
+                        handler.headers.get("Range", ""))
+            )  # fmt: skip
             fault = next(
                 (queue.pop(0) for part, queue in self.faults.items()
                  if part in unquote(handler.path) and queue), ""
             )  # fmt: skip
-        try:
-            parts = urlsplit(handler.path)
-            if parts.path.startswith("/SUM"):
-                body, kind = self.archive.bodies.get(parts.path), "application/octet-stream"
+            if is_file and not fault and self.random.random() < self.fault_rate:
+                fault = self.random.choice(self.fault_kinds)
+            if is_file:
+                body = self.archive.bodies.get(parts.path, self._bodies.get(parts.path))
+                kind = "application/octet-stream"
             else:
                 answer = self.answer(parts.path, parse_qs(parts.query, keep_blank_values=True))
-                body = None if answer is None else json.dumps(answer).encode("latin1")
+                text = None if answer is None else json.dumps(answer, ensure_ascii=False)
+                body = None if text is None else text.encode("latin1")
                 kind = "application/json"
-            self._send(handler, body, kind, fault)
-        finally:
+        left = [1]
+
+        def finished() -> None:  # before the last byte: the client goes on when it has that
             with self._lock:
-                self._open -= 1
+                self._open -= left.pop() if left else 0
+
+        try:
+            self._stop.wait(self.delay_s)
+            self._send(handler, body, kind, fault, finished)
+        finally:
+            finished()
 
     def _send(
-        self, handler: BaseHTTPRequestHandler, body: bytes | None, kind: str, fault: str
-    ) -> None:
-        code = 200
-        extra = {}
+        self, handler: BaseHTTPRequestHandler, body: bytes | None, kind: str, fault: str,
+        finished: Any,
+    ) -> None:  # fmt: skip
+        code, extra = 200, {}
         if body is None or fault == "404":
             code, body, kind = 404, b"<html>not found</html>", "text/html"
         elif fault[:1] == "5":
             code, body, kind = int(fault[:3]), b"<html>maintenance</html>", "text/html"
             if "Retry-After" in fault:
                 extra["Retry-After"] = fault.rpartition(" ")[2]
-        elif fault == "html":
-            body, kind = b"<html><body>JSOC is down for maintenance</body></html>", "text/html"
+        elif fault in ("html", "page"):
+            body = b"<html><body>JSOC is down for maintenance</body></html>"
+            kind = "text/html" if fault == "html" else kind
+        elif fault in ("away", "moved"):
+            code, body = 302, b""
+            host = "http://127.0.0.2:9" if fault == "away" else ""
+            extra["Location"] = host + handler.path
         elif fault == "flip":
             place = len(body) * 3 // 4
             body = body[:place] + bytes([body[place] ^ 4]) + body[place + 1 :]
+        elif fault == "cut":
+            body = body[: len(body) * 2 // 3]
         elif fault == "reset":
             # linger 0: closing sends RST instead of FIN
-            handler.connection.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+            linger = structs.pack("ii", 1, 0)
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            finished()
             handler.connection.close()
             handler.wfile = io.BytesIO()  # type: ignore[assignment]
+            handler.close_connection = True
             return
+        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        if asked and self.ranges and code == 200 and not fault and int(asked[1]) < len(body):
+            first = int(asked[1])
+            code, extra["Content-Range"] = 206, f"bytes {first}-{len(body) - 1}/{len(body)}"
+            body = body[first:]
         handler.send_response(code)
         handler.send_header("Content-Type", kind)
-        handler.send_header("Content-Length", str(len(body)))
+        declared = 10**10 if fault == "huge" else len(body)
+        handler.send_header("Content-Length", str(declared))
         for key, value in extra.items():
             handler.send_header(key, value)
+        half = len(body) // 2
+        if not half:
+            finished()
         handler.end_headers()
-        with contextlib.suppress(ConnectionError):  # the client may be gone
-            handler.wfile.write(body[: len(body) // 2])
-            if fault == "stall":
-                self._stop.wait(5)
-            if fault != "short":
-                handler.wfile.write(body[len(body) // 2 :])
+        handler.wfile.write(body[:half])
+        if fault == "stall":
+            self._stop.wait(5)
+        if fault in ("short", "huge"):
+            handler.close_connection = True
+            return
+        finished()
+        handler.wfile.write(body[half:])
 
-    def answer(self, path: str, query: dict[str, list[str]]) -> dict[str, Any] | None:
+    def answer(self, path: str, query: dict[str, list[str]]) -> Answer | None:
         """The JSON document of a query; None for an unknown path."""
         operation = query.get("op", [""])[0]
         if path == "/cgi-bin/ajax/show_series":
-            return {"status": 0, "n": 1, "names": [
-                {"name": SERIES, "primekeys": "HARPNUM, T_REC", "note": "SHARP, CEA"}]}  # fmt: skip
+            names = [{"name": name, "primekeys": ", ".join(keys), "note": ""}
+                     for name, keys in PRIME.items()]  # fmt: skip
+            return {"status": 0, "n": len(names), "names": names}
         if path == "/cgi-bin/ajax/checkAddress.sh":
-            return {"status": 4, "msg": f"unknown {unquote(query['address'][0])}"}
+            known = unquote(query["address"][0]) == EMAIL
+            return {"status": 2 if known else 4, "msg": "an address"}
+        if path == "/cgi-bin/ajax/jsoc_fetch":
+            if operation == "exp_request":
+                return request_export(self, query)
+            return poll_export(self, query["requestid"][0])
         if path != "/cgi-bin/ajax/jsoc_info":
             return None
         record_set = query["ds"][0]
-        if record_set.partition("[")[0].lower() != SERIES:
+        held = {parse_record(record).series.lower(): parse_record(record).series
+                for record in self.archive.keywords}  # fmt: skip
+        series = held.get(record_set.partition("[")[0].lower())
+        if series is None:
             return {"status": 1, "error": " jsoc_info: series not found."}
         if operation == "series_struct":
-            return self._struct()
+            return struct(self.archive, series)
+        try:
+            records = select(self.archive, record_set)
+        except Refused:
+            return {"status": 1, "error": " jsoc_info: syntax error in record-set query."}
+        if operation == "rs_summary":
+            return {"count": len(records), "runtime": 0.04, "status": 0}
         if operation == "rs_list":
-            return self._list(record_set, query)
+            return self._list(records, query)
         return {"status": 1, "error": f"unknown op {operation}"}
 
-    def _struct(self) -> dict[str, Any]:
-        first = next(iter(self.archive.keywords.values()))
-        return {
-            "note": "SHARP, CEA", "retention": 60, "unitsize": 1, "archive": 1, "tapegroup": 1,
-            "primekeys": ["HARPNUM", "T_REC"], "dbindex": ["HARPNUM", "T_REC"],
-            "keywords": [{"name": name, "type": _kind(name, value), "recscope": "variable",
-                          "defval": "", "units": "", "note": ""} for name, value in first.items()],
-            "links": [],
-            "segments": [{"name": name, "type": "int", "units": UNITS.get(name, "none"),
-                          "protocol": "fits", "dims": "VARxVAR", "note": ""} for name in SEGMENTS],
-            "status": 0,
-        }  # fmt: skip
-
-    def _select(self, record_set: str) -> list[str] | None:
-        brackets = re.findall(r"\[([^\]]*)\]", record_set)
-        found = sorted(self.archive.keywords, key=lambda r: parse_record(r).order)
-        for place, text in enumerate(brackets):
-            if not text:
-                continue
-            if place > 1 or not re.fullmatch(r"[0-9.:_,TAI]+", text):
-                return None
-            wanted = text.split(",")
-            found = [r for r in found if prime_keys(r)[place] in wanted]
-        return found
-
-    def _list(self, record_set: str, query: dict[str, list[str]]) -> dict[str, Any]:
-        records = self._select(record_set)
-        if records is None:
-            return {"status": 1, "error": " jsoc_info: syntax error in record-set query."}
+    def _list(self, records: list[str], query: dict[str, list[str]]) -> Answer:
         if not records:
             return {"count": 0, "runtime": 0.01, "status": 0}
         names = query.get("key", [""])[0].split(",")
-        if names == ["**ALL**"]:
-            names = list(next(iter(self.archive.keywords.values())))
+        if "**ALL**" in names:
+            at = names.index("**ALL**")
+            names[at : at + 1] = list(self.archive.keywords[records[0]])
         segments = query.get("seg", [""])[0].split(",")
         return {
             "keywords": [{"name": name, "values": [self._value(r, name) for r in records]}
                          for name in names if name],
-            "segments": [{"name": name, "values": [self._path(r, name) for r in records],
+            "segments": [{"name": name, "values": [self.where(r, name) for r in records],
                           "dims": ["0x0" for _ in records], "cparms": ["compress Rice"],
                           "bzeros": ["0"], "bscales": ["0.01"]} for name in segments if name],
             "count": len(records), "runtime": 0.2, "status": 0,
         }  # fmt: skip
 
-    def _value(self, record: str, name: str) -> str:
+    def _value(self, record: str, name: str) -> Any:
         if (record, name) in self.overrides:
             return self.overrides[record, name]
+        if name in PSEUDO:
+            held = [where for (r, _), where in self.archive.files.items() if r == record]
+            return {
+                "*size*": str(sum(len(self.archive.bodies[where]) for where in held)),
+                "*online*": "N" if record in self.tape else "Y",
+                "*archive*": "Y",
+                "*sunum*": 41210987,
+            }[name]
         values = self.archive.keywords[record]
-        return _text(name, values[name]) if name in values else "Invalid KeyLink"
+        return text_of(name, values[name]) if name in values else "Invalid KeyLink"
 
-    def _path(self, record: str, segment: str) -> str:
+    def where(self, record: str, segment: str) -> str:
+        """What rs_list says of a segment's place."""
         if (record, segment) in self.paths:
             return self.paths[record, segment]
-        if segment not in SEGMENTS:
+        if segment not in SEGMENTS[parse_record(record).series]:
             return "InvalidSegName"
-        if (record, segment) in self.missing:
+        if record in self.tape or (record, segment) in self.missing:
             return "NoDataDirectory"
         return self.archive.files.get((record, segment), "NoDataDirectory")
+
+    def deliver(self, path: str, record: str, segment: str) -> bool:
+        """Put a file of the archive into the folder of an export."""
+        if (record, segment) in self.missing or (record, segment) not in self.archive.files:
+            return False
+        self._bodies[path] = self.archive.bodies[self.archive.files[record, segment]]
+        return True

@@ -154,33 +154,3 @@ def test_strange_compression_is_refused_not_decoded() -> None:
     out = io.BytesIO()
     hdu.writeto(out, checksum=True)
     assert refused(out.getvalue()) == "unsupported"
-
-
-def test_mutated_files_are_refused_or_harmless() -> None:
-    """Truncated, flipped, overwritten, zeroed, lengthened: never other pixels or keywords."""
-    raw = SMALL.read_bytes()
-    clean = parse_segment(raw, "x")
-    rng = np.random.default_rng(7)
-    header_end = raw.index(b"DATASUM")
-    wrong = 0
-    for number in range(150):
-        changed = bytearray(raw)
-        place = int(rng.integers(len(raw)))
-        if number % 5 == 0:
-            changed = changed[:place]
-        elif number % 5 == 1:
-            changed[place] ^= 1 << int(rng.integers(8))
-        elif number % 5 == 2:
-            for where in rng.integers(header_end, size=16):
-                changed[where] = int(rng.integers(256))
-        elif number % 5 == 3:
-            changed[place : place + 512] = bytes(len(changed[place : place + 512]))
-        else:
-            changed[place:place] = rng.bytes(int(rng.integers(1, 5000)))
-        try:
-            found = parse_segment(bytes(changed), "x")
-        except FitsError:
-            continue
-        same = repr(found.header) == repr(clean.header) and np.array_equal(found.data, clean.data)
-        wrong += not same
-    assert wrong == 0

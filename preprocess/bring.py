@@ -1,0 +1,186 @@
+"""Bring many files: a few transfers at a time, each file checked before it gets its name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from preprocess.decoder import Decoders, Verdict
+from preprocess.download import Gate, make_http, transfer
+from preprocess.journal import stamp
+from preprocess.manifest import Entry
+from preprocess.partial import Partial, lease
+from preprocess.progress import Progress
+from preprocess.retry import TransferError, pause_s
+from sunpipe.query_settings import FetchSettings
+
+GIVE_UP_AFTER = 3  # files in a row that the server does not answer
+BUSY_WAIT_S = 0.5  # until a file that another process brings is looked at again
+GONE = ("HTTP 404", "HTTP 410")
+
+
+class Unreachable(Exception):
+    """The server has fallen silent; what is left stays wanted."""
+
+
+def _fetched(entry: Entry, verdict: Verdict) -> Entry:
+    return replace(entry, state="fetched", reason="", sha256=verdict.sha256, bytes=verdict.bytes,
+                   time=stamp(), final=False)  # fmt: skip
+
+
+def _not_fetched(entry: Entry, state: str, reason: str, final: bool) -> Entry:
+    return replace(entry, state=state, reason=reason, sha256="", bytes=0, time=stamp(), final=final)
+
+
+class Session:
+    """What the transfers of one run share.
+
+    Parameters
+    ----------
+    record : callable
+        Called with the entry of each file that is finished with.
+    """
+
+    def __init__(
+        self,
+        archive: Path,
+        settings: FetchSettings,
+        record: Callable[[Entry], None],
+        progress: Progress,
+    ) -> None:
+        self.archive = archive
+        self.settings = settings
+        self.record = record
+        self.progress = progress
+        self.gate = Gate(settings.retry_wait_s)
+        self.decoders = Decoders(settings.decoders)
+        self.http: httpx.AsyncClient = make_http(settings)
+        self._connections = asyncio.Semaphore(settings.connections)
+        self._silent = 0
+
+    async def run(self, entries: Iterable[Entry]) -> None:
+        """Bring all files.
+
+        Raises
+        ------
+        Unreachable
+            When `GIVE_UP_AFTER` files in a row found no server.
+        """
+        queue = iter(entries)
+        busy: list[Entry] = []
+
+        async def work() -> None:
+            for entry in queue:
+                if not await self._one(entry):
+                    busy.append(entry)
+
+        async with self.decoders, self.http:
+            # more workers than connections: files are checked while others arrive
+            workers = self.settings.connections + self.settings.decoders
+            await _all(work() for _ in range(workers))
+            while busy:
+                queue, busy = iter(busy), []
+                await asyncio.sleep(BUSY_WAIT_S)
+                await _all(work() for _ in range(workers))
+
+    async def _one(self, entry: Entry) -> bool:
+        """Bring one file; False when another process is at it."""
+        with lease(self.archive, entry.record, entry.segment) as partial:
+            if partial is None:
+                return False
+            done, silent = await self._bring(entry, partial)
+            self.record(done)
+        self.progress.finish(done.state)
+        self._silent = self._silent + 1 if silent else 0
+        if self._silent == GIVE_UP_AFTER:
+            raise Unreachable(done.reason)
+        return True
+
+    async def _adopt(self, entry: Entry, target: Path) -> Entry | None:
+        """What another process, or one that was killed, brought and could not write down.
+
+        Files get their name only when they are whole; here their checksums must
+        say so again.
+        """
+        if not target.is_file():
+            return None
+        verdict = await self.decoders.check(target)
+        if verdict.fault or not verdict.verified:
+            target.unlink()
+            return None
+        return _fetched(entry, verdict)
+
+    async def _bring(self, entry: Entry, partial: Partial) -> tuple[Entry, bool]:
+        """The entry as it is afterwards, and whether the server was silent."""
+        target = self.archive / entry.path
+        if adopted := await self._adopt(entry, target):
+            return adopted, False
+        seen: set[str] = set()
+        failure = TransferError("never tried")
+        for attempt in range(self.settings.retries + 1):
+            try:
+                whole = await self._transfer(entry.url, partial)
+                verdict = await self.decoders.check(partial.path)
+                if not verdict.fault:
+                    partial.publish(target)
+                    return _fetched(entry, verdict), False
+                partial.restart()
+                identity = verdict.sha256 or verdict.fault
+                if whole and identity in seen:
+                    reason = f"{verdict.fault}, twice with the same bytes"
+                    return _not_fetched(entry, "quarantined", reason, True), False
+                seen |= {identity} if whole else set()
+                failure = TransferError(verdict.fault)
+            except TransferError as error:
+                failure = error
+            if not failure.transient or attempt == self.settings.retries:
+                break
+            if failure.busy:
+                self.gate.pause(failure.wait_s)
+            else:
+                wait = pause_s(attempt, self.settings.retry_wait_s, failure.wait_s)
+                await asyncio.sleep(wait)
+        state = "missing" if str(failure) in GONE else "failed"
+        return (
+            _not_fetched(entry, state, str(failure), not failure.transient),
+            failure.unreachable,
+        )
+
+    async def _transfer(self, url: str, partial: Partial) -> bool:
+        async with self._connections:
+            await self.gate.passed()
+            timeout = self.settings.timeout_s
+            whole = await transfer(self.http, url, partial, timeout, self.progress.add_bytes)
+        self.gate.calm()
+        return whole
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines together; the first exception ends them all and is raised as it is."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def bring(
+    archive: Path,
+    entries: Iterable[Entry],
+    settings: FetchSettings,
+    record: Callable[[Entry], None],
+    progress: Progress,
+) -> None:
+    """Bring files into the archive; see `Session`."""
+
+    async def work() -> None:
+        await Session(archive, settings, record, progress).run(entries)
+
+    asyncio.run(work())

@@ -1,0 +1,110 @@
+"""A file that is on its way: its bytes so far, and the right to bring it.
+
+``archive/.partial/<digest of record and segment>.part``. Who holds its lock
+brings the file; all others leave it alone. The bytes stay when a transfer
+breaks off or its process dies, with a note of what they belong to beside them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from sunpipe.files import atomic_path, fsync_directory
+
+FOLDER = ".partial"
+
+
+class Partial:
+    """Bytes of one file so far; use `lease`.
+
+    Attributes
+    ----------
+    path : Path
+    note : dict
+        ``url``, ``total`` bytes and ``validator`` (ETag or Last-Modified) of the
+        transfer that the bytes come from; empty when they are good for nothing.
+    """
+
+    def __init__(self, path: Path, handle: IO[bytes]) -> None:
+        self.path = path
+        self.handle = handle
+        self._note_path = path.with_suffix(".json")
+        self.note: dict[str, object] = {}
+        try:
+            note = json.loads(self._note_path.read_text(encoding="utf-8"))
+            self.note = note if isinstance(note, dict) else {}
+        except (OSError, ValueError):  # none, or torn by a kill: begin again
+            self.restart()
+
+    def size(self) -> int:
+        """Bytes so far."""
+        self.handle.flush()
+        return os.fstat(self.handle.fileno()).st_size
+
+    def restart(self, **note: object) -> None:
+        """Forget the bytes and note what the next ones belong to."""
+        self._note_path.unlink(missing_ok=True)
+        self.handle.flush()
+        self.handle.truncate(0)
+        self.handle.seek(0)
+        self.note = note
+        if note:
+            self._note_path.write_text(json.dumps(note), encoding="utf-8")
+
+    def publish(self, target: Path) -> None:
+        """Give the file its name."""
+        self.handle.flush()
+        with atomic_path(target) as temporary:
+            os.replace(self.path, temporary)
+        self._note_path.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove what is left of it."""
+        self._note_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def partial_path(archive: Path, record: str, segment: str) -> Path:
+    """Where the bytes of a segment are while it is on its way."""
+    name = hashlib.sha256(f"{record}{{{segment}}}".encode()).hexdigest()[:24]
+    return archive / FOLDER / f"{name}.part"
+
+
+def _is_at(handle: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def lease(archive: Path, record: str, segment: str) -> Iterator[Partial | None]:
+    """The right to bring one segment; None when another process has it."""
+    path = partial_path(archive, record, segment)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fsync_directory(archive)
+    while True:
+        with open(path, "ab+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            if not _is_at(handle, path):  # published or removed between opening and locking
+                continue
+            found = Partial(path, handle)
+            try:
+                yield found
+            finally:
+                if _is_at(handle, path) and not found.size():
+                    found.forget()
+            return

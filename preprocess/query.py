@@ -1,0 +1,249 @@
+"""``sunpipe query``: which records there are, into the manifest as what is wanted."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from preprocess.archive import KEYWORDS, relative_path
+from preprocess.asked import answer_path, write_answer
+from preprocess.coverage import Tally, coverage
+from preprocess.journal import Journal, merge_dead, open_journal, stamp
+from preprocess.jsoc import (
+    Found,
+    conditions_of,
+    describe,
+    list_records,
+    make_client,
+    segment_state,
+)
+from preprocess.manifest import Entry, Manifest, count_states, read_manifest
+from preprocess.request import cadence_s, record_sets, series_of, time_span
+from sunpipe.errors import ConfigError, DataError
+from sunpipe.files import digest, read_json, sha256, write_json
+from sunpipe.paths import Layout
+from sunpipe.query_settings import QueryRequest
+from sunpipe.settings import Config
+from sunpipe.sidecar import sidecar
+from sunpipe.stage import Result, log
+
+
+@contextmanager
+def query_lock(archive: Path) -> Iterator[None]:
+    """One query of an archive at a time; others wait."""
+    archive.mkdir(parents=True, exist_ok=True)
+    with open(archive / ".query.lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log("another process is asking the archive; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def refreshed(held: Entry | None, found: Found, segment: str, url: str) -> Entry | None:
+    """A segment's entry after a query; None when the one that is held stays.
+
+    What was fetched stays. So does a failure, unless JSOC names another place
+    for the file by now.
+    """
+    state, reason, where, final = segment_state(found, segment, url)
+    if held is not None:
+        same = (held.state, held.reason, held.url) == (state, reason, where)
+        tried = held.state in ("failed", "quarantined", "missing") and held.url == where != ""
+        if same or tried or held.state == "fetched":
+            return None
+    path = relative_path(found.record, segment)
+    return Entry(found.record, segment, path, "", 0, state, reason, where, stamp(), final)
+
+
+def _keywords_entry(archive: Path, manifest: Manifest, found: Found, url: str) -> Entry | None:
+    """Write ``keywords.json`` of a record where it is not what the query says."""
+    content = sidecar(found.record, found.keywords, found.units)
+    held = manifest.get((found.record, KEYWORDS))
+    relative = relative_path(found.record, KEYWORDS)
+    path = archive / relative
+    whole = held is not None and path.is_file() and sha256(path) == held.sha256
+    if whole and digest(read_json(path)) == digest(content):
+        return None
+    write_json(path, content)
+    return Entry(found.record, KEYWORDS, relative, sha256(path), path.stat().st_size, "fetched", "",
+                 url, stamp())  # fmt: skip
+
+
+def _wanted_region(found: Found, request: QueryRequest) -> bool:
+    """Whether a patch holds a region that was asked for: LIKE also finds parts of numbers."""
+    if not request.noaa:
+        return True
+    listed = f"{found.keywords.get('NOAA_AR', '')},{found.keywords.get('NOAA_ARS', '')}"
+    return bool({str(number) for number in request.noaa} & set(listed.replace(" ", "").split(",")))
+
+
+def _store(
+    archive: Path,
+    journal: Journal,
+    manifest: Manifest,
+    records: Iterable[Found],
+    request: QueryRequest,
+    url: str,
+) -> int:
+    """Enter records into the manifest; returns the number of new segments."""
+    entries: list[Entry] = []
+    new = 0
+    for found in records:
+        if note := _keywords_entry(archive, manifest, found, url):
+            entries.append(note)
+        for segment in request.segments:
+            held = manifest.get((found.record, segment))
+            if entry := refreshed(held, found, segment, url):
+                entries.append(entry)
+                new += held is None
+    journal.write(entries)
+    manifest.update({entry.key: entry for entry in entries})
+    return new
+
+
+def ask_request(
+    archive: Path,
+    journal: Journal,
+    manifest: Manifest,
+    config: Config,
+    request: QueryRequest,
+) -> Result:
+    """Ask for one request, batch by batch, and report what was found.
+
+    Raises
+    ------
+    ConfigError
+        When the series lacks a segment or a keyword of a condition.
+    DataError
+        When JSOC cannot be reached or refuses, or finds more than `max_records`.
+    """
+    settings, client = config.fetch, make_client(config.fetch.url)
+    series = describe(client, request, settings)
+    sets = record_sets(request, config.query, conditions_of(request, series))
+    tally, new = Tally(), 0
+    for place, record_set in enumerate(sets, 1):
+        listed = list_records(client, record_set, series, request.segments, settings)
+        records = tally.add(found for found in listed if _wanted_region(found, request))
+        if len(tally.names) > request.max_records:
+            raise DataError(f"{record_set} brings the records to {len(tally.names)}, more than"
+                            f" max_records = {request.max_records}")  # fmt: skip
+        new += _store(archive, journal, manifest, records, request, settings.url)
+        if len(sets) > 1:
+            log(f"{place}/{len(sets)} {record_set}: {len(listed)} records")
+    held = (manifest[name, segment] for name in tally.names for segment in request.segments)
+    report = {
+        "series": series.name,
+        "record_sets": len(sets),
+        "records": len(tally.names),
+        "new_segments": new,
+        **count_states(held),
+        "duplicates": tally.duplicates,
+        "without_image": tally.no_image,
+        "known_bytes": tally.known_bytes,
+        "records_of_unknown_size": tally.unknown_size,
+        **coverage(tally.names.values(), cadence_s(request), time_span(request),
+                   request.wavelengths),
+    }  # fmt: skip
+    write_answer(answer_path(archive, request, settings.url), list(tally.names), report)
+    return report
+
+
+def _need_requests(config: Config) -> None:
+    if not config.query.requests:
+        raise ConfigError("query.requests is empty: nothing is asked for; see configs/data_*.toml"
+                          " for requests, or use sunpipe fetch --source sample")  # fmt: skip
+
+
+def ask_all(archive: Path, config: Config, only_new: bool = False) -> list[Result]:
+    """Put the requests of a configuration to the archive; see `ask_request`.
+
+    Parameters
+    ----------
+    only_new : bool
+        Leave out those that were answered before.
+    """
+    _need_requests(config)
+    reports = []
+    with query_lock(archive):
+        merge_dead(archive)
+        asked = [
+            request
+            for request in config.query.requests
+            if not only_new or not answer_path(archive, request, config.fetch.url).is_file()
+        ]
+        if not asked:
+            return []
+        if only_new:
+            log(f"{len(asked)} requests were never put to the archive; asking now")
+        manifest = read_manifest(archive)
+        with open_journal(archive) as journal:
+            for request in asked:
+                report = ask_request(archive, journal, manifest, config, request)
+                log(_line(report))
+                reports.append(report)
+    return reports
+
+
+def _line(report: Result) -> str:
+    text = (
+        f"{report['series']}: {report['records']} records, {report['new_segments']} new"
+        f" segments, {report['without_image']} without image, {report['duplicates']} twice"
+    )
+    if report.get("missing_slots"):
+        worst = report["longest_gaps"][0]
+        text += (
+            f"; {report['missing_slots']} of {report['expected_slots']} slots are missing,"
+            f" most ({worst['slots']}) from {worst['after']} to {worst['before']}"
+            f" of {worst['of']}"
+        )
+    return text
+
+
+def query(config: Config) -> Result:
+    """The query stage: counts of all requests together, and the report of each."""
+    archive = Layout.current().archive
+    reports = ask_all(archive, config)
+    records = sum(report["records"] for report in reports)
+    if not records:
+        asked = [text for r in config.query.requests for text in record_sets(r, config.query)]
+        raise DataError("no record of JSOC matches " + ", ".join(asked[:3])
+                        + (f" and {len(asked) - 3} more" if len(asked) > 3 else ""))  # fmt: skip
+    keys = (
+        "new_segments",
+        "wanted",
+        "staged",
+        "fetched",
+        "missing",
+        "failed",
+        "quarantined",
+        "duplicates",
+        "without_image",
+        "known_bytes",
+    )
+    return {
+        "archive": str(archive),
+        "records": records,
+        **{key: sum(report[key] for report in reports) for key in keys},
+        "requests": reports,
+    }
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """What JSOC would be asked, without asking it."""
+    _need_requests(config)
+    asked = {}
+    for place, request in enumerate(config.query.requests):
+        sets = record_sets(request, config.query)
+        asked[f"request {place + 1}"] = {
+            "series": series_of(request),
+            "segments": list(request.segments),
+            "record_sets": len(sets),
+            "first": sets[0],
+            "last": sets[-1],
+        }
+    return {"archive": str(Layout.current().archive), "url": config.fetch.url, "would_ask": asked}

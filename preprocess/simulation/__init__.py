@@ -1,0 +1,1 @@
+"""Active regions of known truth: their field, how HMI would see it, their keywords."""
