@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""``sunpipe fetch``."""
-=======
-"""``sunpipe query``, ``sunpipe fetch``, ``sunpipe shard``, ``sunpipe verify``."""
->>>>>>> main
+"""``sunpipe query``, ``sunpipe fetch``."""
 
 from __future__ import annotations
 
@@ -55,10 +51,6 @@ def fetch(
     if part is not None:
         parse_part(part)
     overrides = [*(set_ or []), *([f'fetch.source="{source}"'] if source else [])]
-<<<<<<< HEAD
-    run_stage("fetch", work, config=config, overrides=overrides, dry_run=dry_run, as_json=json_,
-              sections=("fetch",), plan=plan)  # fmt: skip
-=======
     run_stage("fetch", lambda cfg: work(cfg, part, retry_failed, check), config=config,
               overrides=overrides, dry_run=dry_run, as_json=json_, sections=("query", "fetch"),
               plan=lambda cfg: plan(cfg, part))  # fmt: skip
