@@ -1,62 +1,49 @@
-"""Building a dataset in two passes over the archive, then publishing it."""
+"""Building a dataset group by group in a working folder, then publishing it."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import h5py
 import hdf5plugin
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preprocess.candidates import CHANNELS, UNITS, Row, examine, stored_image
+from preprocess.archive import parse_record
 from preprocess.comm import Communicator
+from preprocess.groups import Fault, Group
 from preprocess.hdf5 import write_shard
-from preprocess.inputs import Input, archive_digest, load
-from preprocess.table import quarantine_schema, records_schema, write_table
+from preprocess.inputs import Input
+from preprocess.product import Opened, Row, make_product
+from preprocess.table import (
+    inputs_schema,
+    quarantine_schema,
+    records_schema,
+    write_table,
+    write_tables,
+)
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError
-from sunpipe.files import digest, read_json, sha256, write_json
+from sunpipe.files import digest, read_json, replace_folder, sha256, write_json
+from sunpipe.fitsfile import FitsError
 from sunpipe.lock import sweep
 from sunpipe.paths import Layout
 from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config
-from sunpipe.shards.cut import MAX_ERRORS, SCALES
-from sunpipe.shards.schema import SCHEMA, DatasetInfo
+from sunpipe.shards.schema import SCHEMA, TABLES, DatasetInfo, shard_name
+from sunpipe.shards.stored import Stored
 
-TABLES = ("records.parquet", "quarantine.parquet")
-
-
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f"shard-{number:05d}.h5"
-
-
-def place_rows(rows: list[Row], images_per_shard: int) -> list[Row]:
-    """Give every row its number, shard and position; `rows` are in dataset order."""
-    return [
-        {"row": n, "shard": n // images_per_shard, "position": n % images_per_shard, **row}
-        for n, row in enumerate(rows)
-    ]
-
-
-def check_splits(rows: list[Row]) -> None:
-    """Refuse a dataset in which a HARP stands on both sides.
-
-    Raises
-    ------
-    DataError
-        Names the HARPs.
-    """
-    sides: dict[int, set[str]] = {}
-    for row in rows:
-        sides.setdefault(row["harpnum"], set()).add(row["split"])
-    if both := sorted(harp for harp, split in sides.items() if len(split) > 1):
-        raise DataError(f"HARPs {both} stand in the training and in the test split")
+MAX_SHARD_BYTES = 4 << 30
+OPEN_AT_ONCE = 2  # inputs in memory; groups are runs of candidates, so neighbours share one
 
 
 class Builder:
@@ -66,126 +53,221 @@ class Builder:
         layout = Layout.current()
         self.comm = comm
         self.settings = config.shard
+        self.product = make_product(config.shard)
+        self.stored = Stored(config.shard.dtype, config.shard.step)
         self.name = config.dataset
         self.archive = layout.archive
         self.folder = layout.shards(config.dataset)
         self.building = self.folder.with_name(f".building-{config.dataset}")
         self.config = to_dict(config)
+        self.schema = records_schema(config.shard.is_patch)
+        product, images = self.product, config.shard.images_per_shard
+        size = images * len(product.channels) * product.resolution**2
+        size *= np.dtype(config.shard.dtype).itemsize
+        if size > MAX_SHARD_BYTES:
+            raise DataError(
+                f"{images} images of this size are {size / 2**30:.1f} GiB; a shard is made in"
+                f" memory, at most {MAX_SHARD_BYTES / 2**30:.0f} GiB: lower shard.images_per_shard"
+            )
 
     def prepare(self) -> None:
         """Make the working folder and remove what a killed run left half-written."""
         self.building.mkdir(parents=True, exist_ok=True)
         sweep(self.building)
 
-    def examine(self, inputs: list[Input]) -> tuple[list[Row], list[Row]]:
-        """First pass: rows and quarantine of the whole archive, in dataset order."""
-        shares = self.comm.all(
-            lambda: {
-                place: examine(self.archive, inputs[place], self.settings)
-                for place in self.comm.share(len(inputs))
-            }
-        )
-        found = {place: result for share in shares for place, result in share.items()}
-        rows = [row for place in range(len(inputs)) for row in found[place][0]]
-        quarantine = [line for place in range(len(inputs)) for line in found[place][1]]
-        return place_rows(rows, self.settings.images_per_shard), quarantine
-
-    def write_shards(self, inputs: list[Input], rows: list[Row]) -> tuple[dict[str, str], int]:
-        """Second pass: every rank writes its shards; finished ones are kept.
+    def write_groups(
+        self,
+        groups: list[Group],
+        inputs: list[Input],
+        digests: dict[str, str],
+        faults: dict[str, Fault],
+    ) -> int:
+        """Read and write all groups that are not kept; ranks share them.
 
         Returns
         -------
-        shards : dict
-            File name to SHA-256.
-        kept : int
-            How many stood there from an interrupted run.
+        int
+            How many stood there finished from an interrupted run.
         """
         by_record = {item.record: item for item in inputs}
-        shards: dict[int, list[Row]] = {}
-        for row in rows:
-            shards.setdefault(row["shard"], []).append(row)
+        continued = continued_records(groups)
 
-        @lru_cache(maxsize=4)
-        def fields(record: str) -> NDArray[np.float64]:
-            return load(self.archive, by_record[record], self.settings.quality).fields
+        @lru_cache(maxsize=OPEN_AT_ONCE)
+        def opened(record: str) -> Opened | FitsError:
+            try:
+                return self.product.open(self.archive, by_record[record])
+            except FitsError as error:  # kept, so that not every tile reads the files again
+                return error
 
-        def work() -> dict[str, tuple[str, bool]]:
-            return {
-                shard_name(number): self._write_shard(number, shards[number], by_record, fields)
-                for number in self.comm.share(len(shards))
-            }
+        def work() -> int:
+            wanted = [group for group in groups if not group.keep]
+            return sum(
+                self._write_group(wanted[place], digests, faults, continued, opened)
+                for place in self.comm.share(len(wanted))
+            )
 
-        merged = {name: done for share in self.comm.all(work) for name, done in share.items()}
-        return (
-            {name: merged[name][0] for name in sorted(merged)},
-            sum(kept for _, kept in merged.values()),
-        )
+        return sum(self.comm.all(work))
 
-    def _write_shard(
-        self,
-        number: int,
-        rows: list[Row],
-        by_record: dict[str, Input],
-        fields: Callable[[str], NDArray[np.float64]],
-    ) -> tuple[str, bool]:
-        """Write one shard unless it is there; returns its SHA-256 and whether it was.
-
-        A note beside the shard says what it was made of, so that neither other
-        settings nor another archive nor a damaged file is taken for finished.
-        """
+    def _paths(self, number: int) -> tuple[Path, Path, Path, Path]:
+        """Shard, its rows, its quarantine, and the note that says they are complete."""
         path = self.building / shard_name(number)
-        note = path.with_name(f"{path.name}.json")
-        used = sorted({row["record"] for row in rows})
-        made_of = digest([
+        return (path, path.with_suffix(".rows"), path.with_suffix(".lines"),
+                path.with_suffix(".json"))  # fmt: skip
+
+    def _made_of(self, group: Group, digests: dict[str, str], faults: dict[str, Fault]) -> str:
+        """Identity of a group, so that no other group or setting is taken for it."""
+        records = sorted({record for record, _ in group.candidates})
+        return digest([
             SCHEMA, self.attributes(), to_dict(self.settings),
-            archive_digest(self.archive, [by_record[record] for record in used]),
-            [[row["record"], row["tile_y"], row["tile_x"]] for row in rows],
+            [list(one) for one in group.candidates],
+            [[record, digests[record], faults.get(record)] for record in records],
         ])  # fmt: skip
-        if note.is_file() and path.is_file():
-            written = read_json(note)
-            if written == {"made_of": made_of, "sha256": sha256(path)}:
-                return written["sha256"], True
-        images = (stored_image(fields(row["record"]), row, self.settings) for row in rows)
-        side = self.settings.tile // self.settings.reduce
-        write_shard(path, images, len(rows), side, self.settings.dtype, self.attributes())
-        done = sha256(path)
-        write_json(note, {"made_of": made_of, "sha256": done})
-        return done, False
+
+    def _is_finished(self, number: int, made_of: str) -> bool:
+        shard, rows, lines, note = self._paths(number)
+        if not note.is_file():
+            return False
+        stated = read_json(note)
+        found = {path.name: sha256(path) for path in (shard, rows, lines) if path.is_file()}
+        return bool(stated == {"made_of": made_of, "files": found})
+
+    def _write_group(
+        self,
+        group: Group,
+        digests: dict[str, str],
+        faults: dict[str, Fault],
+        continued: dict[int, set[str]],
+        opened: Callable[[str], Opened | FitsError],
+    ) -> bool:
+        """Write one group unless it stands there finished; returns whether it did."""
+        made_of = self._made_of(group, digests, faults)
+        if self._is_finished(group.number, made_of):
+            return True
+        shard, rows_path, lines_path, note = self._paths(group.number)
+        note.unlink(missing_ok=True)
+        unread = set(continued[group.number])
+        rows: list[Row] = []
+        lines: list[Row] = []
+        images: list[tuple[NDArray[Any], NDArray[np.uint8]]] = []
+        for record, place in group.candidates:
+            try:
+                if record in faults:
+                    raise FitsError(*faults[record])
+                source = opened(record)
+                if isinstance(source, FitsError):
+                    if record in unread:
+                        continue  # a record that cannot be read is one candidate
+                    unread.add(record)
+                    place = None
+                    raise source
+                if place is None:
+                    raise FitsError(
+                        "changed", "could not be read before; run sunpipe shard --fresh"
+                    )
+                row, image, mask = source.image(place)
+                images.append((self.stored.quantise(image), mask.astype(np.uint8)))
+                rows.append({"shard": group.number, "position": len(rows), **row})
+            except FitsError as error:
+                lines.append(_line(group.number, record, place, error))
+        if rows:
+            write_shard(
+                shard, images, len(rows), self.product.resolution, self.settings.dtype,
+                self.attributes(), self.settings.storage,
+            )  # fmt: skip
+        else:
+            shard.unlink(missing_ok=True)
+        write_table(rows_path, rows, self.schema)
+        write_table(lines_path, lines, quarantine_schema())
+        found = (path for path in (shard, rows_path, lines_path) if path.is_file())
+        write_json(note, {"made_of": made_of, "files": {path.name: sha256(path) for path in found}})
+        return False
 
     def attributes(self) -> dict[str, Any]:
         """What a shard says about itself."""
         return {
-            "channels": CHANNELS,
-            "units": UNITS,
-            "scale": SCALES[self.settings.dtype],
-            "max_error": MAX_ERRORS[self.settings.dtype],
+            "channels": self.product.channels,
+            "units": self.product.units,
+            "scale": self.stored.scale,
+            "max_error": self.stored.errors[0],
+            "max_relative_error": self.stored.errors[1],
         }
 
+    def _tables(self, groups: list[Group], which: int) -> Iterator[pa.Table]:
+        """Rows (0) or quarantine (1) of every group, old ones from the published dataset."""
+        old = pq.read_table(self.folder / TABLES[which]) if any(g.keep for g in groups) else None
+        shards = np.zeros(0) if old is None else old["shard"].to_numpy()
+        first = 0
+        for group in groups:
+            if group.keep:
+                assert old is not None
+                start, stop = np.searchsorted(shards, [group.number, group.number + 1])
+                table = old.slice(start, stop - start)
+                if which == 1:  # without those that are no candidates of the group any more
+                    stay = pa.array(sorted({record for record, _ in group.candidates}))
+                    table = table.filter(pc.is_in(table["record"], value_set=stay))
+            else:
+                table = pq.read_table(self._paths(group.number)[1 + which])
+            if which == 0:
+                numbers = pa.array(np.arange(first, first + table.num_rows))
+                place = table.schema.get_field_index("row")
+                table = table.set_column(place, "row", numbers)
+                first += table.num_rows
+            yield table.cast(self.schema if which == 0 else quarantine_schema())
+
+    def _place_shards(self, groups: list[Group], old: DatasetInfo | None) -> dict[str, str]:
+        """Bring kept shards into the working folder; returns name to SHA-256 of all."""
+        shards = {}
+        for group in groups:
+            name = shard_name(group.number)
+            if group.keep:
+                assert old is not None, "a kept group has a published dataset"
+                if name in old.shards:
+                    _link(self.folder / name, self.building / name)
+                    shards[name] = old.shards[name]
+            elif name in (files := read_json(self._paths(group.number)[3])["files"]):
+                shards[name] = files[name]
+        return dict(sorted(shards.items()))
+
     def publish(
-        self, shards: dict[str, str], rows: list[Row], lines: list[Row], wanted: dict[str, Any]
+        self, groups: list[Group], digests: dict[str, str], old: DatasetInfo | None
     ) -> DatasetInfo:
-        """Write the tables and ``dataset.json``, then move the dataset to its place."""
-        write_table(self.building / TABLES[0], rows, records_schema())
-        write_table(self.building / TABLES[1], lines, quarantine_schema())
-        splits = Counter(row["split"] for row in rows)
+        """Write the tables and ``dataset.json``, then move the dataset to its place.
+
+        Raises
+        ------
+        DataError
+            When no candidate can be used, or a HARP stands on both sides of the split.
+        """
+        groups = sorted(groups, key=lambda group: group.number)
+        shards = self._place_shards(groups, old)
+        paths = [self.building / name for name in TABLES]
+        rows = write_tables(paths[0], self._tables(groups, 0), self.schema)
+        lines = write_tables(paths[1], self._tables(groups, 1), quarantine_schema())
+        stated = [{"record": record, "digest": digests[record]} for record in digests]
+        write_table(paths[2], stated, inputs_schema())
+        if not rows:
+            raise _nothing(paths[1])
+        splits = check_splits(paths[0])
         info = DatasetInfo(
             name=self.name,
+            product=self.settings.product,
             **self.attributes(),
-            resolution=self.settings.tile // self.settings.reduce,
-            tile=self.settings.tile,
-            stride=self.settings.stride,
-            reduce=self.settings.reduce,
+            resolution=self.product.resolution,
+            tile=self.product.tile,
+            stride=self.product.stride,
+            reduce=self.product.reduce,
             dtype=self.settings.dtype,
+            storage=self.settings.storage,
             shards=shards,
-            files={name: sha256(self.building / name) for name in TABLES},
+            files={path.name: sha256(path) for path in paths},
             counts={
-                "records_in": len(rows) + len(lines),
-                "rows": len(rows),
-                "quarantined": len(lines),
+                "records_in": rows + lines,
+                "rows": rows,
+                "quarantined": lines,
                 "train": splits["train"],
                 "test": splits["test"],
             },
-            settings=wanted,
+            settings=to_dict(self.settings),
             versions={**versions(), "hdf5": h5py.version.hdf5_version,
                       "hdf5plugin": hdf5plugin.version},
         )  # fmt: skip
@@ -196,10 +278,60 @@ class Builder:
         write_json(self.building / "config.json", self.config)
         write_json(self.building / "provenance.json", provenance())
         info.write(self.building)
-        old = self.folder.with_name(f".old-{self.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        self.building.rename(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(self.building, self.folder)
         return info
+
+
+def continued_records(groups: list[Group]) -> dict[int, set[str]]:
+    """Group number to those of its records that began in an earlier group."""
+    seen: set[str] = set()
+    found = {}
+    for group in sorted(groups, key=lambda one: one.number):
+        records = {record for record, _ in group.candidates}
+        found[group.number] = records & seen
+        seen |= records
+    return found
+
+
+def _line(number: int, record: str, place: Any, error: FitsError) -> Row:
+    name = parse_record(record)
+    y, x = place if place is not None else (None, None)
+    return {"shard": number, "record": record, "harpnum": name.harpnum, "t_rec": name.t_rec,
+            "tile_y": y, "tile_x": x, "reason": error.reason, "detail": error.detail}  # fmt: skip
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a shard where the file system can, a copy elsewhere."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def check_splits(records: Path) -> Counter[str]:
+    """Rows per split.
+
+    Raises
+    ------
+    DataError
+        Names the HARPs that stand on both sides.
+    """
+    table = pq.read_table(records, columns=["harpnum", "split"])
+    sides: dict[int, set[str]] = {}
+    for harp, split in zip(table["harpnum"].to_pylist(), table["split"].to_pylist(), strict=True):
+        if harp is not None:
+            sides.setdefault(harp, set()).add(split)
+    if both := sorted(harp for harp, split in sides.items() if len(split) > 1):
+        raise DataError(f"HARPs {both} stand in the training and in the test split")
+    return Counter(table["split"].to_pylist())
+
+
+def _nothing(quarantine: Path) -> DataError:
+    """Why no candidate can be used."""
+    lines = pq.read_table(quarantine).to_pylist()
+    reasons = dict(Counter(line["reason"] for line in lines))
+    return DataError(
+        f"none of {len(lines)} candidates can be used ({reasons}); for example"
+        f" {lines[0]['record']}: {lines[0]['detail']}"
+    )

@@ -1,142 +1,249 @@
-"""The records of the archive that a dataset is made of, and how one is loaded."""
+"""What a dataset is made of: the records of the archive, grouped and judged before any is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from preprocess.archive import KEYWORDS, parse_record
+import numpy as np
+
+from preprocess.archive import KEYWORDS, RecordName, parse_record
+from preprocess.clock import tai_seconds
 from preprocess.manifest import Entry, Manifest
-from preprocess.patch import number
-from preprocess.quality import Policy, refusal
 from sunpipe.errors import DataError
 from sunpipe.files import digest, sha256
-from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
 from sunpipe.fitsfile import FitsError
+from sunpipe.settings import ShardSettings
 from sunpipe.sidecar import read_sidecar
 
-USED = (*COMPONENTS, KEYWORDS)
+FIELD = "magnetogram"  # name of the HMI channel of a matched set
 
 
 @dataclass(frozen=True)
-class Input:
-    """One record of the archive.
+class Member:
+    """One record and its files.
 
     Attributes
     ----------
     record : str
         JSOC record-set string.
-    harpnum : int
-    t_rec : str
+    name : RecordName
     entries : dict
-        Segment name to manifest entry, for the segments a dataset uses.
+        Segment name to manifest entry, `KEYWORDS` included.
     """
 
     record: str
-    harpnum: int
-    t_rec: str
+    name: RecordName
     entries: dict[str, Entry]
 
 
-def list_inputs(manifest: Manifest) -> list[Input]:
-    """All records of the manifest by HARP, time and record string."""
+@dataclass(frozen=True)
+class Input:
+    """What one image, or the tiles of one patch, are made of.
+
+    Attributes
+    ----------
+    members : tuple of Member
+        One record, or one per channel; the first gives the identity.
+    refused : (reason, detail) or None
+        Why it cannot be used, where the manifest alone tells.
+    """
+
+    members: tuple[Member, ...]
+    refused: tuple[str, str] | None = None
+
+    @property
+    def record(self) -> str:
+        """Record-set string of the first member."""
+        return self.members[0].record
+
+    @property
+    def name(self) -> RecordName:
+        """Its parts."""
+        return self.members[0].name
+
+
+def _members(manifest: Manifest) -> list[Member]:
+    """All records of the manifest by HARP, time, series and number."""
     records: dict[str, dict[str, Entry]] = {}
     for (record, segment), entry in manifest.items():
-        held = records.setdefault(record, {})
-        if segment in USED:
-            held[segment] = entry
-    inputs = []
-    for record, entries in records.items():
-        name = parse_record(record)
-        inputs.append(Input(record, name.harpnum, name.t_rec, entries))
-    return sorted(inputs, key=lambda item: (item.harpnum, item.t_rec, item.record))
+        records.setdefault(record, {})[segment] = entry
+    found = [Member(record, parse_record(record), held) for record, held in records.items()]
+    return sorted(found, key=lambda member: member.name.order)
+
+
+def _definite(name: RecordName) -> bool:
+    """Whether it is of a definitive series, not near real time."""
+    return "_nrt" not in name.series
+
+
+def _without_duplicates(inputs: list[Input]) -> list[Input]:
+    """Refuse what shows the same place at the same time a second time.
+
+    The same HARP, or the same instrument and wavelength, at the same T_REC, in two
+    series: the definitive one is kept.
+    """
+    best: dict[tuple[Any, ...], Input] = {}
+
+    def key(item: Input) -> tuple[Any, ...]:
+        name = item.name
+        return name.series.partition(".")[0], name.harpnum, name.t_rec, name.number
+
+    for item in inputs:
+        other = best.get(key(item))
+        if other is None or (_definite(item.name) and not _definite(other.name)):
+            best[key(item)] = item
+    return [
+        item
+        if best[key(item)] is item
+        else replace(item, refused=("duplicate", f"the same as {best[key(item)].record}"))
+        for item in inputs
+    ]
+
+
+def _nearest(times: np.ndarray, wanted: float) -> int | None:
+    """Place of the nearest of the rising `times`."""
+    if not len(times):
+        return None
+    after = int(np.searchsorted(times, wanted))
+    near = [place for place in (after - 1, after) if 0 <= place < len(times)]
+    return min(near, key=lambda place: abs(times[place] - wanted))
+
+
+def _matched(members: list[Member], settings: ShardSettings) -> list[Input]:
+    """Sets of AIA records of all wavelengths, and HMI's field, that belong to one time."""
+    names: list[int | str] = [*settings.wavelengths]
+    if settings.magnetogram:
+        names.append(FIELD)
+    channels: dict[int | str, list[Member]] = {name: [] for name in names}
+    for member in members:
+        series = member.name.series
+        which = FIELD if series.startswith("hmi.M_") else member.name.number
+        if which in channels and (which == FIELD or series.startswith("aia.lev1")):
+            channels[which].append(member)
+    if len(names) == 1:
+        return [Input((member,)) for member in channels[names[0]]]
+    clocks = {}
+    for name, held in channels.items():
+        seconds = tai_seconds([member.name.t_rec for member in held])
+        order = np.argsort(seconds, kind="stable")
+        channels[name] = [held[place] for place in order]
+        clocks[name] = seconds[order]
+    inputs, used = [], set()
+    first, *others = names
+    for member, when in zip(channels[first], clocks[first], strict=True):
+        chosen, absent = [member], []
+        for name in others:
+            place = _nearest(clocks[name], when)
+            if place is None or abs(clocks[name][place] - when) > settings.max_dt_s:
+                absent.append(str(name))
+            else:
+                chosen.append(channels[name][place])
+        why = f"no {', '.join(absent)} within {settings.max_dt_s:g} s" if absent else ""
+        used |= {one.record for one in chosen}
+        inputs.append(Input(tuple(chosen), ("unmatched", why) if absent else None))
+    alone = [m for held in channels.values() for m in held if m.record not in used]
+    why = f"no {first} within {settings.max_dt_s:g} s"
+    return inputs + [Input((member,), ("unmatched", why)) for member in alone]
+
+
+def list_inputs(manifest: Manifest, settings: ShardSettings) -> list[Input]:
+    """What the manifest holds for `settings.product`, in dataset order.
+
+    Each record of the product's series is part of exactly one input, or of
+    several where images of a faster cadence share it.
+    """
+    members = _members(manifest)
+    if settings.is_patch:
+        inputs = [Input((member,)) for member in members if member.name.harpnum is not None]
+    elif settings.product == "hmi_fulldisk":
+        inputs = [Input((m,)) for m in members if m.name.series.startswith("hmi.M_")]
+    else:
+        inputs = _matched(members, settings)
+    return sorted(_without_duplicates(inputs), key=lambda item: item.name.order)
+
+
+def used_entries(item: Input, segments: Iterable[str]) -> list[tuple[str, Entry]]:
+    """(record, entry) of the files of an input that a product reads, in a fixed order."""
+    wanted = {*segments, KEYWORDS}
+    return [
+        (member.record, entry)
+        for member in item.members
+        for segment, entry in sorted(member.entries.items())
+        if segment in wanted
+    ]
 
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def archive_digest(archive: Path, inputs: Iterable[Input]) -> str:
-    """Identity of what a dataset is made of: states and digests of the used files.
+def input_digest(archive: Path, item: Input, segments: Iterable[str]) -> str:
+    """Identity of what an input is made of: states and digests of its files.
 
     The manifest tells the digests; sizes are looked up, so that a file that was
     truncated or removed since counts as a change.
     """
-    return digest(
-        [
-            [item.record, segment, entry.state, entry.sha256, _size(archive / entry.path)]
-            for item in inputs
-            for segment, entry in sorted(item.entries.items())
-        ]
-    )
+    files = [
+        [record, entry.segment, entry.state, entry.sha256, _size(archive / entry.path)]
+        for record, entry in used_entries(item, segments)
+    ]
+    return digest([files, [member.record for member in item.members], item.refused])
 
 
-def edited_since(archive: Path, inputs: Iterable[Input], time_s: float) -> str | None:
-    """A used file that was written after `time_s` and is not what was fetched."""
+def edited_since(
+    archive: Path, inputs: Iterable[Input], segments: Iterable[str], time_s: float
+) -> list[str]:
+    """First members of inputs of which a file was written after `time_s` and is not as fetched."""
+    wanted = tuple(segments)
+    found = []
     for item in inputs:
-        for entry in item.entries.values():
+        for _, entry in used_entries(item, wanted):
             path = archive / entry.path
             if path.is_file() and path.stat().st_mtime > time_s and sha256(path) != entry.sha256:
-                return entry.path
-    return None
+                found.append(item.record)
+    return found
 
 
-def _damaged(archive: Path, item: Input) -> str | None:
-    """Which file is not what was fetched."""
-    for entry in item.entries.values():
-        path = archive / entry.path
-        if entry.state == "fetched" and sha256(path) != entry.sha256:
-            return f"{path.name} is not what was fetched; run sunpipe fetch again"
-    return None
-
-
-def _stored_keywords(archive: Path, item: Input) -> dict[str, Any]:
-    """Keywords that came beside the segments of a record; empty when none did."""
-    entry = item.entries.get(KEYWORDS)
-    if entry is None or entry.state != "fetched":
-        return {}
-    try:
-        return read_sidecar(archive / entry.path, COMPONENTS)
-    except DataError as error:
-        raise FitsError("changed", f"{error}; run sunpipe fetch again") from None
-
-
-def _check_quality(header: Mapping[str, Any], policy: Policy, required: bool) -> None:
-    quality = number(header, "QUALITY")
-    if quality is None:
-        if required:
-            raise FitsError("quality", "the record has no QUALITY")
-    elif why := refusal(int(quality), policy):
-        raise FitsError("quality", why)
-
-
-def load(archive: Path, item: Input, policy: Policy) -> VectorRecord:
-    """Read a record of the archive, or say why it cannot be used.
+def files_of(archive: Path, member: Member, segments: Iterable[str]) -> list[Path]:
+    """Paths of a record's segments.
 
     Raises
     ------
     FitsError
-        With a reason of `read_vector`, or ``missing_segment``, ``missing_file``,
-        ``changed``, ``wrong_record``, ``quality``.
+        ``missing_segment`` or ``missing_file``.
     """
-    keywords = _stored_keywords(archive, item)
-    _check_quality(keywords, policy, required=False)
-    for segment in COMPONENTS:
-        entry = item.entries.get(segment)
+    paths = []
+    for segment in segments:
+        entry = member.entries.get(segment)
         if entry is None:
             raise FitsError("missing_segment", f"{segment} was not fetched")
         if entry.state != "fetched":
             raise FitsError("missing_segment", f"{segment} is {entry.state}: {entry.reason}")
         if not (archive / entry.path).is_file():
             raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
-    series = parse_record(item.record).series
-    br, bt, bp = (archive / item.entries[segment].path for segment in COMPONENTS)
-    found = read_vector(br, bt, bp, keywords=keywords, series=series)
-    if damage := _damaged(archive, item):
-        raise FitsError("changed", damage)
-    if found.record != item.record:
-        raise FitsError("wrong_record", f"the files are {found.record}, not {item.record}")
-    _check_quality(found.header, policy, required=True)
-    return found
+        paths.append(archive / entry.path)
+    return paths
+
+
+def check_unchanged(archive: Path, member: Member, segments: Iterable[str]) -> None:
+    """Refuse files that are not what was fetched."""
+    for _, entry in used_entries(Input((member,)), segments):
+        path = archive / entry.path
+        if entry.state == "fetched" and sha256(path) != entry.sha256:
+            raise FitsError(
+                "changed", f"{path.name} is not what was fetched; run sunpipe fetch again"
+            )
+
+
+def stored_keywords(archive: Path, member: Member, segments: tuple[str, ...]) -> dict[str, Any]:
+    """Keywords that came beside the segments of a record; empty when none did."""
+    entry = member.entries.get(KEYWORDS)
+    if entry is None or entry.state != "fetched":
+        return {}
+    try:
+        return read_sidecar(archive / entry.path, segments)
+    except DataError as error:
+        raise FitsError("changed", f"{error}; run sunpipe fetch again") from None

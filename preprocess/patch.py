@@ -8,6 +8,8 @@ from typing import Any
 
 from sunpipe.errors import DataError
 
+RSUN_CM = 6.957e10
+
 
 def number(header: Mapping[str, Any], key: str) -> float | None:
     """A finite number of a header, or None."""
@@ -49,6 +51,21 @@ def tile_wcs(header: Mapping[str, Any], offset: tuple[int, int], reduce: int) ->
         out[f"cdelt{axis}"] = _needed(header, f"CDELT{axis}") * reduce
         out[f"ctype{axis}"] = str(header.get(f"CTYPE{axis}", ""))
     return out
+
+
+def disk_pixel_cm(cdelt: float, rsun_obs: float) -> float:
+    """Side of a pixel of a full-disk image in the plane of the sky through the Sun's centre, cm.
+
+    ``R tan(cdelt) / sin(rsun_obs)``: the distance is ``R / sin(rsun_obs)``, R the
+    nominal solar radius (IAU 2015 Resolution B3).
+
+    Parameters
+    ----------
+    cdelt, rsun_obs : float
+        Arcsec.
+    """
+    pixel, limb = math.radians(cdelt / 3600), math.radians(rsun_obs / 3600)
+    return RSUN_CM * math.tan(pixel) / math.sin(limb)
 
 
 def centre_mu(header: Mapping[str, Any]) -> float | None:

@@ -100,6 +100,16 @@ def _exchange(one: Path, other: Path) -> None:
     os.rename(aside, one)
 
 
+def replace_folder(new: Path, path: Path) -> None:
+    """Give the complete folder `new` the name `path`; a folder that has it is removed."""
+    if path.exists():
+        _exchange(new, path)
+        shutil.rmtree(new)
+    else:
+        os.rename(new, path)
+    fsync_directory(path.parent)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder; rename it to `path` if the block succeeds.
@@ -118,12 +128,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     fsync_directory(found)
                 else:
                     fsync_file(found)
-        if path.exists():
-            _exchange(temporary, path)
-            shutil.rmtree(temporary)
-        else:
-            os.rename(temporary, path)
-        fsync_directory(path.parent)
+        replace_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -17,7 +17,8 @@ from sunpipe.index.store import IndexInfo
 from sunpipe.latent.generator import Generator
 from sunpipe.paths import Layout
 from sunpipe.run import trained_run
-from sunpipe.shards.cut import cut, cut_vector, missing_share, quantise, restore, tile_flux
+from sunpipe.shards.cut import cut, cut_vector, missing_share, tile_flux
+from sunpipe.shards.stored import Stored, restore
 
 SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
 BATCH = 64
@@ -99,7 +100,8 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
         found.fields, about["tile"], about["stride"], about["reduce"]
     )
     rules = about["settings"]
-    allowed, dtype = rules.get("max_nan_share", 1.0), rules.get("dtype", "float32")
+    allowed = rules.get("max_nan_share", 1.0)
+    stored = Stored(rules.get("dtype", "float32"), about["scale"])
     channels = [COMPONENTS.index(name) for name in about["channels"]]
     tiles, chosen = [], []
     for image, mask, corner in zip(images, masks, corners.tolist(), strict=True):
@@ -108,16 +110,16 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
         if not mask.any() or missing > allowed or not _kept(found, at, info):
             continue
         try:
-            stored = quantise(image, dtype)
+            counts = stored.quantise(image)
         except FitsError:
             continue  # the dataset holds no such tile either
-        tiles.append(restore(stored[channels], about["scale"]))
+        tiles.append(restore(counts[channels], about["scale"]))
         chosen.append(corner)
     if not tiles:
         raise DataError(
             f"{found.record} has no tile that the dataset {about['name']} would keep: each is too"
             " weak (shard.min_flux_mx), too incomplete (shard.max_nan_share) or too strong"
-            f" ({dtype})"
+            f" ({stored.dtype})"
         )
     return np.stack(tiles), chosen
 

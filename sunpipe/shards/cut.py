@@ -7,16 +7,10 @@ The means are taken and rounded in the precision of the patch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.fitsfile import FitsError
-
 Field = NDArray[np.floating]
-SCALES = {"int16": 0.2, "float32": 1.0}  # HMI's inversion stops at 5000 G; 0.2 G holds 6553 G
-MAX_ERRORS = {"int16": 0.1, "float32": 2.0**-12}  # gauss; float32 for fields below 8192 G
 
 
 def _starts(size: int, tile: int, stride: int) -> list[int]:
@@ -149,7 +143,7 @@ def tile_flux(br: Field, pixel_cm: float, floor_gauss: float) -> float:
 def cut_vector(
     fields: Field, tile: int, stride: int, reduce: int
 ) -> tuple[Field, NDArray[np.bool_], NDArray[np.int64]]:
-    """All tiles of a patch, as a dataset with these settings holds them before `quantise`.
+    """All tiles of a patch, as a dataset with these settings holds them before `Stored.quantise`.
 
     Parameters
     ----------
@@ -173,32 +167,3 @@ def cut_vector(
     for number, (y, x) in enumerate(offsets):
         images[number], masks[number] = reduce_field(cut(fields, (y, x), tile), reduce)
     return images, masks, offsets
-
-
-def quantise(image: Field, dtype: str) -> NDArray[Any]:
-    """Gauss to the stored type.
-
-    Parameters
-    ----------
-    image : ndarray (C, H, W)
-        Gauss.
-    dtype : str
-        ``int16`` (steps of 0.2 G) or ``float32``.
-
-    Raises
-    ------
-    FitsError
-        ``overflow`` when a value does not fit; nothing is ever clipped.
-    """
-    top = float(np.abs(image).max(initial=0.0))
-    limit = SCALES["int16"] * np.iinfo(np.int16).max if dtype == "int16" else 8192.0
-    if not top <= limit:
-        raise FitsError("overflow", f"the field reaches {top:.1f} G; {dtype} holds {limit:.1f} G")
-    if dtype == "int16":
-        return np.rint(image / SCALES[dtype]).astype(np.int16)
-    return image.astype(np.float32)
-
-
-def restore(stored: NDArray[Any], scale: float) -> NDArray[np.float32]:
-    """Inverse of `quantise` to the stated error: stored numbers times `scale`, in float32."""
-    return stored.astype(np.float32) * np.float32(scale)

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
-from sunpipe.shards.cut import restore
 from sunpipe.shards.schema import DatasetInfo, read_info
 from sunpipe.shards.shardfile import ShardFile, open_shard
+from sunpipe.shards.stored import restore
 
 if TYPE_CHECKING:
     from sunpipe.shards.cache import NodeCache

@@ -49,7 +49,8 @@ def write_dataset(
     })  # fmt: skip
     pq.write_table(table, folder / "records.parquet")
     DatasetInfo(
-        name=folder.name, **about, resolution=side, tile=side, stride=0, reduce=1, dtype=dtype,
+        name=folder.name, product="sharp_vector", **about, resolution=side, tile=side, stride=0,
+        reduce=1, dtype=dtype, storage=storage, max_relative_error=0.0,
         shards={path.name: sha256(path) for path in sorted(folder.glob("*.h5"))},
         files={}, counts={}, settings={}, versions={},
     ).write(folder)  # fmt: skip

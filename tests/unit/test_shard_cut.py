@@ -14,12 +14,11 @@ from sunpipe.shards.cut import (
     cut,
     cut_vector,
     missing_share,
-    quantise,
     reduce_field,
-    restore,
     tile_flux,
     tile_grid,
 )
+from sunpipe.shards.stored import Stored, restore
 
 HEADER = {"CRPIX1": 372.5, "CRPIX2": 189.0, "CRVAL1": 34.879105, "CRVAL2": -21.0769,
           "CDELT1": 0.03, "CDELT2": 0.03, "CTYPE1": "CRLN-CEA", "CTYPE2": "CRLT-CEA",
@@ -143,7 +142,7 @@ def test_rounding_is_of_the_mean_not_of_its_float32() -> None:
     mean = 0.1 + 1e-12  # just above half a step: float32 has no such number
     images, _, _ = cut_vector(np.full((1, 4, 4), mean), 4, 4, 4)
     assert images.dtype == np.float64
-    stored = quantise(images[0], "int16")
+    stored = Stored("int16").quantise(images[0])
     assert stored.item() == 1
     back = restore(stored, 0.2)
     assert back.dtype == np.float32

@@ -5,31 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preprocess.build import check_splits, place_rows
 from preprocess.quality import decode, refusal, signed
-from preprocess.table import keyword_values
+from preprocess.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
 from sunpipe.config import validate
-from sunpipe.errors import ConfigError, DataError
+from sunpipe.errors import ConfigError
 from sunpipe.fitsfile import FitsError
-from sunpipe.shards.cut import MAX_ERRORS, SCALES, quantise
+from sunpipe.shards.stored import Stored
 
 
-def test_int16_error_is_the_stated_one() -> None:
-    image = np.random.default_rng(1).uniform(-6500, 6500, (3, 32, 32))
-    stored = quantise(image, "int16")
-    assert stored.dtype == np.int16
-    assert np.abs(stored * SCALES["int16"] - image).max() <= MAX_ERRORS["int16"] + 1e-9
+@pytest.mark.parametrize(("dtype", "top"), [("int16", 6500), ("float16", 65000), ("float32", 1e6)])
+def test_the_error_of_rounding_is_the_stated_one(dtype: str, top: float) -> None:
+    image = np.random.default_rng(1).uniform(-top, top, (3, 32, 32))
+    stored = Stored(dtype)
+    found = stored.quantise(image)
+    assert found.dtype == np.dtype(dtype)
+    absolute, relative = stored.errors
+    allowed = np.maximum(absolute, relative * np.abs(image))
+    assert (np.abs(found.astype(float) * stored.scale - image) <= allowed * (1 + 1e-9)).all()
 
 
-def test_float32_error_is_the_stated_one() -> None:
-    image = np.random.default_rng(1).uniform(-8192, 8192, (3, 32, 32))
-    assert np.abs(quantise(image, "float32") - image).max() <= MAX_ERRORS["float32"]
+def test_a_step_can_be_the_archives_own() -> None:
+    counts = np.arange(-100, 100).reshape(1, 10, 20)
+    assert np.array_equal(Stored("int16", 0.1).quantise(counts * 0.1), counts)
 
 
 @pytest.mark.parametrize("value", [6553.6, -7000.0, np.nan, np.inf])
 def test_a_value_that_does_not_fit_is_never_clipped(value: float) -> None:
     with pytest.raises(FitsError) as caught:
-        quantise(np.array([[[value]]]), "int16")
+        Stored("int16").quantise(np.array([[[value]]]))
     assert caught.value.reason == "overflow"
 
 
@@ -67,21 +70,10 @@ def test_a_refusal_names_the_bits() -> None:
     assert "ECLIPSE" in str(refusal(0x200, "usual"))
 
 
-def test_rows_fill_shards_in_order() -> None:
-    rows = place_rows([{"record": str(n)} for n in range(5)], 2)
-    assert [(row["shard"], row["position"]) for row in rows] == [
-        (0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]  # fmt: skip
-
-
-def test_a_harp_on_both_sides_is_refused() -> None:
-    rows = [{"harpnum": 377, "split": "train"}, {"harpnum": 377, "split": "test"}]
-    with pytest.raises(DataError, match="377"):
-        check_splits(rows)
-
-
 def test_keywords_without_a_value_are_null() -> None:
-    values = keyword_values({"R_VALUE": float("nan"), "ERRMSHA": float("inf"), "USFLUX": 3,
-                             "DATE-OBS": "2011-02-15T01:58:12.30"})  # fmt: skip
+    header = {"R_VALUE": float("nan"), "ERRMSHA": float("inf"), "USFLUX": 3,
+              "DATE-OBS": "2011-02-15T01:58:12.30"}  # fmt: skip
+    values = keyword_values(header, SHARP_FLOATS, SHARP_TEXTS)
     assert (values["R_VALUE"], values["ERRMSHA"], values["MEANGAM"]) == (None, None, None)
     assert values["USFLUX"] == 3.0
     assert values["DATE__OBS"] == "2011-02-15T01:58:12.30"

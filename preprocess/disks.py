@@ -1,0 +1,141 @@
+"""Whole disks as a product: HMI's field, or AIA in one to ten wavelengths, matched in time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.calibrate import (
+    DiskImage,
+    DiskSettings,
+    Limits,
+    calibrate_aia,
+    calibrate_hmi,
+    judge,
+)
+from preprocess.inputs import FIELD, Input, Member, check_unchanged, files_of, stored_keywords
+from preprocess.patch import disk_pixel_cm, number
+from preprocess.product import Image, Mask, Place, Row, simulated
+from preprocess.quality import signed
+from preprocess.splits import split_of
+from preprocess.table import DISK_FLOATS, DISK_TEXTS, keyword_values
+from sunpipe.fits import read_segment
+from sunpipe.fitsfile import FitsError
+from sunpipe.settings import ShardSettings
+
+IMAGES = ("image", "image_lev1")  # names of AIA's segment in its series
+
+
+@dataclass(frozen=True)
+class OpenDisk:
+    """One set of images of the disk in memory."""
+
+    images: list[DiskImage]
+    row: Row
+    settings: ShardSettings
+
+    def image(self, place: Place) -> tuple[Row, Image, Mask]:
+        """The whole disk; see `Opened`."""
+        data = np.stack([image.data for image in self.images])
+        mask: Mask = np.asarray(np.isfinite(data).all(axis=0))
+        disk = self.images[0].disk
+        missing = 1.0 - float(mask[disk].mean())
+        if missing > self.settings.max_nan_share:
+            raise FitsError(
+                "nan_share",
+                f"{missing:.3f} of the disk is invalid, {self.settings.max_nan_share} allowed",
+            )
+        row = self.row | {"nan_share": 1.0 - float(mask.mean())}
+        return row, np.where(mask, data, np.float32(0)), mask
+
+
+class Disks:
+    """``hmi_fulldisk`` and ``aia_fulldisk``."""
+
+    def __init__(self, settings: ShardSettings) -> None:
+        self.settings = settings
+        aia = settings.product == "aia_fulldisk"
+        waves = [str(wave) for wave in settings.wavelengths] if aia else []
+        fields = [FIELD] if settings.magnetogram or not aia else []
+        self.channels = waves + fields
+        self.units = ["DN/s"] * len(waves) + ["Gauss"] * len(fields)
+        self.segments: tuple[str, ...] = (*IMAGES, FIELD)
+        self.resolution = self.tile = settings.resolution
+        self.stride, self.reduce = 0, 1
+
+    def places(self, archive: Path, item: Input) -> list[Place]:
+        """One image; see `Product`."""
+        return [(0, 0)]
+
+    def _calibrate(self, archive: Path, member: Member, channel: str) -> DiskImage:
+        if channel == FIELD:
+            segments: tuple[str, ...] = (FIELD,)
+        else:
+            held = tuple(name for name in IMAGES if name in member.entries)
+            segments = held[:1] or IMAGES[:1]
+        keywords = stored_keywords(archive, member, segments)
+        (path,) = files_of(archive, member, segments)
+        segment = read_segment(path, keywords)
+        check_unchanged(archive, member, segments)
+        settings = self.settings
+        limits = Limits(settings.max_nan_share, settings.max_saturated_share)
+        judge(segment.header, segment.data, settings.quality, series=member.name.series,
+              wavelength=None if channel == FIELD else int(channel), limits=limits,
+              name=path.name)  # fmt: skip
+        stated = segment.header.get("T_REC")
+        if stated is not None and str(stated) != member.name.t_rec:
+            raise FitsError(
+                "wrong_record", f"{path.name} has T_REC = {stated}, not {member.name.t_rec}"
+            )
+        how = DiskSettings(
+            resolution=settings.resolution,
+            rsun_share=settings.disk_share,
+            degradation=settings.degradation,
+            correction_table=_path(settings.correction_table),
+            pointing_table=_path(settings.pointing_table),
+        )
+        if channel == FIELD:
+            return calibrate_hmi(segment, how, name=path.name)
+        return calibrate_aia(segment, how, path.name)
+
+    def open(self, archive: Path, item: Input) -> OpenDisk:
+        """Read and calibrate all channels; see `Product`."""
+        split = split_of(item.name, self.settings)
+        images = [
+            self._calibrate(archive, member, channel)
+            for member, channel in zip(item.members, self.channels, strict=True)
+        ]
+        header = images[0].header
+        quality = number(header, "QUALITY")
+        row: Row = {
+            "record": item.record,
+            "harpnum": None,
+            "t_rec": item.name.t_rec,
+            "split": split,
+            "simulated": any(simulated(image.header) for image in images),
+            "tile_y": 0,
+            "tile_x": 0,
+            "pixel_cm": disk_pixel_cm(float(header["CDELT1"]), float(header["RSUN_OBS"])),
+            "flux_mx": None,
+            "flux_share": 1.0,
+            "quality": None if quality is None else signed(int(quality)),
+            "mu": 1.0,
+            "noaa_ars": "",
+            "companions": ",".join(member.record for member in item.members[1:]),
+            "notes": json.dumps(
+                {channel: image.notes for channel, image in
+                 zip(self.channels, images, strict=True)}, sort_keys=True),
+            **keyword_values(header, DISK_FLOATS, DISK_TEXTS),
+            **{f"{card}{axis}": float(header[f"{card.upper()}{axis}"])
+               for card in ("crpix", "crval", "cdelt") for axis in (1, 2)},
+            "ctype1": str(header["CTYPE1"]),
+            "ctype2": str(header["CTYPE2"]),
+        }  # fmt: skip
+        return OpenDisk(images, row, self.settings)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()

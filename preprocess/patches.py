@@ -1,0 +1,137 @@
+"""SHARP patches as a product: the vector field, or the line-of-sight field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preprocess.inputs import FIELD, Input, check_unchanged, files_of, stored_keywords
+from preprocess.los import read_los
+from preprocess.patch import centre_mu, number, tile_wcs
+from preprocess.product import Image, Mask, Place, Row, simulated
+from preprocess.quality import Policy, refusal, signed
+from preprocess.splits import split_of
+from preprocess.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
+from sunpipe.errors import DataError
+from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
+from sunpipe.fitsfile import FitsError, units
+from sunpipe.fitspixels import image_shape
+from sunpipe.settings import ShardSettings
+from sunpipe.shards.cut import cut, missing_share, reduce_field, tile_flux, tile_grid
+
+
+def check_quality(header: Mapping[str, Any], policy: Policy, required: bool) -> None:
+    """Refuse a record by its QUALITY."""
+    quality = number(header, "QUALITY")
+    if quality is None:
+        if required:
+            raise FitsError("quality", "the record has no QUALITY")
+    elif why := refusal(int(quality), policy):
+        raise FitsError("quality", why)
+
+
+def peek_shape(path: Path) -> tuple[int, int]:
+    """(H, W) of the last image of a file, from its headers alone."""
+    raw = path.read_bytes()
+    for unit in reversed(units(raw, path.name)):
+        shape = image_shape(unit.header, path.name)
+        if shape is not None:
+            return shape
+    raise FitsError("no_image", f"{path.name} holds no image")
+
+
+@dataclass(frozen=True)
+class OpenPatch:
+    """One patch in memory."""
+
+    found: VectorRecord
+    shared: Row
+    settings: ShardSettings
+    flux: float
+
+    def image(self, place: Place) -> tuple[Row, Image, Mask]:
+        """One tile; see `Opened`."""
+        found, settings = self.found, self.settings
+        tile = cut(found.fields, place, settings.tile)
+        flux = tile_flux(tile[0], found.pixel_cm, settings.flux_floor_g)
+        if flux < settings.min_flux_mx:
+            raise FitsError("low_flux", f"{flux:.3e} Mx is below {settings.min_flux_mx:.3e} Mx")
+        image, mask = reduce_field(tile, settings.reduce)
+        height, width = found.fields.shape[1:]
+        missing = missing_share(mask, place, (height, width), settings.reduce)
+        if missing > settings.max_nan_share or not mask.any():
+            raise FitsError(
+                "nan_share",
+                f"{missing:.3f} of the tile's share of the patch is invalid,"
+                f" {settings.max_nan_share} allowed",
+            )
+        row = self.shared | {
+            "tile_y": place[0],
+            "tile_x": place[1],
+            "pixel_cm": found.pixel_cm * settings.reduce,
+            "flux_mx": flux,
+            "flux_share": flux / self.flux if self.flux > 0 else 0.0,
+            "nan_share": 1.0 - float(mask.mean()),
+            **tile_wcs(found.header, place, settings.reduce),
+        }
+        return row, image, mask
+
+
+class Patches:
+    """``sharp_vector`` and ``sharp_los``."""
+
+    def __init__(self, settings: ShardSettings) -> None:
+        vector = settings.product == "sharp_vector"
+        self.settings = settings
+        self.channels = list(COMPONENTS) if vector else ["Blos"]
+        self.units = ["Gauss"] * len(self.channels)
+        self.segments: tuple[str, ...] = COMPONENTS if vector else (FIELD,)
+        self.tile, self.stride, self.reduce = settings.tile, settings.stride, settings.reduce
+        self.resolution = settings.tile // settings.reduce
+
+    def places(self, archive: Path, item: Input) -> list[Place]:
+        """Corners of the tiles; see `Product`."""
+        shape = peek_shape(files_of(archive, item.members[0], self.segments)[0])
+        return [(y, x) for y, x in tile_grid(shape, self.tile, self.stride).tolist()]
+
+    def _read(self, paths: list[Path], keywords: dict[str, Any], series: str) -> VectorRecord:
+        if len(paths) == 1:
+            return read_los(paths[0], keywords, series)
+        br, bt, bp = paths
+        return read_vector(br, bt, bp, keywords=keywords, series=series)
+
+    def open(self, archive: Path, item: Input) -> OpenPatch:
+        """Read a patch; see `Product`."""
+        (member,) = item.members
+        split = split_of(member.name, self.settings)
+        keywords = stored_keywords(archive, member, self.segments)
+        check_quality(keywords, self.settings.quality, required=False)
+        paths = files_of(archive, member, self.segments)
+        found = self._read(paths, keywords, member.name.series)
+        check_unchanged(archive, member, self.segments)
+        if found.record != member.record:
+            raise FitsError("wrong_record", f"the files are {found.record}, not {member.record}")
+        check_quality(found.header, self.settings.quality, required=True)
+        try:
+            tile_wcs(found.header, (0, 0), self.reduce)
+        except DataError as error:
+            raise FitsError("geometry", str(error)) from None
+        header = found.header
+        shared = {
+            "record": member.record,
+            "harpnum": found.harpnum,
+            "t_rec": found.t_rec,
+            "split": split,
+            "simulated": simulated(header),
+            "quality": signed(int(header["QUALITY"])),  # type: ignore[arg-type]
+            "mu": centre_mu(header),
+            "noaa_ars": str(header.get("NOAA_ARS", header.get("NOAA_AR", ""))),
+            "companions": "",
+            "notes": "{}",
+            **keyword_values(header, SHARP_FLOATS, SHARP_TEXTS),
+        }
+        floor = self.settings.flux_floor_g
+        flux = tile_flux(found.fields[0], found.pixel_cm, floor)
+        return OpenPatch(found, shared, self.settings, flux)
