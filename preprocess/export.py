@@ -172,7 +172,7 @@ class Desk:
                 answer = None
         if answer is None:
             answer = self._place(order)
-            if answer.id:
+            if answer.id and answer.status in (READY, *PENDING):
                 self._remember(order, answer.id)
         unknown = turn = 0
         while answer.status in PENDING or answer.status == UNKNOWN:
@@ -222,7 +222,7 @@ def outcome(order: Order, answer: Any) -> list[Entry] | None:
     if answer.status == REFUSED and re.search(r"registered|e-?mail", words, re.IGNORECASE):
         raise DataError(f"JSOC refuses the export ({words}); register the address of fetch.email at"
                         f" {REGISTER}")  # fmt: skip
-    if answer.status in (OFFLINE, BUSY, *PENDING, UNKNOWN):
+    if answer.status == OFFLINE:
         return [replace(entry, state="staged", reason=words) for entry in order.entries]
     final = answer.status in (TOO_LARGE, REFUSED) and HASH_FAULT not in words
     return [replace(entry, state="failed", reason=words, final=final) for entry in order.entries]
@@ -260,13 +260,13 @@ def bring_staged(
                         record(entry)
                 order.path(desk.archive).unlink(missing_ok=True)
                 continue
-            entries_or_none = outcome(order, answer)
-            if entries_or_none is None:
-                orders[:0] = order.halves()
-                continue
-            if answer.status in (*PENDING, UNKNOWN, BUSY):
+            if answer.status in (*PENDING, UNKNOWN, BUSY):  # drms would wait for its words
                 log(f"the export {answer.id or ''} is not ready; run the same command again later")
                 return
-            for entry in entries_or_none:
+            refused = outcome(order, answer)
+            if refused is None:
+                orders[:0] = order.halves()
+                continue
+            for entry in refused:
                 record(entry)
             order.path(desk.archive).unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""Files on tape: ordered as an export, waited for, fetched like all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.export import make_orders
+from preprocess.fetch import fetch as fetch_stage
+from preprocess.manifest import Entry, read_manifest
+from sunpipe.config import validate
+from sunpipe.errors import DataError
+from sunpipe.files import read_json
+from tests.jsoc_archive import SHARP, tiny_archive
+from tests.jsoc_export import EMAIL
+from tests.jsoc_server import JsocServer
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+@pytest.fixture
+def jsoc(monkeypatch: pytest.MonkeyPatch) -> Iterator[JsocServer]:
+    for name in ("JSOC_EMAIL", "SUNPIPE_JSOC_EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    with JsocServer(tiny_archive(6)) as server:
+        server.tape = set(sorted(server.archive.keywords)[:4])
+        yield server
+
+
+def fetch(server: JsocServer, **changes: Any) -> dict[str, Any]:
+    values = {"source": "jsoc", "url": server.url, "retry_wait_s": 0.01, "timeout_s": 10.0,
+              "export_poll_s": 0.02, "email": EMAIL, **changes}  # fmt: skip
+    request = {"record_set": f"{SHARP}[1]", "segments": ["Br", "Bt"]}
+    return fetch_stage(validate({"name": "t", "fetch": values, "query": {"requests": [request]}}))
+
+
+def states(root: Path) -> dict[tuple[str, str], Entry]:
+    return read_manifest(root / "archive")
+
+
+def orders(root: Path) -> list[Path]:
+    return list((root / "archive/exports").glob("*.json"))
+
+
+def test_files_on_tape_are_ordered_and_brought(root: Path, jsoc: JsocServer) -> None:
+    result = fetch(jsoc)
+    assert (result["fetched"], result["staged"], result["new"]) == (12, 0, 12)
+    assert len(jsoc.asked("exp_request")) == 1
+    assert len(jsoc.asked("exp_status")) == 3  # 6, 1, 0
+    assert orders(root) == []
+    assert jsoc.max_concurrent == 1
+    record = min(jsoc.tape)
+    entry = states(root)[record, "Br"]
+    body = jsoc.archive.bodies[jsoc.archive.files[record, "Br"]]
+    assert (root / "archive" / entry.path).read_bytes() == body
+    assert "/SUM75/" in entry.url
+    assert fetch(jsoc)["kept"] == 12
+
+
+def test_without_an_address_they_stay_staged(
+    root: Path, jsoc: JsocServer, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = fetch(jsoc, email="")
+    assert (result["fetched"], result["staged"]) == (4, 8)
+    assert "fetch.email or JSOC_EMAIL" in capfd.readouterr().err
+    assert jsoc.asked("exp_request") == []
+    monkeypatch.setenv("JSOC_EMAIL", EMAIL)
+    assert fetch(jsoc, email="")["fetched"] == 12
+
+
+def test_an_order_that_takes_long_is_found_again(root: Path, jsoc: JsocServer) -> None:
+    jsoc.export_states = [2, 2, 2, 2, 2, 2, 2, 0]
+    assert fetch(jsoc, export_wait_s=0.05)["staged"] == 8
+    (order,) = orders(root)
+    assert read_json(order)["id"] == "JSOC_20260101_000001"
+    assert EMAIL not in order.read_text()
+    assert fetch(jsoc)["fetched"] == 12
+    assert len(jsoc.asked("exp_request")) == 1
+    assert orders(root) == []
+
+
+def test_an_order_that_was_deleted_is_placed_again(root: Path, jsoc: JsocServer) -> None:
+    jsoc.export_states = [2, 2, 2, 2, 2, 2, 2, 0]
+    fetch(jsoc, export_wait_s=0.05)
+    jsoc.exports["JSOC_20260101_000001"] |= {"deleted": True, "states": []}
+    jsoc.export_states = [2, 0]
+    assert fetch(jsoc)["fetched"] == 12
+    assert len(jsoc.asked("exp_request")) == 2
+
+
+def test_one_order_at_a_time(root: Path, jsoc: JsocServer) -> None:
+    assert fetch(jsoc, export_records=1)["fetched"] == 12
+    assert len(jsoc.exports) == 4  # the server answers 7 to a second one that is open
+    assert len(jsoc.asked("exp_request")) == 4
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"status": 4, "error": "Cant save new export-request hash."},  # codespell:ignore cant
+        {"status": 7, "error": "User has 1 pending export requests"},
+    ],
+)
+def test_passing_refusals_are_waited_out(jsoc: JsocServer, first: dict[str, Any]) -> None:
+    jsoc.export_answers = [first, first]
+    assert fetch(jsoc)["fetched"] == 12
+    assert len(jsoc.asked("exp_request")) == 3
+
+
+def test_an_order_that_is_too_large_is_divided(jsoc: JsocServer) -> None:
+    jsoc.export_answers = [{"status": 3, "error": "Request exceeds max byte limit",
+                            "requestid": "VOID"}] * 2  # fmt: skip
+    assert fetch(jsoc)["fetched"] == 12
+    assert [text.count("{") for text in jsoc.asked("exp_request")] == [4, 2, 1, 1, 2]
+
+
+def test_what_staff_must_bring_online_stays_staged(root: Path, jsoc: JsocServer) -> None:
+    jsoc.export_answers = [{"status": 25, "error": "data offline, see JSOC_20260101_000007"}]
+    assert fetch(jsoc)["staged"] == 8
+    assert "data offline" in states(root)[min(jsoc.tape), "Br"].reason
+    assert fetch(jsoc)["fetched"] == 12
+
+
+def test_a_refusal_is_a_final_failure(root: Path, jsoc: JsocServer) -> None:
+    jsoc.export_answers = [{"status": 4, "error": "There are no files in this RecordSet"}]
+    with pytest.raises(
+        DataError, match=r"8 segments failed, 4 arrived.*no files in this RecordSet"
+    ):
+        fetch(jsoc)
+    assert states(root)[min(jsoc.tape), "Br"].final
+
+
+def test_an_unknown_address_is_told(jsoc: JsocServer) -> None:
+    with pytest.raises(DataError, match="register_email"):
+        fetch(jsoc, email="nobody@example.org")
+    assert len(jsoc.downloads()) == 4  # what was online has come
+
+
+def test_files_that_an_export_leaves_out_are_missing(root: Path, jsoc: JsocServer) -> None:
+    lost = min(jsoc.tape)
+    jsoc.missing.add((lost, "Bt"))
+    result = fetch(jsoc)
+    assert (result["fetched"], result["missing"]) == (11, 1)
+    assert "not in the export JSOC_" in states(root)[lost, "Bt"].reason
+
+
+def test_orders_keep_to_their_size() -> None:
+    def entry(number: int, series: str = SHARP) -> Entry:
+        record = f"{series}[{number}][2012.01.01_00:00:00_TAI]"
+        return Entry(record, "Br", "", "", 0, "staged", "", "", "")
+
+    made = make_orders([entry(n) for n in range(1, 101)] + [entry(1, "hmi.sharp_720s")], 30)
+    assert [len(order.entries) for order in made] == [1, 30, 30, 30, 10]
+    assert all(len(order.record_set) < 4096 for order in make_orders([entry(n) for n in
+               range(1, 401)], 1000))  # fmt: skip

@@ -1,0 +1,218 @@
+"""``sunpipe query``: requests to record sets, and what is found into the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.fetch import fetch as fetch_stage
+from preprocess.manifest import Entry, read_manifest
+from preprocess.query import query as query_stage
+from sunpipe.config import validate
+from sunpipe.errors import ConfigError, DataError
+from tests.conftest import Cli
+from tests.jsoc_archive import SHARP, disk_archive, sample_archive, tiny_archive
+from tests.jsoc_server import JsocServer
+
+pytestmark = pytest.mark.usefixtures("root")
+SPAN = {"start": "2012-01-01", "end": "2012-01-02"}
+
+
+@pytest.fixture
+def jsoc() -> Iterator[JsocServer]:
+    with JsocServer(tiny_archive(80)) as server:  # HARP 1 and 2, 40 slots of 720 s each
+        yield server
+
+
+@pytest.fixture
+def disk() -> Iterator[JsocServer]:
+    with JsocServer(disk_archive()) as server:  # 12 slots of 6 h
+        yield server
+
+
+def config(server: JsocServer, *requests: dict[str, Any], **query: Any) -> Any:
+    fetch = {"source": "jsoc", "url": server.url, "retry_wait_s": 0.01, "timeout_s": 10.0}
+    return validate({"name": "test", "fetch": fetch, "query": {"requests": requests, **query}})
+
+
+def sharp(**changes: Any) -> dict[str, Any]:
+    return {"series": SHARP, **SPAN, "segments": ["Br"], **changes}
+
+
+def ask(server: JsocServer, *requests: dict[str, Any], **query: Any) -> dict[str, Any]:
+    return query_stage(config(server, *requests, **query))
+
+
+def states(root: Path) -> dict[tuple[str, str], Entry]:
+    return read_manifest(root / "archive")
+
+
+def test_a_request_becomes_wanted_rows(root: Path, jsoc: JsocServer) -> None:
+    result = ask(jsoc, sharp(harps=[1], cadence="1h", segments=["Br", "Bt"]))
+    assert (result["records"], result["wanted"], result["new_segments"]) == (8, 16, 16)
+    assert result["requests"][0]["missing_slots"] == 0
+    assert result["known_bytes"] == 8 * 3 * 5760  # what JSOC stores, all segments of a record
+    wanted = [e for e in states(root).values() if e.state == "wanted"]
+    assert len(wanted) == 16
+    assert all(entry.url.startswith(jsoc.url + "SUM61/") for entry in wanted)
+    assert jsoc.downloads() == []
+    assert jsoc.asked("rs_list") == [f"{SHARP}[1][2012.01.01_00:00:00_TAI/86400s@1h]"]
+
+
+def test_conditions_and_harps_narrow_it(root: Path, jsoc: JsocServer) -> None:
+    result = ask(jsoc, sharp(harps=[1, 2], where=["USFLUX > 2e22", "quality >= 0x0"]))
+    assert result["records"] == 2 * 20
+    assert "[? USFLUX > 2e22 AND QUALITY >= 0 ?]" in jsoc.asked("rs_list")[0]
+
+
+def test_regions_are_found_by_their_numbers(root: Path, jsoc: JsocServer) -> None:
+    names = sorted(jsoc.archive.keywords)
+    for place, record in enumerate(names):
+        several = "11158,11166" if place == 1 else "111580" if place == 2 else "MISSING"
+        jsoc.archive.keywords[record] |= {"NOAA_AR": 11158 if place == 0 else 0,
+                                          "NOAA_ARS": several}  # fmt: skip
+    result = ask(jsoc, sharp(noaa=[11158]))
+    assert result["records"] == 2  # not 111580, which LIKE finds too
+    assert {record for record, _ in states(root)} == set(names[:2])
+
+
+def test_a_long_span_is_asked_in_batches_with_the_same_slots(root: Path, jsoc: JsocServer) -> None:
+    whole = ask(jsoc, sharp(cadence="24m"))["records"]
+    jsoc.requests.clear()
+    assert ask(jsoc, sharp(cadence="24m", max_records=999), batch_slots=7)["records"] == whole == 40
+    sets = jsoc.asked("rs_list")
+    assert len(sets) == 9  # 60 slots, 7 each
+    assert all("@24m]" in text for text in sets)
+    assert sets[1] == f"{SHARP}[][2012.01.01_02:48:00_TAI/10080s@24m]"
+
+
+def test_too_many_records_are_refused(jsoc: JsocServer) -> None:
+    with pytest.raises(DataError, match="max_records = 10"):
+        ask(jsoc, sharp(max_records=10))
+
+
+def test_gaps_duplicates_and_records_without_image_are_told(root: Path, jsoc: JsocServer) -> None:
+    names = [r for r in jsoc.archive.keywords if r.startswith(f"{SHARP}[1]")]
+    for record in names[5:9]:
+        del jsoc.archive.keywords[record]
+    jsoc.overrides[names[0], "QUALITY"] = "0x80000000"
+    jsoc.missing.add((names[0], "Br"))
+    jsoc.overrides[names[2], "T_REC"] = "2012.01.01_00:12:00_TAI"  # of names[1]
+    report = ask(jsoc, sharp(harps=[1]))["requests"][0]
+    assert report["records"] == 35
+    assert (report["duplicates"], report["without_image"], report["missing"]) == (1, 1, 1)
+    assert (report["expected_slots"], report["missing_slots"], report["gaps"]) == (40, 5, 2)
+    worst = report["longest_gaps"][0]
+    assert worst == {"of": "HARP 1", "slots": 4, "after": "2012-01-01T00:48:00",
+                     "before": "2012-01-01T01:48:00"}  # fmt: skip
+    entry = states(root)[names[0], "Br"]
+    assert (entry.state, entry.final) == ("missing", True)
+
+
+def test_a_second_query_adds_what_is_new_and_keeps_states(root: Path, jsoc: JsocServer) -> None:
+    held = jsoc.archive.keywords.popitem()
+    assert ask(jsoc, sharp())["new_segments"] == 79
+    fetch_stage(config(jsoc, sharp()))
+    before = states(root)
+    jsoc.archive.keywords.update([held])
+    result = ask(jsoc, sharp())
+    assert (result["new_segments"], result["fetched"], result["wanted"]) == (1, 79, 1)
+    assert {key: entry for key, entry in states(root).items() if key in before} == before
+    assert fetch_stage(config(jsoc, sharp()))["new"] == 1
+    assert len(jsoc.downloads()) == 80
+
+
+def test_a_fetch_asks_first_and_only_once(root: Path, jsoc: JsocServer, capfd: Any) -> None:
+    asked = config(jsoc, sharp(harps=[1], cadence="2h"), sharp(harps=[2], cadence="4h"))
+    assert fetch_stage(asked)["fetched"] == 4 + 2
+    assert "2 requests were never put to the archive" in capfd.readouterr().err
+    fetch_stage(asked)
+    assert len(jsoc.asked("rs_list")) == 2
+    more = config(jsoc, sharp(harps=[1], cadence="2h"), sharp(harps=[2], cadence="2h"))
+    assert fetch_stage(more)["new"] == 2
+
+
+def test_other_requests_of_the_archive_are_left_alone(root: Path, jsoc: JsocServer) -> None:
+    ask(jsoc, sharp(harps=[1]))
+    assert fetch_stage(config(jsoc, sharp(harps=[2], cadence="4h")))["fetched"] == 2
+    assert len(jsoc.downloads()) == 2
+
+
+def test_aia_and_hmi_full_disk(root: Path, disk: JsocServer) -> None:
+    aia = {"series": "aia.lev1_euv_12s", "start": "2014-01-01", "end": "2014-01-04",
+           "cadence": "6h", "wavelengths": [193, 171], "segments": ["image"]}  # fmt: skip
+    hmi = {"series": "hmi.M_720s", "start": "2014-01-01", "end": "2014-01-04", "cadence": "12h",
+           "segments": ["magnetogram"]}  # fmt: skip
+    result = fetch_stage(config(disk, aia, hmi))
+    assert (result["records"], result["fetched"]) == (24 + 6, 30)
+    sets = disk.asked("rs_list")
+    assert sets[0] == "aia.lev1_euv_12s[2014-01-01T00:00:00Z/259200s@6h][171,193]"
+    assert sets[1] == "hmi.M_720s[2014.01.01_00:00:00_TAI/259200s@12h]"
+    name = "aia.lev1_euv_12s[2014-01-01T00:00:01Z][193]"
+    entry = states(root)[name, "image"]
+    assert entry.url.endswith("/image_lev1.fits")
+    assert entry.path == ("aia.lev1_euv_12s/20140101/2014-01-01T000001Z.193/"
+                          "aia.lev1_euv_12s.2014-01-01T000001Z.193.image.fits")  # fmt: skip
+    assert (root / "archive" / entry.path).is_file()
+    assert ("hmi.M_720s[2014.01.01_12:00:00_TAI][1]", "magnetogram") in states(root)
+
+
+def test_a_wavelength_that_is_not_there_is_a_gap(root: Path, disk: JsocServer) -> None:
+    aia = {"series": "aia.lev1_euv_12s", "start": "2014-01-01", "end": "2014-01-04",
+           "cadence": "6h", "wavelengths": [193, 94], "segments": ["image"]}  # fmt: skip
+    report = ask(disk, aia)["requests"][0]
+    assert (report["expected_slots"], report["missing_slots"]) == (24, 12)
+    assert report["longest_gaps"][0]["of"] == "wavelength 94"
+
+
+def test_utc_and_tai_mean_what_they_say(disk: JsocServer) -> None:
+    hmi = {"series": "hmi.M_720s", "segments": ["magnetogram"], "end": "2014-01-04"}
+    ask(disk, {**hmi, "start": "2014-01-01T00:00:00Z"})
+    assert "[2014.01.01_00:00:35_TAI/" in disk.asked("rs_list")[0]  # 35 leap seconds
+    aia = {"series": "aia.lev1_euv_12s", "segments": ["image"], "wavelengths": [193]}
+    ask(disk, {**aia, "start": "2014.01.01_00:00:35_TAI", "end": "2014-01-01T06:00:00"})
+    assert "[2014-01-01T00:00:00Z/12000s]" in disk.asked("rs_list")[1]  # 1000 slots of 12 s
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"where": ["NO_SUCH > 1"]}, "no keyword NO_SUCH"),
+        ({"where": ["USFLUX > 1 OR 1 = 1"]}, "is not KEYWORD OPERATOR VALUE"),
+        ({"where": ["USFLUX > 1 ?][? 1 = 1"]}, "is not KEYWORD OPERATOR VALUE"),
+        ({"where": ["NOAA_ARS = '1' OR '1' = '1'"]}, "is not KEYWORD OPERATOR VALUE"),
+        ({"start": "2012-13-01"}, "is no time"),
+        ({"end": "2011-01-01"}, "is not after start"),
+        ({"wavelengths": [193]}, "no wavelengths"),
+        ({"segments": ["Bx"]}, "no segment Bx"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(jsoc: JsocServer, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
+        ask(jsoc, sharp(**changes))
+    assert jsoc.asked("rs_list") == []
+
+
+def test_harps_of_a_full_disk_series_are_refused(disk: JsocServer) -> None:
+    with pytest.raises(ConfigError, match="no HARPs"):
+        ask(disk, {"series": "hmi.M_720s", **SPAN, "harps": [1], "segments": ["magnetogram"]})
+
+
+def test_the_command(root: Path, cli: Cli, tmp_path: Path) -> None:
+    with JsocServer(sample_archive()) as server:
+        path = tmp_path / "c.toml"
+        path.write_text(
+            f'name = "test"\n[fetch]\nsource = "jsoc"\nurl = "{server.url}"\n'
+            "[[query.requests]]\n"
+            f'series = "{SHARP}"\nstart = "2015-10-29"\nend = "2015-10-31"\nsegments = ["Br"]\n'
+        )
+        dry = cli("query", "-c", path, "--dry-run", "--json")
+        assert f"{SHARP}[][2015.10.29_00:00:00_TAI/172800s]" in dry.stdout
+        assert list(root.iterdir()) == []
+        done = cli("query", "-c", path, "--json")
+        assert json.loads(done.stdout)["wanted"] == 2
+        assert "2 records, 2 new segments" in done.stderr
