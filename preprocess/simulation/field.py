@@ -27,12 +27,13 @@ from preprocess.simulation.region import PIXEL_MM, Region, Sources
 Real = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
-SHALLOWEST = 2.0  # pixels: below it a monopole is not resolved
+SHALLOWEST = 2.5  # pixels: below it a monopole is not resolved
 DEPTHS = 4  # per octave
-SATURATION_G = 3300.0
-GRAIN_PX = 1.6  # of the fine structure: HMI resolves about two pixels
+SATURATION_G = 2900.0
+GRAIN_PX = 2.0  # of the fine structure: HMI resolves about two pixels
+CLUMP_PX, CLUMP_SHARE = 5.0, 0.4  # plage gathers along supergranules; share of the variance
 GRAIN_LIFE_S = 86400.0
-GRAIN_SIGMA, GRAIN_FIELD_G = 1.2, 350.0
+GRAIN_SIGMA, GRAIN_FIELD_G = 1.4, 350.0
 NETWORK_PX = 2.0
 CELL_PX = 35.0  # a supergranule, 25 to 30 Mm across
 CENTROID_PX = 0.01  # how closely the wanted centroids are met
@@ -140,7 +141,12 @@ def _noise(seed: tuple[int, ...], shape: tuple[int, int], width_px: float) -> Re
 def texture(seed: tuple[int, ...], shape: tuple[int, int], seconds: float) -> Real:
     """Fine structure of one HARP at a time: it changes within about a day. (H, W)."""
     phase = 2 * math.pi * seconds / (4 * GRAIN_LIFE_S)
-    one, other = (_noise((*seed, part), shape, GRAIN_PX) for part in (0, 1))
+    fine, clumps = np.float32(math.sqrt(1 - CLUMP_SHARE)), np.float32(math.sqrt(CLUMP_SHARE))
+    one, other = (
+        fine * _noise((*seed, part, 0), shape, GRAIN_PX)
+        + clumps * _noise((*seed, part, 1), shape, CLUMP_PX)
+        for part in (0, 1)
+    )
     return np.float32(math.cos(phase)) * one + np.float32(math.sin(phase)) * other
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 PIXEL_CM = 3.6442e7  # nominal; the exact length depends on the observer
 PIXEL_MM = PIXEL_CM / 1e8
+DENSEST_G = 1000.0  # mean field of a polarity within 0.4 separations; HARP 377 has 860 G
 CYCLE_25 = datetime(2019, 12, 1)
 WIDTHS, HEIGHTS = (96, 1600), (72, 900)  # pixels; what is drawn beyond is brought back
 _SIZE_MEAN = np.array([6.3227, 5.6061])
@@ -213,7 +214,10 @@ def draw_region(
         shape=shape,
         lat_deg=lat,
         meridian_deg=meridian,
-        flux_mx=mean_g * shape[0] * shape[1] * PIXEL_CM**2,
+        flux_mx=min(
+            mean_g * shape[0] * shape[1] * PIXEL_CM**2,
+            DENSEST_G * 2 * math.pi * (0.4e8 * separation) ** 2,
+        ),
         alpha=alpha,
         separation_mm=separation,
         tilt_deg=tilt,
