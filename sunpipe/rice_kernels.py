@@ -30,7 +30,6 @@ from sunpipe.compiled import kernel
 from sunpipe.rice_bits import leading_zeros, load64
 
 ONE, THREE, LOW3, LOW6 = np.uint64(1), np.uint64(3), np.uint64(7), np.uint64(63)
-TAIL = np.uint64(0x7FFFFFFFFFFFFFFF)
 LONG, LONGEST = np.uint64(10), np.uint64(23)  # splits of which 4, and 2, fit in one window
 SURE = 57  # bits of a 64-bit window that are there whatever the bit it begins with
 ROOM = 32 * 12 + 8  # bytes that the wide loads of one block can reach, whatever its bits
@@ -56,37 +55,20 @@ def _unfold(value):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _next(word, split):  # type: ignore[no-untyped-def]
-    """(difference, bits used) at the head of a window."""
-    zeros = leading_zeros(word)
-    low = ((word << (zeros & LOW6)) & TAIL) >> (LOW6 - split)
-    return _unfold((zeros << split) | low), zeros + split + ONE
-
-
-@njit(inline="always")
-def _quad(heap, place, split, last, out, at):  # type: ignore[no-untyped-def]
-    """Four pixels of one window: place after them, last pixel, negative if it was too short."""
+def _several(heap, place, split, last, out, at, number):  # type: ignore[no-untyped-def]
+    """`number` pixels of one window: place after them, last pixel, negative if it was too short."""
     word = load64(heap, int64(place >> THREE)) << (place & LOW3)
-    used = uint64(0)
-    for k in range(4):
-        step, size = _next(word, split)
-        last += step
+    down, mark, after = LOW6 - split, ONE << split, split + ONE
+    run = uint64(0)
+    for k in range(number):
+        zeros = leading_zeros(word)
+        head = word << (zeros & LOW6)  # begins with the one that ends the run
+        last += _unfold((zeros << split) + (head >> down) - mark)
         out[uint64(at + k)] = int32(last)
-        used += size
-        word <<= size & LOW6
+        run += zeros
+        word = head << after
+    used = run + uint64(number) * after
     return place + used, last, int64(SURE) - int64(used)
-
-
-@njit(inline="always")
-def _pair(heap, place, split, last, out, at):  # type: ignore[no-untyped-def]
-    """Two pixels of one window; see `_quad`."""
-    word = load64(heap, int64(place >> THREE)) << (place & LOW3)
-    step, size = _next(word, split)
-    out[uint64(at)] = int32(last + step)
-    second, more = _next(word << (size & LOW6), split)
-    last += step + second
-    out[uint64(at + 1)] = int32(last)
-    return place + size + more, last, int64(SURE) - int64(size + more)
 
 
 @njit
@@ -95,11 +77,11 @@ def _quick(heap, place, split, last, out, at, count):  # type: ignore[no-untyped
     short = int64(0)
     if split < LONG:
         for k in range(at, at + count, 4):
-            place, last, room = _quad(heap, place, split, last, out, k)
+            place, last, room = _several(heap, place, split, last, out, k, 4)
             short |= room
     else:
         for k in range(at, at + count, 2):
-            place, last, room = _pair(heap, place, split, last, out, k)
+            place, last, room = _several(heap, place, split, last, out, k, 2)
             short |= room
     return (uint64(0) if short < 0 else place), last
 
@@ -217,17 +199,17 @@ def _four(heap, starts, stops, bits, block, out, tile, pixels, lanes):  # type: 
             short = int64(0)
             if widest <= LONG:
                 for k in range(0, count, 4):
-                    q0, m0, x0 = _quad(heap, q0, s0, m0, out, a0 + k)
-                    q1, m1, x1 = _quad(heap, q1, s1, m1, out, a1 + k)
-                    q2, m2, x2 = _quad(heap, q2, s2, m2, out, a2 + k)
-                    q3, m3, x3 = _quad(heap, q3, s3, m3, out, a3 + k)
+                    q0, m0, x0 = _several(heap, q0, s0, m0, out, a0 + k, 4)
+                    q1, m1, x1 = _several(heap, q1, s1, m1, out, a1 + k, 4)
+                    q2, m2, x2 = _several(heap, q2, s2, m2, out, a2 + k, 4)
+                    q3, m3, x3 = _several(heap, q3, s3, m3, out, a3 + k, 4)
                     short |= x0 | x1 | x2 | x3
             else:
                 for k in range(0, count, 2):
-                    q0, m0, x0 = _pair(heap, q0, s0, m0, out, a0 + k)
-                    q1, m1, x1 = _pair(heap, q1, s1, m1, out, a1 + k)
-                    q2, m2, x2 = _pair(heap, q2, s2, m2, out, a2 + k)
-                    q3, m3, x3 = _pair(heap, q3, s3, m3, out, a3 + k)
+                    q0, m0, x0 = _several(heap, q0, s0, m0, out, a0 + k, 2)
+                    q1, m1, x1 = _several(heap, q1, s1, m1, out, a1 + k, 2)
+                    q2, m2, x2 = _several(heap, q2, s2, m2, out, a2 + k, 2)
+                    q3, m3, x3 = _several(heap, q3, s3, m3, out, a3 + k, 2)
                     short |= x0 | x1 | x2 | x3
             if short >= 0:
                 p0, p1, p2, p3, l0, l1, l2, l3 = q0, q1, q2, q3, m0, m1, m2, m3
