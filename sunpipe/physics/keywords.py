@@ -53,9 +53,10 @@ class SharpKeywords:
 
 
 def _tensor(values: Any) -> Tensor:
-    """A batch of one, on its device; arrays are copied, as torch shares no read-only one."""
-    whole = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, float))
-    return whole[None]
+    """A batch of one, on its device; read-only arrays are copied, as torch shares none."""
+    if not isinstance(values, Tensor):
+        values = torch.from_numpy(np.require(values, np.float64, ("C", "W")))
+    return values[None]
 
 
 def _outline(

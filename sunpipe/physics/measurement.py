@@ -15,7 +15,9 @@ from sunpipe.physics.quantities import CONVENTIONS, QUANTITIES
 Tensor = torch.Tensor
 SMALLEST = 8  # pixels; below it the frame is half of the patch or more: all is undefined
 METRES_PER_ARCSEC = 725_274.0  # 696 000 km over 959.63 arcsec: the Sun at 1 au
-PIXELS_AT_ONCE = 2**22  # bounds the working memory to about 1 GB
+# Bounds of the working memory: on a CPU what its caches like, else about 1 GB.
+PIXELS_AT_ONCE = {"cpu": 2**18}
+PIXELS_ELSEWHERE = 2**22
 DTYPES = (torch.float64, torch.float32)
 COUNTS = ("AREA_ACR", "AREA_MM2", "CMASKL")  # mean something where the field is 0
 
@@ -81,16 +83,17 @@ def too_small(height: int, width: int) -> bool:
     return min(height, width) < SMALLEST
 
 
-def _cleaned(values: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of `dtype`, with 0 for what is not valid (a NaN times 0 would spoil sums and gradients)."""
-    if not bool(valid.all()):
-        values = torch.where(valid, values, 0.0)
-    return values.to(dtype)
+def _cleaned(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Values of `dtype` with 0 for NaN and infinity, and which of them were numbers.
 
-
-def _finite(values: Tensor) -> Tensor:
-    """As `isfinite`, in half its time: 0 times a number is 0, times NaN or infinity NaN."""
-    return values.detach() * 0 == 0
+    A NaN times the 0 of a pixel that does not count would spoil sums and gradients.
+    Most patches have none: the extremes, which a NaN becomes, tell so in one pass.
+    """
+    plain = values.detach()
+    if plain.numel() and all(bool(end.isfinite()) for end in torch.aminmax(plain)):
+        return values.to(dtype), torch.ones_like(plain, dtype=torch.bool)
+    finite = plain.isfinite()
+    return torch.where(finite, values, 0.0).to(dtype), finite
 
 
 def make_patches(
@@ -106,12 +109,11 @@ def make_patches(
     dtype: torch.dtype = torch.float64,
 ) -> Patches:
     """Patches with every mask resolved; the arguments are those of `measure`."""
-    valid = _finite(fields).all(dim=1)
-    clean = _cleaned(fields, valid[:, None], dtype)
+    clean, finite = _cleaned(fields, dtype)
+    valid = finite.all(dim=1)
     los_valid = None
     if los is not None:
-        los_valid = _finite(los)
-        los = _cleaned(los, los_valid, dtype)
+        los, los_valid = _cleaned(los, dtype)
         los_mask = los_valid if los_mask is None else los_valid & los_mask.bool()
     return Patches(
         fields=clean,
@@ -213,7 +215,8 @@ def measure(
     scale = _per_image(metres_per_arcsec, "metres_per_arcsec", fields)
     if too_small(*fields.shape[2:]):
         return {name: torch.full_like(length, torch.nan) for name in wanted}
-    step = max(1, PIXELS_AT_ONCE // (fields.shape[2] * fields.shape[3]))
+    most = PIXELS_AT_ONCE.get(fields.device.type, PIXELS_ELSEWHERE)
+    step = max(1, most // (fields.shape[2] * fields.shape[3]))
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, len(fields), step):
         rows = slice(start, start + step)

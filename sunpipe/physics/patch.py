@@ -23,7 +23,7 @@ class Patches:
     Attributes
     ----------
     fields : Tensor, (B, 3, H, W)
-        Br, Bt, Bp in gauss, 0 where not valid.
+        Br, Bt, Bp in gauss, 0 where not finite.
     valid, mask : Tensor, (B, H, W) bool
         Pixels with all three components, and those of them that count.
     pixel_cm : Tensor, (B,)
@@ -33,7 +33,7 @@ class Patches:
     jsoc : bool
         Convention: JSOC's published rules, or the physical ones.
     los, los_valid, los_mask : Tensor, (B, H, W), or None
-        Line-of-sight field in gauss, 0 where not valid; its valid pixels; those that count.
+        Line-of-sight field in gauss, 0 where not finite; its valid pixels; those that count.
     active : Tensor, (B, H, W), or None
         Area of the active pixels in pixels, 0 elsewhere.
     vector : bool

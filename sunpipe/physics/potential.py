@@ -131,5 +131,6 @@ def jsoc_potential(bz: Tensor, valid: Tensor) -> Tensor:
     """
     height, width = bz.shape[1:]
     kernel, shape = _jsoc_kernel(height, width, bz.dtype, bz.device)
-    phi = torch.fft.irfft2(torch.fft.rfft2(bz, s=shape) * kernel, s=shape)[:, :height, :width]
+    spectrum = torch.fft.rfft2(bz, s=shape).mul_(kernel)
+    phi = torch.fft.irfft2(spectrum, s=shape)[:, :height, :width]
     return torch.where(valid, phi, 0.0)
