@@ -141,11 +141,14 @@ def _matched(members: list[Member], settings: ShardSettings) -> list[Input]:
                 absent.append(str(name))
             else:
                 chosen.append(channels[name][place])
-        why = f"no {', '.join(absent)} within {settings.max_dt_s:g} s" if absent else ""
-        used |= {one.record for one in chosen}
-        inputs.append(Input(tuple(chosen), ("unmatched", why) if absent else None))
-    alone = [m for held in channels.values() for m in held if m.record not in used]
-    why = f"no {first} within {settings.max_dt_s:g} s"
+        if absent:
+            why = f"no {', '.join(absent)} within {settings.max_dt_s:g} s"
+            inputs.append(Input((member,), ("unmatched", why)))
+        else:
+            inputs.append(Input(tuple(chosen)))
+            used |= {one.record for one in chosen}
+    alone = [m for name in others for m in channels[name] if m.record not in used]
+    why = f"stands in no whole set within {settings.max_dt_s:g} s of {first}"
     return inputs + [Input((member,), ("unmatched", why)) for member in alone]
 
 
