@@ -26,6 +26,7 @@ from sunpipe.fits import read_segment
 from sunpipe.fitsfile import FitsError
 from sunpipe.settings import ShardSettings
 
+UNCORRECTED = ("4500",)  # visible light is in no response table; its notes have degradation: null
 IMAGES = ("image", "image_lev1")  # names of AIA's segment in its series
 
 
@@ -93,7 +94,7 @@ class Disks:
         how = DiskSettings(
             resolution=settings.resolution,
             rsun_share=settings.disk_share,
-            degradation=settings.degradation,
+            degradation=settings.degradation and channel not in UNCORRECTED,
             correction_table=_path(settings.correction_table),
             pointing_table=_path(settings.pointing_table),
         )
