@@ -140,7 +140,7 @@ def test_one_polarity(convention: str) -> None:
     )
     assert found.keywords["FLUXIMB"] == 1
     if convention == "jsoc":
-        assert found.keywords["R_VALUE"] == 0  # the published rule, as in a third of the headers
+        assert found.keywords["R_VALUE"] == 0  # the published rule, as in many headers
     else:
         assert "inversion line" in found.reasons["R_VALUE"]
 
