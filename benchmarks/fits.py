@@ -16,6 +16,7 @@ sunpipe's time includes its checksums, which no other contender verifies.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import statistics
 import sys
 import tempfile
@@ -43,6 +44,7 @@ try:
 except ImportError as missing:
     sys.exit(f"{missing.name} is missing; install the peers with: pip install 'sunpipe[bench]'")
 
+PEERS = ("numba", "fitsio", "opencv-python-headless")
 SIDE = 4096
 BLANK = -(2**31)
 Array = np.ndarray[Any, Any]
@@ -262,10 +264,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # astropy's about cards such as R_VALUE = nan
-        made = {
-            "AIA-like int16": Path(folder) / "aia.fits",
-            "HMI-like int32": Path(folder) / "hmi.fits",
-        }
+        made = {label: Path(folder) / f"{label}.fits" for label in ("AIA-like", "HMI-like")}
         write(made["AIA-like"], aia_like())
         write(made["HMI-like"], hmi_like(), BSCALE=0.1, BLANK=BLANK)
         for label, path in (made | {path.name: path for path in options.files}).items():
@@ -275,20 +274,18 @@ def main() -> None:
             chains = peers(factor) | ours(factor)
             checked = check(path, factor, chains)
             times = measure(path, chains, options.rounds)
-            heading = (
-                f"{label}: {shape[0]} x {shape[1]}, {checked['bits_per_pixel']} bits per pixel"
-            )
+            bits = checked["bits_per_pixel"]
+            heading = f"{label}: {shape[0]} x {shape[1]}, {bits} bits per pixel"
             results[label] = {"factor": factor, "exactness": checked} | table(
                 heading + f", means of {factor} x {factor}", times, list(peers(factor))
             )
     if options.out:
-        about = provenance()
-        about["versions"] |= {"fitsio": fitsio.__version__, "cfitsio": fitsio.cfitsio_version(),
-                              "opencv": cv2.__version__}  # fmt: skip
-        cpu = [
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-        ]
-        about["cpu"] = cpu[0].partition(":")[2].strip() if cpu else "unknown"
+        known = provenance()
+        about = {key: known[key] for key in ("git", "versions", "cpus", "time")}
+        about["versions"] |= {name: importlib.metadata.version(name) for name in PEERS}
+        about["cpu"] = processor()
+        names = " ".join(path.name for path in options.files)
+        about["command"] = f"benchmarks/fits.py --rounds {options.rounds} {names}".strip()
         write_json(options.out, {"results": results, "provenance": about})
 
 
