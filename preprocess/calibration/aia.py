@@ -72,11 +72,10 @@ def register_by_aiapy(
     return np.asarray(done.data, np.float32), old | new | {"LVL_NUM": 1.5}
 
 
-def _rate(header: Mapping[str, Any], settings: DiskSettings) -> tuple[float, float]:
-    """Exposure, and what DN are divided by: 1 when they are per second already."""
-    seconds = exposure(header, settings.min_exposure_s)
+def _per_second(header: Mapping[str, Any]) -> bool:
+    """Whether the pixels are divided by the exposure already."""
     unit = str(header.get("BUNIT") or header.get("PIXLUNIT") or "DN").strip().upper()
-    return seconds, 1.0 if unit in PER_SECOND else seconds
+    return unit in PER_SECOND
 
 
 def calibrate_aia(
@@ -114,13 +113,14 @@ def calibrate_aia(
     if instrument(header) != "AIA":
         raise FitsError("wrong_instrument", f"{name} is of HMI, not of AIA")
     given, wavelength = level(header), channel(header)
-    seconds, divisor = _rate(header, settings)
+    seconds, per_second = exposure(header, settings.min_exposure_s), _per_second(header)
+    divisor = 1.0 if per_second else seconds
     notes: dict[str, Any] = {
         "level_in": given,
         "register": "archive" if given > 1 else settings.register,
         "pointing": "header",
         "exposure_s": seconds,
-        "exposure_divided": divisor != 1.0 or seconds == 1.0,
+        "exposure_divided": not per_second,
     }
     if given == 1.0 and settings.pointing_table is not None:
         shape = (data.shape[0], data.shape[1])

@@ -68,7 +68,7 @@ def fill(data, out):  # type: ignore[no-untyped-def]
 def spline(c):  # type: ignore[no-untyped-def]
     """Cubic B-spline coefficients in place, along rows and then along columns.
 
-    Unser, Aldroubi & Eden (1993), IEEE Trans. Signal Processing 41, 821: one pole,
+    The recursive filter of IEEE Trans. Signal Processing 41, 821 (1993): one pole,
     gain 6, ends mirrored about the first and last pixel.
     """
     rows, columns = c.shape

@@ -1,10 +1,11 @@
 """One interpolation from an image to a rotated, shifted, scaled one, aware of missing pixels.
 
-A pixel of the result stands for an area of the image. It is the mean of n x n
-points spread over that area, n the area's side in pixels rounded up, so that no
-pixel of the image is left out and the mean intensity is kept. Up to n = 2 the
-points are values of a cubic B-spline, as `aiapy.calibrate.register` takes them;
-beyond, neighbours average out and linear interpolation serves.
+A pixel of the result stands for an area of the image. Where that is about a
+pixel, the result is the value there of a cubic B-spline, as
+`aiapy.calibrate.register` takes it. Where it is more, the result is the mean of
+n x n points spread over the area, n the area's side in pixels rounded up, so that
+no pixel of the image is left out and the mean intensity is kept; beyond n = 2
+neighbours average out and linear interpolation serves.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUBIC_POINTS = 2
+# HMI at 0.6 arcsec per pixel is seen at 1.19 of its own pixels. Steps of 1.25 sample up to 0.4
+# cycles per pixel; HMI's 14 cm aperture passes nothing beyond 0.55 and little near it.
+ONE_POINT_SIDE = 1.25
 SLACK = 0.02  # a side this little above a whole number is not rounded up
 LEAST_SIDE = 4  # pixels that a cubic spline needs
 
 
 def points_per_side(matrix: NDArray[np.float64]) -> int:
-    """Points per side that a result's pixel needs: its side in pixels of the image, rounded up."""
+    """Points per side that a result's pixel needs, by its side in pixels of the image."""
     side = math.sqrt(abs(float(np.linalg.det(matrix))))
-    return max(1, math.ceil(side - SLACK))
+    return 1 if side <= ONE_POINT_SIDE else math.ceil(side - SLACK)
 
 
 def resample(

@@ -190,7 +190,7 @@ def _flux(image: Any, x: float, y: float, radius: float) -> float:
     return float((np.nan_to_num(image) * weight).sum() / weight.sum())
 
 
-@pytest.mark.parametrize("resolution", [64, 100, 256, 700])
+@pytest.mark.parametrize("resolution", [64, 100, 256, 430, 700])
 def test_the_mean_intensity_of_the_disk_is_kept(resolution: int) -> None:
     rng = np.random.default_rng(2)
     header = aia_cards(512, rotation=12.0, shift=(3.3, 2.1))
