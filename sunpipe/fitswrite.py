@@ -5,15 +5,13 @@ no header can be taken for an observation.
 
 References
 ----------
-FITS Standard 4.0 (2018): cards 4.2, CONTINUE 4.2.1.2, checksums J, tiled images 10.
+FITS Standard 4.0 (2018): sections 4 (headers), 10 (tiled images).
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,86 +21,15 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path
-from sunpipe.fitsfile import BLOCK, CARD, STRUCTURE, ones_sum, units
+from sunpipe.fitscards import card, unit_bytes
+from sunpipe.fitsfile import CARD, STRUCTURE
+from sunpipe.fitsmark import Synthetic, lines, marked
 
-# Where a record's identity goes when its header is lent to a synthetic image.
-SOURCE = {
-    "TELESCOP": "SRCTEL", "INSTRUME": "SRCINST", "ORIGIN": "SRCORIG", "T_REC": "SRCREC",
-    "T_OBS": "SRCTOBS", "HARPNUM": "SRCHARP", "NOAA_AR": "SRCNOAA", "NOAA_ARS": "SRCNOAAS",
-    "RECNUM": "SRCRNUM", "SERIES": "SRCSER",
-}  # fmt: skip
-# What else such an image keeps: where its pixels are and from where they are seen.
-GEOMETRY = frozenset(
-    {"DATE-OBS", "CRLN_OBS", "CRLT_OBS", "HGLN_OBS", "HGLT_OBS", "DSUN_OBS", "DSUN_REF", "RSUN_REF",
-     "RSUN_OBS", "CAR_ROT", "WCSNAME", "LONPOLE", "LATPOLE", "WAVELNTH", "WAVEUNIT"}
-)  # fmt: skip
-_AXES = ("CTYPE", "CRPIX", "CRVAL", "CDELT", "CUNIT", "CROTA", "PC1_", "PC2_", "CD1_", "CD2_")
 _OWN = frozenset(
     {"SIMPLE", "END", "EXTEND", "EXTNAME", "ZPCOUNT", "ZGCOUNT", "ZBLANK", "BSCALE", "BZERO",
      "BLANK", "BUNIT", "CHECKSUM", "DATASUM", "CONTINUE", "DATAVALS", "MISSVALS", "DATAMIN",
      "DATAMAX", "DATAMEDN", "DATAMEAN", "DATARMS"}
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """What made an image that no telescope took.
-
-    Attributes
-    ----------
-    telescop : {"SIMULATED", "SYNTHETIC"}
-        A model of the Sun, or a generative network.
-    instrume : str
-        The model's or network's name.
-    generator : str
-        Digest of what made the image: weights, or settings.
-    history : tuple of str
-        Further lines for HISTORY.
-    """
-
-    telescop: str
-    instrume: str
-    generator: str
-    history: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.telescop not in ("SIMULATED", "SYNTHETIC"):
-            raise ValueError(f"telescop is SIMULATED or SYNTHETIC, not {self.telescop!r}")
-        if self.instrume.upper().startswith(("HMI", "AIA", "SDO")) or not self.instrume:
-            raise ValueError(f"instrume = {self.instrume!r} names an instrument of SDO, or none")
-
-
-def _card(key: str, value: Any) -> str:
-    """One card, or several with CONTINUE; refuses what FITS cannot say."""
-    from astropy.io import fits
-
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"card {key} is {value}; FITS has no such number, leave the card out")
-    if not isinstance(value, bool | int | float | str):
-        raise DataError(f"card {key} is {value!r}, not a number, a truth value or text")
-    if isinstance(value, str) and any(not " " <= letter <= "~" for letter in value):
-        raise DataError(f"card {key} = {value!r} holds letters that are not printable ASCII")
-    if not key.replace("-", "").replace("_", "").isalnum() or key != key.upper() or len(key) > 8:
-        raise DataError(f"{key!r} is not a FITS keyword")
-    if key in ("HISTORY", "COMMENT"):
-        lines = [str(value)[at : at + 72] for at in range(0, len(str(value)), 72)] or [""]
-        return "".join(f"{key:8}{line}".ljust(CARD) for line in lines)
-    if isinstance(value, bool):
-        text = f"{'T' if value else 'F':>20}"
-    elif isinstance(value, str):
-        quoted = value.replace("'", "''")
-        if len(quoted) > 68:
-            return str(fits.Card(key, value))  # with CONTINUE
-        text = f"'{quoted:8}'"
-    elif isinstance(value, float):
-        digits, _, power = repr(value).upper().partition("E")
-        digits = digits if "." in digits else digits + ".0"
-        text = f"{digits + ('E' + power if power else ''):>20}"
-    else:
-        text = f"{value:>20}"
-    return f"{key:8}= {text}".ljust(CARD)
 
 
 def _modified_julian(date: Any) -> float | None:
@@ -112,40 +39,6 @@ def _modified_julian(date: Any) -> float | None:
     except (ValueError, TypeError):
         return None
     return since.total_seconds() / 86400.0
-
-
-def _lines(value: Any) -> Iterable[Any]:
-    """Values of a card that may stand several times."""
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-def _lent(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Geometry of a record's header, and its identity under the names of `SOURCE`."""
-    kept = {key: value for key, value in header.items()
-            if key in GEOMETRY or key.startswith(_AXES)}  # fmt: skip
-    return kept | {SOURCE[key]: value for key, value in header.items() if key in SOURCE}
-
-
-def marked(header: Mapping[str, Any], synthetic: Synthetic) -> dict[str, Any]:
-    """Cards of a synthetic image.
-
-    A header with TELESCOP belongs to a record: of it only the geometry is kept, and
-    who it was under other names (T_REC as SRCREC, HARPNUM as SRCHARP, ...). Its
-    statistics and physical quantities describe other pixels and are dropped.
-    """
-    cards = _lent(header) if "TELESCOP" in header else dict(header)
-    cards |= {
-        "TELESCOP": synthetic.telescop,
-        "INSTRUME": synthetic.instrume,
-        "ORIGIN": "sunpipe",
-        "SYNTHET": True,
-        "GENHASH": synthetic.generator,
-    }
-    what = "simulated from a model" if synthetic.telescop == "SIMULATED" else "generated"
-    first = f"Not an observation: these pixels were {what} by sunpipe."
-    before = [str(line) for line in _lines(header.get("HISTORY", ())) if "TELESCOP" not in header]
-    cards["HISTORY"] = [first, f"Generator {synthetic.generator}", *synthetic.history, *before]
-    return cards
 
 
 def statistics(values: NDArray[np.floating]) -> dict[str, Any]:
@@ -189,47 +82,27 @@ def scaled(
     return counts.astype(kind)
 
 
-def _unit(text: str, body: bytes) -> bytes:
-    """A header-data unit with its checksums (FITS Standard 4.0, J.1 and J.3)."""
-    body += bytes(-len(body) % BLOCK)
-    datasum = str(ones_sum(body))
-    text += f"{'DATASUM':8}= '{datasum}'".ljust(CARD)
-    before = text + f"{'CHECKSUM':8}= '{'0' * 16}'".ljust(CARD) + "END".ljust(CARD)
-    head = before.ljust(math.ceil(len(before) / BLOCK) * BLOCK).encode("ascii")
-    complement = ~ones_sum(head + body) & 0xFFFFFFFF
-    at = len(text) + 11
-    return head[:at] + encode_sum(complement).encode("ascii") + head[at + 16 :] + body
-
-
-def encode_sum(value: int) -> str:
-    """ASCII form of a 32-bit complement, letters and digits only (FITS Standard 4.0, J.2)."""
-    letters = [[0] * 4 for _ in range(4)]
-    for place in range(4):
-        byte = value >> (24 - 8 * place) & 0xFF
-        quarter = [byte // 4 + 48 + (byte % 4 if part == 0 else 0) for part in range(4)]
-        banned = {*range(58, 65), *range(91, 97)}
-        while banned & set(quarter):
-            for one, other in ((0, 1), (2, 3)):
-                if quarter[one] in banned or quarter[other] in banned:
-                    quarter[one] += 1
-                    quarter[other] -= 1
-        for part in range(4):
-            letters[part][place] = quarter[part]
-    text = "".join(chr(letter) for row in letters for letter in row)
-    return text[-1] + text[:-1]
-
-
 def _rice(stored: NDArray[np.signedinteger]) -> tuple[str, bytes]:
     """Structural cards and body of a RICE_1 image, one row per tile."""
-    from astropy.io import fits
+    from sunpipe.rice_encode import BLOCK, encode_rows
 
-    body = io.BytesIO()
-    image = fits.CompImageHDU(stored, compression_type="RICE_1", tile_shape=(1, stored.shape[1]))
-    fits.HDUList([fits.PrimaryHDU(), image]).writeto(body)
-    raw = body.getvalue()
-    unit = units(raw, "a compressed image")[1]
-    keep = {key: value for key, value in unit.header.items() if STRUCTURE.match(key)}
-    return "".join(_card(key, value) for key, value in keep.items()), raw[unit.data : unit.end]
+    rows, columns = stored.shape
+    heap, ends = encode_rows(stored)
+    starts = np.concatenate([[0], ends[:-1]])
+    if len(heap) > np.iinfo(np.int32).max:
+        raise DataError(
+            f"{rows} x {columns} pixels compress to {len(heap)} bytes; 2 GB is the most"
+        )
+    table = np.stack([ends - starts, starts], axis=1).astype(">i4").tobytes()
+    cards = {
+        "XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": 8, "NAXIS2": rows,
+        "PCOUNT": len(heap), "GCOUNT": 1, "TFIELDS": 1, "TTYPE1": "COMPRESSED_DATA",
+        "TFORM1": f"1PB({int((ends - starts).max())})", "ZIMAGE": True, "ZTENSION": "IMAGE",
+        "ZBITPIX": 8 * stored.itemsize, "ZNAXIS": 2, "ZNAXIS1": columns, "ZNAXIS2": rows,
+        "ZPCOUNT": 0, "ZGCOUNT": 1, "ZTILE1": columns, "ZTILE2": 1, "ZCMPTYPE": "RICE_1",
+        "ZNAME1": "BLOCKSIZE", "ZVAL1": BLOCK, "ZNAME2": "BYTEPIX", "ZVAL2": stored.itemsize,
+    }  # fmt: skip
+    return "".join(card(key, value) for key, value in cards.items()), table + heap
 
 
 def image_bytes(
@@ -262,10 +135,10 @@ def image_bytes(
     if day is not None:  # readers of world coordinates want both, and warn when one is missing
         cards.setdefault("MJD-OBS", day)
     own = {key for key in cards if key in _OWN or STRUCTURE.match(key)}
-    text = "".join(_card(key, each) for key, value in cards.items() if key not in own
-                   for each in _lines(value))  # fmt: skip
+    text = "".join(card(key, each) for key, value in cards.items() if key not in own
+                   for each in lines(value))  # fmt: skip
     if unit:
-        text += _card("BUNIT", unit)
+        text += card("BUNIT", unit)
     if whole:
         blank = -(2 ** (bits - 1)) if blank is None else blank
         stored: NDArray[Any] = scaled(data, bscale or 1.0, bzero, blank, bits)
@@ -273,21 +146,21 @@ def image_bytes(
         shown *= bscale or 1.0
         shown += bzero
         shown[stored == blank] = np.nan
-        text += _card("BSCALE", float(bscale or 1.0)) + _card("BZERO", float(bzero))
-        text += _card("BLANK", blank)
+        text += card("BSCALE", float(bscale or 1.0)) + card("BZERO", float(bzero))
+        text += card("BLANK", blank)
     else:
         stored = data.astype(np.float64 if data.dtype.itemsize == 8 else np.float32)
         shown = stored
-    text += "".join(_card(key, value) for key, value in statistics(shown).items())
+    text += "".join(card(key, value) for key, value in statistics(shown).items())
     simple = f"{'SIMPLE':8}= {'T':>20}".ljust(CARD)
     if compress:
         structure, body = _rice(stored)
-        empty = simple + _card("BITPIX", 8) + _card("NAXIS", 0) + _card("EXTEND", True)
-        return _unit(empty, b"") + _unit(structure + text, body)
+        empty = simple + card("BITPIX", 8) + card("NAXIS", 0) + card("EXTEND", True)
+        return unit_bytes(empty, b"") + unit_bytes(structure + text, body)
     kind = stored.dtype.itemsize * 8 * (1 if whole else -1)
-    structure = simple + _card("BITPIX", kind) + _card("NAXIS", 2)
-    structure += _card("NAXIS1", stored.shape[1]) + _card("NAXIS2", stored.shape[0])
-    return _unit(structure + text, stored.astype(stored.dtype.newbyteorder(">")).tobytes())
+    structure = simple + card("BITPIX", kind) + card("NAXIS", 2)
+    structure += card("NAXIS1", stored.shape[1]) + card("NAXIS2", stored.shape[0])
+    return unit_bytes(structure + text, stored.astype(stored.dtype.newbyteorder(">")).tobytes())
 
 
 def write_image(

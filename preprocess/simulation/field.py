@@ -29,7 +29,7 @@ Complex = NDArray[np.complex64]
 
 SHALLOWEST = 2.5  # pixels: below it a monopole is not resolved
 DEPTHS = 4  # per octave
-SATURATION_G = 2900.0
+SATURATION_G = 3600.0
 GRAIN_PX = 2.0  # of the fine structure: HMI resolves about two pixels
 CLUMP_PX, CLUMP_SHARE = 5.0, 0.4  # plage gathers along supergranules; share of the variance
 GRAIN_LIFE_S = 86400.0
@@ -135,7 +135,7 @@ def _noise(seed: tuple[int, ...], shape: tuple[int, int], width_px: float) -> Re
     rng = np.random.default_rng(seed)
     white = rng.standard_normal(shape, dtype=np.float32)
     smooth = gaussian_filter(white, width_px, mode="wrap", truncate=3.0)
-    return smooth / smooth.std()
+    return np.asarray(smooth / smooth.std(), np.float32)
 
 
 def texture(seed: tuple[int, ...], shape: tuple[int, int], seconds: float) -> Real:
@@ -175,10 +175,10 @@ def _centroids(bz: Real) -> tuple[NDArray[np.float64], NDArray[np.float64], list
 
 
 def _structured(bz: Real, grain: Real) -> Real:
-    """Saturate spots smoothly and break weak fields up into grains."""
-    bz = np.float32(SATURATION_G) * np.tanh(bz / np.float32(SATURATION_G))
+    """Break weak fields up into grains, and saturate smoothly what becomes too strong."""
     sigma = np.float32(GRAIN_SIGMA) / (1 + np.abs(bz) / np.float32(GRAIN_FIELD_G))
-    return bz * np.exp(sigma * grain - np.float32(0.5) * sigma * sigma)
+    bz = bz * np.exp(sigma * grain - np.float32(0.5) * sigma * sigma)
+    return np.float32(SATURATION_G) * np.tanh(bz / np.float32(SATURATION_G))
 
 
 def radial_field(

@@ -19,7 +19,8 @@ from preprocess.simulation.field import network, radial_field, texture, vector_f
 from preprocess.simulation.observe import Noise, coordinates, observe, point_spread, sky_axes
 from preprocess.simulation.region import Region, draw_region
 from sunpipe.files import atomic_path, digest
-from sunpipe.fitswrite import Synthetic, image_bytes
+from sunpipe.fitsmark import Synthetic
+from sunpipe.fitswrite import image_bytes
 from sunpipe.physics.geometry import pixel_size_cm
 
 SERIES = "sim.sharp_cea_720s"

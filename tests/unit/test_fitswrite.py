@@ -12,8 +12,10 @@ from astropy.wcs import WCS
 from preprocess.sample import FOLDER
 from sunpipe.errors import DataError
 from sunpipe.fits import read_segment
+from sunpipe.fitscards import encode_sum
 from sunpipe.fitsfile import FitsError
-from sunpipe.fitswrite import Synthetic, encode_sum, image_bytes, write_image
+from sunpipe.fitsmark import Synthetic
+from sunpipe.fitswrite import image_bytes, write_image
 
 SHARP = FOLDER / "hmi.sharp_cea_720s.377.20110215_020000_TAI.Br.fits"
 MODEL = Synthetic("SYNTHETIC", "STYLEGAN2", "ab" * 32, ("seed 3",))
@@ -186,3 +188,9 @@ def test_every_flipped_byte_is_seen() -> None:
 
 def test_the_checksum_of_the_standards_example() -> None:
     assert encode_sum(~868229149 & 0xFFFFFFFF) == "hcHjjc9ghcEghc9g"  # FITS 4.0, appendix J.2
+
+
+@pytest.mark.parametrize("text", ["'" * 200, "it's " * 40, "x" * 68, "x" * 69, "a" * 66 + "''b"])
+def test_text_of_any_length_comes_back(text: str) -> None:
+    raw = image_bytes(field(), {"TEXT": text}, "G", compress=None)
+    assert fits.Header.fromstring(raw[:28800])["TEXT"] == text.rstrip()
