@@ -2,9 +2,10 @@
 
 A kernel has explicit signatures, so that it is compiled, or loaded from the
 cache, when its module is imported and never in the middle of a run. numba keeps
-the code beside the module, in ``NUMBA_CACHE_DIR`` where that is set, or in the
-user's cache folder where the package is read-only; where none of these can be
-written the kernel is compiled once per process, which takes a few seconds.
+the code in ``NUMBA_CACHE_DIR`` where that is set, else beside the module, else
+(an installation that is read-only) in the user's cache folder. Where nothing
+can be written (a read-only home, a quota that is full) the kernel is compiled
+once per process: a few seconds, and no failure.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
             return numba.njit(list(signatures), cache=True, **options)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
+        except (RuntimeError, OSError) as error:
+            if not isinstance(error, OSError) and "cannot cache" not in str(error):
                 raise
             return numba.njit(list(signatures), **options)(function)
 
