@@ -2,21 +2,23 @@
 
 A copy is named by the SHA-256 of its content, which is computed while it is
 made: it can neither be stale nor of another dataset. Who reads a copy holds a
-shared lock on it, and a copy without lock may go when another needs the room;
-so a dataset larger than the cache keeps the shards that fit and reads the rest
-where they are. The kernel drops all locks of a process that dies.
+shared lock on it. When room is needed, copies go that are neither locked nor
+wanted by this process; so a dataset larger than the cache keeps the shards that
+fit and reads the rest where they are. The kernel drops all locks of a process
+that dies.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sunpipe.errors import DataError, UsageError
@@ -68,6 +70,7 @@ class NodeCache:
         self, folder: Path, limit_bytes: int | None = None, say: Callable[[str], None] = _print
     ) -> None:
         self.folder, self.say, self.refused = Path(folder), say, ""
+        self._wanted: set[str] = set()
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             about = self.folder.lstat()
@@ -137,6 +140,7 @@ class NodeCache:
         DataError
             When `source` is not what was published.
         """
+        self._wanted.add(digest)
         if self.refused:
             return self.has(digest)
         lock = self.folder / f"lock-{int(digest[:8], 16) % LOCKS:02d}"
@@ -156,13 +160,10 @@ class NodeCache:
 
     def _copy(self, source: Path, digest: str, stopped: Callable[[], bool]) -> None:
         seen = hashlib.sha256()
-        with atomic_path(self._path(digest)) as temporary, open(source, "rb") as there:
+        with ExitStack() as held, open(source, "rb") as there:
             size = os.fstat(there.fileno()).st_size
-            with open(temporary, "xb", buffering=0) as here:
-                fcntl.flock(here, fcntl.LOCK_EX)  # says that its writer is alive
-                with _locked(self.folder / "room", fcntl.LOCK_EX):
-                    self._make_room(size)
-                    os.posix_fallocate(here.fileno(), 0, max(size, 1))
+            with atomic_path(self._path(digest)) as temporary:
+                here = held.enter_context(self._reserve(temporary, size))  # until it has its name
                 while block := there.read(STEP):
                     if stopped():
                         raise InterruptedError
@@ -171,19 +172,35 @@ class NodeCache:
                     while rest:
                         rest = rest[here.write(rest) :]
                 here.truncate(size)
-            if seen.hexdigest() != digest:
-                raise DataError(f"{source} is not what was published (SHA-256); run sunpipe verify")
+                if seen.hexdigest() != digest:
+                    raise DataError(
+                        f"{source} is not what was published (SHA-256); run sunpipe verify"
+                    )
+
+    def _reserve(self, path: Path, size: int) -> io.FileIO:
+        """A new file of `size` bytes, locked: a file without lock has lost its writer."""
+        with _locked(self.folder / "room", fcntl.LOCK_EX):
+            self._make_room(size)
+            here = io.FileIO(path, "x")
+            try:
+                fcntl.flock(here, fcntl.LOCK_EX)
+                os.posix_fallocate(here.fileno(), 0, max(size, 1))
+            except BaseException:
+                here.close()
+                raise
+            return here
 
     def _make_room(self, size: int) -> None:
-        """Remove copies that nobody reads, the longest unused first, until `size` fits."""
+        """Remove copies that nobody reads or wants, the longest unused first, until `size` fits."""
         files = []
-        for path in self.folder.iterdir():
-            if path.suffix == ".h5":
-                with suppress(FileNotFoundError):
-                    about = path.stat()
-                    files.append((about.st_mtime, about.st_size, path))
+        for path in self.folder.glob("*.h5"):
+            with suppress(FileNotFoundError):
+                about = path.stat()
+                files.append((about.st_mtime, about.st_size, path))
         used = sum(each[1] for each in files)
         for _, length, path in sorted(files):
+            if path.stem in self._wanted:
+                continue
             left = path.name.startswith(TEMPORARY_PREFIX)
             free = shutil.disk_usage(self.folder).free
             if not left and used + size <= self.limit and free >= size:
@@ -221,6 +238,7 @@ class NodeCache:
             How many of them are here now.
         """
         here, missing = 0, list(shards)
+        self._wanted.update(digest for _, digest in missing)
         while missing and not stopped():
             # a second pass for those whose lock was held for another shard
             left = [each for each in missing if stopped() or not self.add(*each, stopped)]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
-from sunpipe.shards.schema import DatasetInfo, read_info
+from sunpipe.shards.schema import DatasetInfo, read_info, shard_name
 from sunpipe.shards.shardfile import ShardFile, open_shard
 from sunpipe.shards.stored import restore
 
@@ -124,7 +124,7 @@ class ShardReader:
 
     def path(self, shard: int) -> Path:
         """File of a shard, where all nodes see it."""
-        return self.folder / f"shard-{shard:05d}.h5"
+        return self.folder / shard_name(shard)
 
     def digest(self, shard: int) -> str:
         """SHA-256 of a shard, as published."""
