@@ -8,6 +8,7 @@ journals too, and `merge` takes them into the table.
 from __future__ import annotations
 
 import fcntl
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -129,6 +130,18 @@ def check_entry(entry: Entry, where: Path) -> None:
         raise DataError(f"{where} has a wrong row for {entry.record} {entry.segment}")
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without garbage collection, which takes longer than making a million entries does."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def _journalled(archive: Path) -> list[Entry]:
     from preprocess.journal import read_journals
 
@@ -149,12 +162,13 @@ def read_manifest(archive: Path) -> Manifest:
     table = _read_table(archive)
     manifest: Manifest = {}
     columns = (table.column(field.name).to_pylist() for field in fields(Entry))
-    for row in zip(*columns, strict=True):
-        entry = Entry(*row)
-        check_entry(entry, path)
-        if entry.key in manifest:
-            raise DataError(f"{path} has a double row for {entry.record} {entry.segment}")
-        manifest[entry.key] = entry
+    with _no_collection():
+        for row in zip(*columns, strict=True):
+            entry = Entry(*row)
+            check_entry(entry, path)
+            if entry.key in manifest:
+                raise DataError(f"{path} has a double row for {entry.record} {entry.segment}")
+            manifest[entry.key] = entry
     for entry in later:
         held = manifest.get(entry.key)
         if held is None or held.time <= entry.time:

@@ -1,8 +1,9 @@
 """Run fetches and kill them at random moments.
 
-``python -m tests.fetch_killer CONFIG FOLDER KILLS``. Data roots are made under FOLDER, one after the other, each fetched into until it
-is complete, until KILLS processes were killed. Everything is imported before the
-processes are forked, so that the kills hit the work and not the loading.
+``python -m tests.fetch_killer CONFIG FOLDER KILLS``. Data roots are made under
+FOLDER, one after the other, each fetched into until it is complete, until KILLS
+processes were killed. Everything is imported before the processes are forked, so
+that the kills hit the work and not the loading.
 """
 
 from __future__ import annotations
