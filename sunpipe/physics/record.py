@@ -51,12 +51,15 @@ class Base:
     header : mapping
     who : tuple of int and str
         HARPNUM and T_REC.
+    record : str
+        Record-set string.
     """
 
     name: str
     images: Image
     header: Mapping[str, Any]
     who: tuple[int, str]
+    record: str
 
 
 def _check_content(data: Image, base: Base, path: Path, option: str) -> None:
@@ -126,7 +129,12 @@ def _los_base(path: Path, keywords: Mapping[str, Any] | None) -> Base:
             f"{path.name} has CTYPE1 = {projection!r}; patches are measured in cylindrical"
             f" equal-area coordinates, as in {SERIES}",
         )
-    return Base("--los", segment.data[None], segment.header, identity(segment.header, path.name))
+    who = identity(segment.header, path.name)
+    # A simulated region is never told under a name of JSOC's.
+    simulated = segment.header.get("TELESCOP") == "SIMULATED"
+    series = str(segment.header["SERIES"]) if simulated else SERIES
+    record = record_string(series, *who)
+    return Base("--los", segment.data[None], segment.header, who, record)
 
 
 def header_values(header: Mapping[str, Any]) -> dict[str, float]:
@@ -238,7 +246,8 @@ def measure_files(
     if components:
         br, bt, bp = components
         record = read_vector(br, bt, bp, keywords)
-        base = Base("Br", record.fields, record.header, (record.harpnum, record.t_rec))
+        who = (record.harpnum, record.t_rec)
+        base = Base("Br", record.fields, record.header, who, record.record)
         maps = {"bitmap": bitmap, "conf_disambig": conf_disambig, "los": los}
         found = _measure_vector(base, maps, sigmas, convention)
     else:
@@ -246,7 +255,7 @@ def measure_files(
         base = _los_base(los, keywords)
         found = _measure_los(base, bitmap, convention)
     return {
-        "record": record_string(SERIES, *base.who),
+        "record": base.record,
         "convention": convention,
         "mask": found.mask,
         "cmask": found.cmask,

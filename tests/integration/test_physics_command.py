@@ -208,6 +208,19 @@ def test_mixtures_are_refused(names: list[str], words: str) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_simulated_fields_keep_their_own_series(tmp_path: Path) -> None:
+    marks = {"TELESCOP": "SIMULATED", "SERIES": "sim.sharp_cea_720s"}
+    square = np.full((16, 20), 300, np.float32)
+    square[:, 10:] *= -1
+    result = run("--los", str(write(tmp_path / "los.fits", square, **marks)))
+    assert result["record"] == "sim.sharp_cea_720s[9][2012.01.02_03:00:00_TAI]"
+    assert result["keywords"]["USFLUXL"] == pytest.approx(result["pixel_cm"] ** 2 * 300 * 320)
+    files = {name: tmp_path / f"{name}.fits" for name in ("br", "bt", "bp")}
+    for path in files.values():
+        write(path, square, **marks)
+    assert run(*vector_options(**files))["record"] == result["record"]
+
+
 def test_a_lone_magnetogram_must_be_one(tmp_path: Path) -> None:
     square = np.ones((16, 20), np.float32)
 
