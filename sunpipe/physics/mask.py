@@ -37,6 +37,8 @@ def estimate_mask(fields: Tensor, threshold: float = STRONG_FIELD) -> Tensor:
     Tensor, (B, H, W) bool
     """
     strong = fields.square().sum(dim=1) > threshold**2  # False where NaN
+    if not strong.numel():
+        return strong
     padded = torch.nn.functional.pad(strong[:, None].float(), (1, 1, 1, 1), mode="replicate")
     near = torch.nn.functional.avg_pool2d(padded, 3, stride=1)[:, 0] * 9
     return strong & (near > STRONG_NEIGHBOURS - 0.5)

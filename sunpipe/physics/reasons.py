@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from sunpipe.physics.currents import twisted
 from sunpipe.physics.flux import MIN_BH
 from sunpipe.physics.mask import ACTIVE, MIN_BITMAP, MIN_CONFIDENCE, STRONG_FIELD
 from sunpipe.physics.measurement import SMALLEST, blank, too_small
-from sunpipe.physics.patch import Patches
+from sunpipe.physics.patch import ZERO, Patches
 from sunpipe.physics.quantities import NEEDS_VECTOR, QUANTITIES
 
+OF_TWIST = ("MEANALP", "MEANJZH", "TOTUSJH", "ABSNJZH")
 OF_CURRENTS = ("MEANJ", "TOTUSJ", "ABSNJ", "MEANALP", "SAVNCPP")
 
 
@@ -81,8 +83,10 @@ def reason(name: str, p: Patches, given: bool) -> str:
         return "no pixel of the mask has valid neighbours and a gradient"
     if name.startswith(OF_CURRENTS) and not bool(p.region.inner.any()):
         return "no pixel of the mask has four valid neighbours"
-    if name.startswith(OF_CURRENTS) and not bool((p.jz != 0).any()):
-        return "no pixel of the mask carries a current"
+    if name in OF_TWIST and not bool(twisted(p).any()):
+        return f"no pixel of the mask has both a current and Br above {ZERO:g} G"
+    if name in ("MEANSHR", "SHRGT45") and not bool(p.has_shear.any()):
+        return "the potential field is 0 in the whole mask: there is no angle to it"
     if not bool((p.strength.double() < 1e100).all()):
         return "the field is too strong for floating-point numbers"
     return "undefined for this field"

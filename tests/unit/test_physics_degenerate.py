@@ -219,3 +219,42 @@ def test_shapes_that_differ_are_refused() -> None:
         sharp_keywords_los(field(), HEADER)
     with pytest.raises(DataError, match="errors are"):
         sharp_keywords(field(), HEADER, sigma=np.ones((2, *SHAPE)))
+
+
+def spoiled(rng: np.random.Generator, kind: int) -> Array:
+    """A random field of any strength, with one kind of fault."""
+    shape = tuple(rng.integers(0, 30, 2) if kind == 0 else rng.integers(8, 24, 2))
+    fields = rng.normal(size=(3, *shape)) * 10 ** rng.uniform(-6, 5)
+    if kind == 1:
+        fields[:, rng.random(shape) < rng.random()] = math.nan
+    elif kind in (2, 3):
+        fields[rng.random(fields.shape) < rng.random()] = (math.inf, 0.0)[kind - 2]
+    elif kind == 4:
+        fields[0] = abs(fields[0])
+    elif kind in (5, 6):
+        fields[slice(0, 1) if kind == 5 else slice(1, 3)] = 0
+    elif kind == 7:
+        fields[:] = rng.normal() * 300
+    return fields
+
+
+@pytest.mark.parametrize("kind", range(8))
+def test_whatever_comes_every_null_has_a_reason(kind: int) -> None:
+    rng = np.random.default_rng(kind)
+    for _ in range(12):
+        fields = spoiled(rng, kind)
+        shape = fields.shape[1:]
+        codes = {"bitmap": [0, 1, 2, 33, 34], "conf_disambig": [0, 50, 60, 90]}
+        given = {
+            name: rng.choice(some, shape, p=rng.dirichlet([0.3] * len(some)))
+            for name, some in codes.items()
+            if rng.random() < 0.7
+        }
+        noise = abs(rng.normal(size=fields.shape))
+        noise[rng.random(noise.shape) < rng.choice([0, 0.5, 0.95])] = math.nan
+        los = fields[0] if rng.random() < 0.7 else None
+        for rules in ("jsoc", "physical"):
+            checked(sharp_keywords(fields, HEADER, sigma=noise, los=los, convention=rules, **given))
+            checked(
+                sharp_keywords_los(fields[1], HEADER, bitmap=given.get("bitmap"), convention=rules)
+            )
