@@ -73,7 +73,7 @@ def marked(header: Mapping[str, Any], synthetic: Synthetic) -> dict[str, Any]:
     what = "simulated from a model" if synthetic.telescop == "SIMULATED" else "generated"
     first = f"Not an observation: these pixels were {what} by sunpipe."
     before = [str(line) for line in lines(header.get("HISTORY", ())) if "TELESCOP" not in header]
-    cards["HISTORY"] = [first, f"Generator {synthetic.generator}", *synthetic.history, *before]
+    cards["HISTORY"] = [first, f"SHA-256 {synthetic.generator}", *synthetic.history, *before]
     return cards
 
 

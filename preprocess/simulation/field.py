@@ -147,7 +147,8 @@ def texture(seed: tuple[int, ...], shape: tuple[int, int], seconds: float) -> Re
         + clumps * _noise((*seed, part, 1), shape, CLUMP_PX)
         for part in (0, 1)
     )
-    return np.float32(math.cos(phase)) * one + np.float32(math.sin(phase)) * other
+    mixed = np.float32(math.cos(phase)) * one + np.float32(math.sin(phase)) * other
+    return np.asarray(mixed, np.float32)
 
 
 def network(seed: tuple[int, ...], shape: tuple[int, int], rms_g: float) -> Real:

@@ -30,12 +30,12 @@ VISIBLE_DEG = 130.0  # a HARP is followed at most from 65 degrees east to 65 wes
 SPREAD_DAYS = 2900.0  # first records fall within these days of the plan's start
 
 # (segment, attribute, BUNIT, bscale, bits) as hmi.sharp_cea_720s has them.
-FIELDS = (("Br", "br", "Mx/cm^2", 0.01, 32), ("Bt", "bt", "Mx/cm^2", 0.01, 32),
-          ("Bp", "bp", "Mx/cm^2", 0.01, 32), ("magnetogram", "los", "Mx/cm^2", 0.1, 32),
+FIELDS = (("Br", "br", "G", 0.01, 32), ("Bt", "bt", "G", 0.01, 32),
+          ("Bp", "bp", "G", 0.01, 32), ("magnetogram", "los", "G", 0.1, 32),
           ("bitmap", "bitmap", "", None, 16),
           ("conf_disambig", "conf_disambig", "", None, 16))  # fmt: skip
-ERRORS = (("Br_err", "br_err", "Mx/cm^2", 0.001, 32), ("Bt_err", "bt_err", "Mx/cm^2", 0.001, 32),
-          ("Bp_err", "bp_err", "Mx/cm^2", 0.001, 32))  # fmt: skip
+ERRORS = (("Br_err", "br_err", "G", 0.001, 32), ("Bt_err", "bt_err", "G", 0.001, 32),
+          ("Bp_err", "bp_err", "G", 0.001, 32))  # fmt: skip
 
 
 @dataclass(frozen=True)

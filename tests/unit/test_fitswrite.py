@@ -113,7 +113,7 @@ def test_a_synthetic_image_cannot_be_taken_for_the_record_it_was_made_from(tmp_p
     with fits.open(tmp_path / "x.fits") as hdus:
         history = list(hdus[1].header["HISTORY"])
     assert history[0].startswith("Not an observation")
-    assert f"Generator {'ab' * 32}"[:72] in history[1]
+    assert history[1] == f"SHA-256 {'ab' * 32}"
     assert history[-1] == "seed 3"
 
 
