@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from sunpipe.errors import DataError
 BLOCK = 2880
 CARD = 80
 MAX_HEADER = 400 * BLOCK
+LARGE = 1 << 20  # bytes from which compiled code pays
 _NAME = re.compile(r"[A-Z0-9_-]{0,8} *$")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([ED][+-]?\d+)?$", re.IGNORECASE)
 STRUCTURE = re.compile(
@@ -157,7 +159,13 @@ def units(raw: bytes, name: str) -> list[Unit]:
 
 def ones_sum(raw: bytes | memoryview) -> int:
     """32-bit ones' complement sum of big-endian words (FITS Standard 4.0, J.1)."""
-    return _carried(int(np.frombuffer(raw, dtype=">u4").sum(dtype=np.uint64)))
+    if len(raw) < LARGE or sys.byteorder != "little":
+        return _carried(int(np.frombuffer(raw, dtype=">u4").sum(dtype=np.uint64)))
+    from sunpipe.checksum_kernels import sum_big_endian
+
+    words = np.require(np.frombuffer(raw, dtype="<u4"), requirements="A")
+    words.flags.writeable = False
+    return _carried(int(sum_big_endian(words)))
 
 
 def _carried(total: int) -> int:

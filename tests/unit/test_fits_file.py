@@ -98,6 +98,16 @@ def test_ones_sum_carries_around() -> None:
     assert ones_sum(b"\xff\xff\xff\xff\x00\x00\x00\x02") == 2
 
 
+def test_ones_sum_of_much_data() -> None:
+    """The compiled sum, also of bytes that do not lie on a word, against numpy's."""
+    raw = np.random.default_rng(0).bytes(3_000_001)
+    for start in (0, 1):
+        total = sum(int(word) for word in np.frombuffer(raw, ">u4", 750_000, start))
+        expected = total % 0xFFFFFFFF  # ones' complement addition is addition modulo 2**32 - 1
+        assert ones_sum(memoryview(raw)[start : start + 3_000_000]) == expected
+    assert ones_sum(b"\xff" * (2 << 20)) == 0xFFFFFFFF
+
+
 def test_not_fits() -> None:
     assert refused(b"") == "not_fits"
     assert refused(b"<html>JSOC is down</html>" * 200) == "not_fits"
