@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from preprocess.archive import parse_record
-from preprocess.journal import Journal, merge_dead, open_journal, stamp
+from preprocess.journal import Journal, open_journal, stamp
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest
 from preprocess.sample import fetch_sample, sample_files
+from preprocess.sharing import working
 from preprocess.states import WHOLE, Part, in_part, sort_out
 from sunpipe.errors import DataError
-from sunpipe.lock import sweep
 from sunpipe.parts import parse_part
 from sunpipe.paths import Layout
 from sunpipe.query_settings import QueryRequest, registered_email
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
-
-
-@contextmanager
-def working(archive: Path) -> Iterator[None]:
-    """Share the archive with other fetches; who is alone in it first tidies up.
-
-    Temporary files are removed and journals of dead processes are taken into the
-    manifest.
-    """
-    archive.mkdir(parents=True, exist_ok=True)
-    with open(archive / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            sweep(archive)
-        except BlockingIOError:
-            log("another process is fetching into this archive; the two share the work")
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        merge_dead(archive)
-        yield
 
 
 def _answer(archive: Path, config: Config, request: QueryRequest) -> list[str]:
@@ -63,19 +42,28 @@ def asked_keys(archive: Path, config: Config, part: Part = WHOLE) -> list[tuple[
     return sorted(keys, key=lambda key: (records[key[0]], key[1]))
 
 
-def ask_first(archive: Path, config: Config) -> None:
-    """Put requests to the archive that never were, or whose rows the manifest has lost."""
+def ask_first(archive: Path, config: Config) -> Manifest:
+    """The manifest, once all requests were put to the archive.
+
+    Those are that never were, and those whose rows the manifest has lost.
+    """
     from preprocess.asked import answer_path
     from preprocess.query import ask_all
 
     manifest = read_manifest(archive)
+    answered = bool(config.query.requests)
     for request in config.query.requests:
+        path = answer_path(archive, request, config.fetch.url)
         records = _answer(archive, config, request)
         if any((record, segment) not in manifest
                for record in records for segment in request.segments):  # fmt: skip
             log("the manifest lacks rows of a query; asking again")
-            answer_path(archive, request, config.fetch.url).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        answered = answered and path.is_file()
+    if answered:
+        return manifest
     ask_all(archive, config, only_new=True)
+    return read_manifest(archive)
 
 
 class _Books:
@@ -146,8 +134,7 @@ def fetch_jsoc(
     from preprocess.progress import Progress
     from preprocess.retry import TransferError
 
-    ask_first(archive, config)
-    manifest = read_manifest(archive)
+    manifest = ask_first(archive, config)
     keys = asked_keys(archive, config, part)
     if not keys and part == WHOLE:
         raise DataError("no record of JSOC matches the requests of [query]; sunpipe query --dry-run"

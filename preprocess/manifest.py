@@ -116,6 +116,9 @@ def _read_table(archive: Path) -> pa.Table:
             f"{path} cannot be read ({error}); remove it and run sunpipe fetch"
         ) from None
     version = (table.schema.metadata or {}).get(b"sunpipe.manifest")
+    if version == b"1" and table.column_names == _schema().names[:-1]:
+        table = table.append_column("final", pa.array([False] * table.num_rows, pa.bool_()))
+        return table.cast(_schema())
     if version != str(SCHEMA).encode() or table.column_names != _schema().names:
         raise DataError(f"{path} is not a manifest of version {SCHEMA}; remove it and run sunpipe"
                         " fetch")  # fmt: skip

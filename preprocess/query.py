@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from preprocess.archive import KEYWORDS, relative_path
 from preprocess.asked import answer_path, write_answer
 from preprocess.coverage import Tally, coverage
-from preprocess.journal import Journal, merge_dead, open_journal, stamp
+from preprocess.journal import Journal, open_journal, stamp
 from preprocess.jsoc import (
     Found,
     conditions_of,
@@ -22,6 +20,7 @@ from preprocess.jsoc import (
 )
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest
 from preprocess.request import cadence_s, record_sets, series_of, time_span
+from preprocess.sharing import asking, working
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import digest, read_json, sha256, write_json
 from sunpipe.paths import Layout
@@ -29,19 +28,6 @@ from sunpipe.query_settings import QueryRequest
 from sunpipe.settings import Config
 from sunpipe.sidecar import sidecar
 from sunpipe.stage import Result, log
-
-
-@contextmanager
-def query_lock(archive: Path) -> Iterator[None]:
-    """One query of an archive at a time; others wait."""
-    archive.mkdir(parents=True, exist_ok=True)
-    with open(archive / ".query.lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log("another process is asking the archive; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def refreshed(held: Entry | None, found: Found, segment: str, url: str) -> Entry | None:
@@ -160,7 +146,7 @@ def _need_requests(config: Config) -> None:
 
 
 def ask_all(archive: Path, config: Config, only_new: bool = False) -> list[Result]:
-    """Put the requests of a configuration to the archive; see `ask_request`.
+    """Put the requests of a configuration to the archive; call it inside `working`.
 
     Parameters
     ----------
@@ -169,8 +155,7 @@ def ask_all(archive: Path, config: Config, only_new: bool = False) -> list[Resul
     """
     _need_requests(config)
     reports = []
-    with query_lock(archive):
-        merge_dead(archive)
+    with asking(archive):
         asked = [
             request
             for request in config.query.requests
@@ -207,7 +192,8 @@ def _line(report: Result) -> str:
 def query(config: Config) -> Result:
     """The query stage: counts of all requests together, and the report of each."""
     archive = Layout.current().archive
-    reports = ask_all(archive, config)
+    with working(archive):
+        reports = ask_all(archive, config)
     records = sum(report["records"] for report in reports)
     if not records:
         asked = [text for r in config.query.requests for text in record_sets(r, config.query)]

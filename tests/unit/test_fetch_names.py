@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow.parquet as pq
 import pytest
 
 from preprocess.archive import (
@@ -12,7 +13,7 @@ from preprocess.archive import (
     split_file_name,
 )
 from preprocess.jsoc import STORED_PATH, convert
-from preprocess.manifest import Entry, read_manifest, write_manifest
+from preprocess.manifest import Entry, merge, read_manifest, write_manifest
 from preprocess.sample import sample_files
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError, DataError
@@ -189,3 +190,14 @@ def test_a_damaged_manifest_is_refused(tmp_path) -> None:
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(DataError, match="fetch"):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_of_the_first_version_is_read(tmp_path) -> None:
+    item = entry()
+    write_manifest(tmp_path, {item.key: item})
+    path = tmp_path / "manifest.parquet"
+    table = pq.read_table(path).drop_columns(["final"])
+    pq.write_table(table.replace_schema_metadata({"sunpipe.manifest": "1"}), path)
+    assert read_manifest(tmp_path) == {item.key: item}
+    merge(tmp_path, [entry(segment="Bt", path=relative_path(RECORD, "Bt"))])
+    assert len(read_manifest(tmp_path)) == 2
