@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 19  # bytes that stay in the second cache level between reading and adding up
 _own = threading.local()
+# h5py's lock stays locked in a child that is forked while another thread is inside h5py: a fork
+# waits until nobody is.
+_in_hdf5 = threading.Lock()
+os.register_at_fork(before=_in_hdf5.acquire, after_in_parent=_in_hdf5.release,
+                    after_in_child=_in_hdf5.release)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class ShardFile:
 
         try:
             with (
+                _in_hdf5,
                 open(self._handle, "rb", buffering=0, closefd=False) as raw,
                 h5py.File(raw, "r") as file,
             ):

@@ -26,11 +26,12 @@ from sunpipe.lock import running
 from sunpipe.paths import Layout
 from sunpipe.run import Run, network_identity, read_stats
 from sunpipe.settings import Config
+from sunpipe.shards.cache import node_cache
 from sunpipe.shards.order import sample_indices
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
 from sunpipe.stop import StopFlag, requeue
-from sunpipe.train.clock import due, peak_memory_bytes, read_ahead
+from sunpipe.train.clock import due, peak_memory_bytes
 from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initialize
 from sunpipe.train.sinks import TensorboardSink, save_grid
 from sunpipe.train.trainer import Trainer
@@ -107,7 +108,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
         same run, or a loss that is not finite.
     """
     ranks, layout = dist.discover(), Layout.current()
-    reader = ShardReader(layout.shards(cfg.dataset), splits=("train",))
+    reader = ShardReader(layout.shards(cfg.dataset), splits=("train",), cache=node_cache())
     _check(cfg, ranks, reader)
     target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
     with StopFlag() as stop, ExitStack() as held:
@@ -192,12 +193,12 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
     if run:
         run.status("running", nimg=trainer.nimg, target=target)
     tick = Tick(trainer.nimg)
-    with read_ahead(trainer.read, trainer.nimg, t.batch) as batches:
+    with trainer.batches() as batches:
         while trainer.nimg < target:
             before, asked = trainer.nimg, time.perf_counter()
-            fields = next(batches)
+            stored = next(batches).images
             tick.data_wait += time.perf_counter() - asked
-            tick.add(trainer.iterate(fields))
+            tick.add(trainer.iterate(stored))
             stopping = any_rank(bool(stop), ranks, trainer.device)
             end = trainer.nimg >= target
             ticks, saves, draws = (

@@ -17,12 +17,13 @@ from sunpipe.paths import Layout
 from sunpipe.physics.channels import check_channels
 from sunpipe.run import Run, find_run, read_stats, ssl_name
 from sunpipe.settings import Config
-from sunpipe.shards.order import sample_indices
+from sunpipe.shards.cache import node_cache
+from sunpipe.shards.loader import Loader
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id, read_info
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
-from sunpipe.train.clock import due, peak_memory_bytes, read_ahead
+from sunpipe.train.clock import due, peak_memory_bytes
 from sunpipe.train.ssl_trainer import Trainer, images_to_show, make_encoder
 
 # What may change between a run and its continuation without changing the weights.
@@ -98,17 +99,13 @@ def judge(row: dict[str, Any], total: int) -> None:
 def _loop(run: Run, trainer: Trainer, reader: ShardReader, seed: int, stop: StopFlag) -> None:
     settings, folder = trainer.settings, run.folder / "checkpoints"
     tick = Tick()
-
-    def read(nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = reader.rows[sample_indices(len(reader), seed, nimg, settings.batch)]
-        return torch.from_numpy(reader.images(rows)), torch.from_numpy(reader.masks(rows))
-
-    with read_ahead(read, trainer.nimg, settings.batch) as source:
+    pin = trainer.device.type == "cuda"
+    with Loader(reader, seed, trainer.nimg, settings.batch, masks=True, pin=pin) as source:
         while trainer.nimg < trainer.total and not stop:
             before, lr, asked = trainer.nimg, trainer.lr, time.perf_counter()
-            fields, mask = next(source)
+            batch = next(source)
             wait = time.perf_counter() - asked
-            tick.add(len(fields), *trainer.step(fields, mask), wait)
+            tick.add(len(batch.rows), *trainer.step(batch.images, batch.masks), wait)
             last = trainer.nimg >= trainer.total
             if last or due(before, trainer.nimg, settings.tick_kimg):
                 row = tick.row(trainer.nimg, lr, trainer.device)
@@ -172,7 +169,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
             " start it with one task (srun -n 1)"
         )
     layout = Layout.current()
-    reader = ShardReader(layout.shards(config.dataset), splits=("train",))
+    reader = ShardReader(layout.shards(config.dataset), splits=("train",), cache=node_cache())
     check_channels(reader.info.channels)
     if not len(reader):
         raise DataError(f"dataset {config.dataset} has no rows in split train")

@@ -13,6 +13,7 @@ from sunpipe.config import to_dict
 from sunpipe.errors import ConfigError
 from sunpipe.models.encoder import Encoder, SimSiam
 from sunpipe.settings import Config, SslSettings
+from sunpipe.shards.loader import to_physical
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.order import generator_seed
 from sunpipe.shards.schema import DatasetInfo
@@ -73,9 +74,10 @@ class Trainer:
         self.nimg = 0
         self.total = images_to_show(settings)
 
-    def step(self, fields: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Show one batch; returns loss and collapse level, both on the device."""
-        fields, mask = fields.to(self.device), mask.to(self.device)
+    def step(self, stored: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Show one batch as stored; returns loss and collapse level, both on the device."""
+        stored, mask = (each.to(self.device, non_blocking=True) for each in (stored, mask))
+        fields = to_physical(stored, self.info.scale)
         generator = torch.Generator(self.device)
         generator.manual_seed(generator_seed(self.seed, 0, self.nimg, "ssl-views"))
         views = [

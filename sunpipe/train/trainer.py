@@ -12,8 +12,9 @@ from sunpipe import checkpoint, dist
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.run import Run
 from sunpipe.settings import Config
+from sunpipe.shards.loader import Loader, to_physical
 from sunpipe.shards.normalize import decode, encode
-from sunpipe.shards.order import generator_seed, sample_indices
+from sunpipe.shards.order import generator_seed
 from sunpipe.shards.reader import ShardReader
 from sunpipe.train.ema import ema_beta, update_ema
 from sunpipe.train.engine import Engine, average_over_ranks
@@ -69,22 +70,23 @@ class Trainer:
         z = torch.randn(2 * count, self.t.model.z_dim).to(self.device)
         return z[:count], z[count:]
 
-    def read(self, nimg: int) -> torch.Tensor:
-        """Fields of this rank's real images after `nimg` were shown, on the CPU."""
-        places = sample_indices(len(self.reader), self.cfg.seed, nimg, self.t.batch)
-        mine = self.reader.rows[places[self.ranks.rank :: self.ranks.world]]
-        fields = torch.from_numpy(self.reader.images(mine))
-        return fields.pin_memory() if self.device.type == "cuda" else fields
+    def batches(self) -> Loader:
+        """Real images of this rank from here on, read ahead."""
+        return Loader(
+            self.reader, self.cfg.seed, self.nimg, self.t.batch, rank=self.ranks.rank,
+            world=self.ranks.world, pin=self.device.type == "cuda",
+        )  # fmt: skip
 
-    def iterate(self, fields: torch.Tensor) -> dict[str, torch.Tensor]:
+    def iterate(self, stored: torch.Tensor) -> dict[str, torch.Tensor]:
         """One iteration on `batch` images: G, path length, D, R1, averages.
 
         Parameters
         ----------
-        fields : Tensor, shape (batch / ranks, C, H, H)
-            Real images in physical units, from `read`.
+        stored : Tensor, shape (batch / ranks, C, H, H)
+            Real images as the shards hold them, from `batches`.
         """
-        real = encode(fields.to(self.device, non_blocking=True), self.t.normalize)
+        fields = to_physical(stored.to(self.device, non_blocking=True), self.reader.info.scale)
+        real = encode(fields, self.t.normalize)
         t, step = self.t, self.nimg // self.t.batch
         seen: dict[str, torch.Tensor] = {}
         self.D.requires_grad_(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -72,7 +73,8 @@ def test_processes_read_what_one_process_reads(start: str, tmp_path: Path) -> No
     queue = context.Queue()
     rows = [5, 39, 17, 0]
     with reader._lock:  # as if another thread were opening a shard at that moment
-        workers = [context.Process(target=_child, args=(reader, rows, queue)) for _ in range(3)]
+        several = range(3 if start == "fork" else 1)  # a spawned one imports everything again
+        workers = [context.Process(target=_child, args=(reader, rows, queue)) for _ in several]
         for worker in workers:
             worker.start()
     expected = images[rows].tobytes() + (masks[rows] == 1).tobytes()
@@ -82,6 +84,36 @@ def test_processes_read_what_one_process_reads(start: str, tmp_path: Path) -> No
         worker.join(60)
         assert worker.exitcode == 0
     assert np.array_equal(reader.stored([1]), images[[1]])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_forks_while_other_threads_open_shards(tmp_path: Path) -> None:
+    images, masks = write_dataset(tmp_path / "d", per_shard=2, side=8)
+    expected = images[:6].tobytes() + (masks[:6] == 1).tobytes()
+    stop = threading.Event()
+
+    def keep_opening() -> None:
+        while not stop.is_set():
+            ShardReader(tmp_path / "d").stored(range(40))
+
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    reader = ShardReader(tmp_path / "d")
+    with ThreadPoolExecutor(2) as pool:
+        busy = [pool.submit(keep_opening) for _ in range(2)]
+        workers = [context.Process(target=_child, args=(reader, list(range(6)), queue))
+                   for _ in range(12)]  # fmt: skip
+        try:
+            for worker in workers:
+                worker.start()
+            assert [queue.get(timeout=60) for _ in workers] == [expected] * 12
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join(20)
+                worker.kill()
+        assert [thread.result() for thread in busy] == [None, None]
+    assert [worker.exitcode for worker in workers] == [0] * 12
 
 
 def test_a_pickled_reader_opens_its_own_files(tmp_path: Path) -> None:
