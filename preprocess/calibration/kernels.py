@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numba import float32, int64, njit, uint64
 
 from sunpipe.compiled import kernel
 
@@ -109,29 +109,38 @@ def _mirror(k, size):  # type: ignore[no-untyped-def]
 
 
 @njit
+def _weights(t):  # type: ignore[no-untyped-def]
+    """Of the four coefficients around a point that lies t beyond the second, in float32."""
+    t = float32(t)
+    r = float32(1) - t
+    sixth, half, most, two = float32(1 / 6), float32(0.5), float32(2 / 3), float32(2)
+    return (
+        r * r * r * sixth,
+        most - half * t * t * (two - t),
+        most - half * r * r * (two - r),
+        t * t * t * sixth,
+    )
+
+
+@njit
 def _cubic(c, x, y):  # type: ignore[no-untyped-def]
     """Value of the spline with coefficients `c` at column x and row y."""
     rows, columns = c.shape
-    j, i = math.floor(x), math.floor(y)
-    t, s = x - j, y - i
-    wx = ((1 - t) ** 3 / 6, 2 / 3 - t * t * (2 - t) / 2,
-          2 / 3 - (1 - t) ** 2 * (1 + t) / 2, t**3 / 6)  # fmt: skip
-    wy = ((1 - s) ** 3 / 6, 2 / 3 - s * s * (2 - s) / 2,
-          2 / 3 - (1 - s) ** 2 * (1 + s) / 2, s**3 / 6)  # fmt: skip
-    total = 0.0
-    if 1 <= i < rows - 2 and 1 <= j < columns - 2:
-        for m in range(4):
-            line = c[i - 1 + m]
-            total += wy[m] * (
-                wx[0] * line[j - 1] + wx[1] * line[j] + wx[2] * line[j + 1] + wx[3] * line[j + 2]
-            )
+    left, below = math.floor(x), math.floor(y)
+    j, i = int64(left), int64(below)
+    a0, a1, a2, a3 = _weights(x - left)
+    b0, b1, b2, b3 = _weights(y - below)
+    if i < 1 or j < 1 or i >= rows - 2 or j >= columns - 2:
+        total = float32(0)
+        for m, b in enumerate((b0, b1, b2, b3)):
+            row = _mirror(i - 1 + m, rows)
+            for n, a in enumerate((a0, a1, a2, a3)):
+                total += b * a * c[row, _mirror(j - 1 + n, columns)]
         return total
-    for m in range(4):
-        row = _mirror(i - 1 + m, rows)
-        part = 0.0
-        for n in range(4):
-            part += wx[n] * c[row, _mirror(j - 1 + n, columns)]
-        total += wy[m] * part
+    total = float32(0)
+    for m, b in enumerate((b0, b1, b2, b3)):
+        u, w = uint64(i - 1 + m), uint64(j - 1)  # unsigned: no counting from the end
+        total += b * (a0 * c[u, w] + a1 * c[u, w + 1] + a2 * c[u, w + 2] + a3 * c[u, w + 3])
     return total
 
 
@@ -139,28 +148,53 @@ def _cubic(c, x, y):  # type: ignore[no-untyped-def]
 def _linear(data, x, y):  # type: ignore[no-untyped-def]
     """Weighted sum of the four neighbours, and the weight of the valid ones."""
     rows, columns = data.shape
-    j, i = math.floor(x), math.floor(y)
-    t, s = x - j, y - i
-    total, weight = 0.0, 0.0
-    for m in range(2):
-        row = min(max(i + m, 0), rows - 1)
-        wy = s if m else 1 - s
-        for n in range(2):
-            value = data[row, min(max(j + n, 0), columns - 1)]
-            if math.isfinite(value):
-                w = wy * (t if n else 1 - t)
-                total += w * value
-                weight += w
+    left, below = math.floor(x), math.floor(y)
+    t, s = float32(x - left), float32(y - below)
+    j, i = int64(left), int64(below)
+    u, w = uint64(max(i, 0)), uint64(max(j, 0))
+    v, z = uint64(min(i + 1, rows - 1)), uint64(min(j + 1, columns - 1))
+    p, q = float32(1) - t, float32(1) - s
+    k00, k01, k10, k11 = p * q, t * q, p * s, t * s
+    c00, c01, c10, c11 = data[u, w], data[u, z], data[v, w], data[v, z]
+    total = k00 * c00 + k01 * c01 + k10 * c10 + k11 * c11
+    if math.isfinite(total):
+        return total, float32(1)
+    total, weight = float32(0), float32(0)
+    for k, c in ((k00, c00), (k01, c01), (k10, c10), (k11, c11)):
+        if math.isfinite(c):
+            total += k * c
+            weight += k
     return total, weight
+
+
+@kernel(
+    "void(float32[:,::1],float32[:,::1],boolean,float64,float64,float64[:,::1],float64[::1],"
+    "float32[:,::1])"
+)
+def sample_points(data, coefficients, whole, low, high, matrix, offset, out):  # type: ignore[no-untyped-def]
+    """The spline at the middle of each pixel of `out`, NaN where the image has no valid value."""
+    rows, columns = data.shape
+    least, most = float32(low), float32(high)
+    for i in range(out.shape[0]):
+        x0, y0 = offset[0] + matrix[0, 1] * i, offset[1] + matrix[1, 1] * i
+        for j in range(out.shape[1]):
+            x, y = x0 + matrix[0, 0] * j, y0 + matrix[1, 0] * j
+            valid = x >= -0.5 and y >= -0.5 and x <= columns - 0.5 and y <= rows - 0.5
+            if not valid or (not whole and _linear(data, x, y)[1] < ENOUGH):
+                out[i, j] = np.nan
+            else:
+                # A spline swings beyond a bright point; the camera saw no such value.
+                out[i, j] = min(max(_cubic(coefficients, x, y), least), most)
 
 
 @kernel(
     "void(float32[:,::1],float32[:,::1],boolean,boolean,float64,float64,float64[:,::1],"
     "float64[::1],int64,float32[:,::1])"
 )
-def sample(data, coefficients, cubic, whole, low, high, matrix, offset, points, out):  # type: ignore[no-untyped-def]
+def sample_means(data, coefficients, cubic, whole, low, high, matrix, offset, points, out):  # type: ignore[no-untyped-def]
     """Mean of points x points values in each pixel of `out`, NaN where too few are valid."""
     rows, columns = data.shape
+    least, most = float32(low), float32(high)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             total, weight = 0.0, 0.0
@@ -175,9 +209,8 @@ def sample(data, coefficients, cubic, whole, low, high, matrix, offset, points, 
                     if not cubic:
                         part, w = _linear(data, x, y)
                     else:
-                        w = 1.0 if whole else _linear(data, x, y)[1]
-                        # A spline swings beyond a bright point; the camera saw no such value.
-                        part = w * min(max(_cubic(coefficients, x, y), low), high)
+                        w = float32(1) if whole else _linear(data, x, y)[1]
+                        part = w * min(max(_cubic(coefficients, x, y), least), most)
                     total += part
                     weight += w
             enough = weight > 0 and weight >= ENOUGH * points * points

@@ -64,9 +64,12 @@ def resample(
         whole = missing == 0
         kernels.spline(coefficients)
     out = np.empty((resolution, resolution), np.float32)
-    kernels.sample(
-        image, coefficients, cubic, whole, low, high,
-        np.ascontiguousarray(matrix, np.float64), np.ascontiguousarray(offset, np.float64),
-        points, out,
-    )  # fmt: skip
+    matrix = np.ascontiguousarray(matrix, np.float64)
+    offset = np.ascontiguousarray(offset, np.float64)
+    if cubic and points == 1:
+        kernels.sample_points(image, coefficients, whole, low, high, matrix, offset, out)
+    else:
+        kernels.sample_means(
+            image, coefficients, cubic, whole, low, high, matrix, offset, points, out
+        )
     return out
