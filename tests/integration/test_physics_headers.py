@@ -16,7 +16,7 @@ from sunpipe.physics.mask import MIN_BITMAP, sharp_mask
 from sunpipe.physics.place import deprojection
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sunpipe/samples"
-SHARED = Path(__file__).resolve().parents[3] / "shared/data/sharps"
+ERRORS = Path(__file__).resolve().parents[1] / "data"
 HARP_377 = "377.20110215_020000_TAI"
 OTHERS = ("6060.20151030_000000_TAI", "6060.20151030_001200_TAI", "7115.20170901_220000_TAI")
 
@@ -122,11 +122,8 @@ ERROR_AGREEMENT = {
 
 
 def test_the_errors_of_harp_377(harp_377: VectorRecord, maps: dict[str, object]) -> None:
-    folder = SHARED / "harp00377_20110215_020000_TAI"
     names = [f"hmi.sharp_cea_720s.{HARP_377}.{part}_err.fits" for part in ("Br", "Bt", "Bp")]
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}")
-    sigma = np.stack([read_segment(folder / name).data for name in names])
+    sigma = np.stack([read_segment(ERRORS / name).data for name in names])
     found = sharp_keywords(harp_377.fields, harp_377.header, sigma=sigma, **maps)  # type: ignore[arg-type]
     assert found.errors.keys() == ERROR_AGREEMENT.keys()
     for name, tolerance in ERROR_AGREEMENT.items():

@@ -22,7 +22,7 @@ CONTINUUM = "hmi_fulldisk/resampled_hmi.fits"
 MDI = ("smarps_mdi/tarp13520_20100714_124800_TAI/"
        "mdi.smarp_cea_96m.13520.20100714_124800_TAI.magnetogram.fits")  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="no real full-disk files here")
+pytestmark = pytest.mark.real_files
 
 
 def real(name: str) -> Segment:
