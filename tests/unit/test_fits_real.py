@@ -89,8 +89,12 @@ def test_a_real_file(path: Path) -> None:
     assert whole.verified == segment.verified
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
-def test_previews_are_not_fits(path: Path) -> None:
-    with pytest.raises(FitsError) as caught:
-        read_segment(path)
-    assert caught.value.reason == "not_fits"
+def test_previews_are_not_fits(tmp_path: Path) -> None:
+    """JPEG2000 and PNG renderings: their first bytes, and whole files where they are at hand."""
+    signatures = {"x.jp2": b"\0\0\0\x0cjP  \r\n\x87\n", "x.png": b"\x89PNG\r\n\x1a\n"}
+    for name, first in signatures.items():
+        (tmp_path / name).write_bytes(first.ljust(5760, b"\0"))
+    for path in [*tmp_path.iterdir(), *OTHERS]:
+        with pytest.raises(FitsError) as caught:
+            read_segment(path)
+        assert caught.value.reason == "not_fits", path.name
