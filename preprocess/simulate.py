@@ -16,14 +16,9 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from preprocess.journal import Journal, merge_dead, open_journal, stamp
 from preprocess.manifest import Entry, Manifest, read_manifest
-from preprocess.simulation.keywords import TRUTH_CARDS
 from preprocess.simulation.record import (
     SERIES,
     VISIBLE_DEG,
@@ -33,23 +28,16 @@ from preprocess.simulation.record import (
     record_name,
     write_record,
 )
+from preprocess.simulation.truth import SCHEME, write_truth
 from sunpipe.errors import DataError, UsageError
-from sunpipe.files import atomic_path, sha256
-from sunpipe.fitsfile import units
+from sunpipe.files import sha256
 from sunpipe.lock import exclusive, sweep
 from sunpipe.stage import Result, log
 
-TABLE = "simulated.parquet"
-SCHEMA = 1
 FIRST_HARP = 900_001  # real HARPs have up to five digits
 LAST_HARP = 9_999_999
 STEPS = 12  # records of a HARP when --harps is not given
 BYTES_PER_PIXEL, BYTES_PER_FILE = 1.3, 12_000  # measured: 7.4 per pixel of six segments
-SCHEME = "simulated:"
-_HEADER_CARDS = {"HARPNUM": "harpnum", "T_REC": "t_rec", "TELESCOP": "telescop",
-                 "CRVAL1": "carrington_lon_deg", "CRVAL2": "lat_deg",
-                 "GENHASH": "plan"} | TRUTH_CARDS  # fmt: skip
-_INTEGERS, _STRINGS = {"harpnum", "step", "seed"}, {"record", "t_rec", "telescop", "plan"}
 
 
 @dataclass(frozen=True)
@@ -60,14 +48,17 @@ class Request:
     ----------
     plan : Plan
     records : int
-        The first so many, HARP by HARP.
+        The first so many.
     first_harp : int
         HARPNUM of the first.
+    shared_by : int, optional
+        So many HARPs get them in turn; when missing, one HARP after the other is completed.
     """
 
     plan: Plan
     records: int
     first_harp: int = FIRST_HARP
+    shared_by: int | None = None
 
     def __post_init__(self) -> None:
         if self.records < 1:
@@ -89,7 +80,7 @@ class Request:
     @property
     def harps(self) -> int:
         """How many HARPs hold the records."""
-        return -(-self.records // self.plan.steps)
+        return self.shared_by or -(-self.records // self.plan.steps)
 
     @property
     def last_harp(self) -> int:
@@ -98,7 +89,11 @@ class Request:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for number in range(self.records):
-            yield self.first_harp + number // self.plan.steps, number % self.plan.steps
+            if self.shared_by:
+                step, place = divmod(number, self.shared_by)
+            else:
+                place, step = divmod(number, self.plan.steps)
+            yield self.first_harp + place, step
 
     @property
     def bytes(self) -> int:
@@ -200,67 +195,6 @@ def _note(journal: Journal, plan: Plan, record: str, made: list[Made]) -> None:
     )
 
 
-def _schema() -> pa.Schema:
-    def kind(name: str) -> pa.DataType:
-        if name in _INTEGERS:
-            return pa.int64()
-        return pa.string() if name in _STRINGS else pa.float64()
-
-    names = ["record", *_HEADER_CARDS.values()]
-    return pa.schema([pa.field(name, kind(name)) for name in names],
-                     metadata={"sunpipe.simulated": str(SCHEMA)})  # fmt: skip
-
-
-def truth_row(record: str, path: Path) -> dict[str, Any]:
-    """Row of ``simulated.parquet`` from the header of a record's Br."""
-    header = units(path.read_bytes(), path.name)[-1].header
-    lacking = [card for card in _HEADER_CARDS if header.get(card) is None]
-    if lacking or header["TELESCOP"] != "SIMULATED":
-        raise DataError(f"{path} is no simulated record; remove it and run sunpipe simulate again")
-    return {"record": record} | {name: header[card] for card, name in _HEADER_CARDS.items()}
-
-
-def read_truth(archive: Path) -> pa.Table:
-    """``simulated.parquet``: the inputs of every simulated record, by HARP and time.
-
-    Raises
-    ------
-    DataError
-        When it is damaged or of another version.
-    """
-    path = archive / TABLE
-    if not path.is_file():
-        return _schema().empty_table()
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}); remove it and run sunpipe simulate"
-                        " again") from None  # fmt: skip
-    if (table.schema.metadata or {}).get(b"sunpipe.simulated") != str(SCHEMA).encode():
-        raise DataError(f"{path} is not of version {SCHEMA}; remove it and run sunpipe simulate"
-                        " again")  # fmt: skip
-    return table
-
-
-def _write_truth(archive: Path) -> int:
-    """Bring the table up to the manifest; rows that are new come from the headers."""
-    held = read_truth(archive)
-    rows = dict(zip(held.column("record").to_pylist(), held.to_pylist(), strict=True))
-    found = []
-    for (record, segment), entry in read_manifest(archive).items():
-        if segment == "Br" and entry.state == "fetched" and record.startswith(f"{SERIES}["):
-            row = rows.get(record)
-            if row is None or SCHEME + row["plan"] != entry.url:
-                row = truth_row(record, archive / entry.path)
-            found.append(row)
-    found.sort(key=lambda row: (row["harpnum"], row["t_rec"]))
-    table = pa.Table.from_pylist(found, schema=_schema())
-    if table != held or not (archive / TABLE).is_file():
-        with atomic_path(archive / TABLE) as temporary:
-            pq.write_table(table, temporary)
-    return len(found)
-
-
 def simulate(request: Request, archive: Path, jobs: int = 1) -> Result:
     """Bring the records of a request into the archive.
 
@@ -290,7 +224,7 @@ def simulate(request: Request, archive: Path, jobs: int = 1) -> Result:
                 written += sum(one.bytes for one in made)
                 if count % 100 == 0:
                     log(f"simulate {count} of {request.records} records")
-        rows = _write_truth(archive)
+        rows = write_truth(archive)
     return {"archive": str(archive), "records": request.records, "harps": request.harps,
             "new": new, "kept": kept, "bytes": written, "simulated": rows,
             "plan": request.plan.identity}  # fmt: skip

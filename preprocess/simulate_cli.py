@@ -72,7 +72,7 @@ def simulate(
         raise UsageError(f"--start {start}: a year from 2009 to 2049")
     steps = STEPS if harps is None else max(1, -(-records // harps))
     plan = Plan(seed, steps, cadence, start, _shape(size), CLEAN if clean else Noise(), errors)
-    request = Request(plan, records, first_harp)
+    request = Request(plan, records, first_harp, harps)
     archive = Layout.current().archive if out is None else out.absolute()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = min(jobs or cores or 1, records)

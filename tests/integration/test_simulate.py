@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocess.manifest import read_manifest
-from preprocess.simulate import Request, read_truth, simulate
+from preprocess.simulate import Request, simulate
 from preprocess.simulate_cli import simulate as command
 from preprocess.simulation.observe import CLEAN, Noise
 from preprocess.simulation.record import Plan
+from preprocess.simulation.truth import read_truth
 from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import sha256
 from sunpipe.fits import read_segment, read_vector
@@ -155,6 +156,19 @@ def test_a_run_goes_on_where_it_was_and_mends_what_was_damaged(tmp_path: Path) -
     with_errors = make(tmp_path, 3, errors=True)
     assert with_errors["new"] == 3
     assert whole.items() <= digests(tmp_path).items()
+
+
+def test_harps_share_the_records() -> None:
+    def numbers(records: int, harps: int | None, steps: int) -> list[tuple[int, int]]:
+        plan = Plan(5, steps, 3600, "2011.01.01_00:00:00_TAI", None, Noise(), False)
+        return sorted(Request(plan, records, shared_by=harps))
+
+    first = 900_001
+    assert numbers(3, None, 2) == [(first, 0), (first, 1), (first + 1, 0)]
+    assert numbers(9, 4, 3) == [
+        *((first, step) for step in range(3)),
+        *((first + harp, step) for harp in (1, 2, 3) for step in range(2)),
+    ]
 
 
 def test_many_kept_records_are_passed_over_by_many_processes(tmp_path: Path) -> None:
