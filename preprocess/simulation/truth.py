@@ -1,4 +1,4 @@
-"""``archive/simulated.parquet``, the inputs of every simulated record: read and written only here."""
+"""``archive/simulated.parquet``: the inputs of all simulated records, read and written here."""
 
 from __future__ import annotations
 
