@@ -97,6 +97,7 @@ class Disks:
             degradation=settings.degradation and channel not in UNCORRECTED,
             correction_table=_path(settings.correction_table),
             pointing_table=_path(settings.pointing_table),
+            register=settings.register,
         )
         if channel == FIELD:
             return calibrate_hmi(segment, how, name=path.name)

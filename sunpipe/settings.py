@@ -51,7 +51,8 @@ class ShardSettings:
     `flux_floor_g` gauss. Disks: `resolution` pixels a side, the solar radius is
     always `disk_share` of half a side (0.794: 976 arcsec at 4096 pixels of 0.6);
     `degradation` corrects AIA's by the shipped table or by `correction_table`,
-    `pointing_table` is a saved master pointing table.
+    `pointing_table` is a saved master pointing table, `register` how level 1 becomes
+    1.5: in one interpolation (``affine``), or through ``aiapy`` first.
 
     At most `max_nan_share` of what an image holds of the patch or disk (padding
     apart) is invalid; `quality` is a policy for QUALITY. Held out are the HARPs
@@ -75,6 +76,7 @@ class ShardSettings:
     degradation: bool = True
     correction_table: str | None = None
     pointing_table: str | None = None
+    register: Literal["affine", "aiapy"] = "affine"
     max_nan_share: Share = 0.1
     max_saturated_share: Share = 0.001
     quality: Literal["strict", "usual", "lenient"] = "usual"

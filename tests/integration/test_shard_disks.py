@@ -143,6 +143,16 @@ def test_one_wavelength_of_aia(heaven: Sky, root: Path) -> None:
     assert "V10" in str(notes)
 
 
+def test_aiapy_can_register_first(heaven: Sky, root: Path) -> None:
+    heaven.add("aia", DAY)
+    shard("aia_fulldisk")
+    ours = ShardReader(root / "shards/disks").images([0])[0, 0]
+    shard("aia_fulldisk", register="aiapy")
+    theirs = ShardReader(root / "shards/disks").images([0])[0, 0]
+    assert json.loads(rows(root)[0]["notes"])["193"]["register"] == "aiapy"
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
+
+
 def test_matched_wavelengths_and_the_field(heaven: Sky, root: Path) -> None:
     for hour in range(3):
         when = DAY + timedelta(hours=hour)
