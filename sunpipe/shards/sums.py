@@ -26,14 +26,19 @@ from sunpipe.shards.vector import sum_words
 def add_to_sums(data: Any, sums: Any) -> None:
     """Add the bytes that follow to `sums`; all parts but the last are whole words."""
     size = len(data) // 4
-    lanes = np.empty(16, np.uint64)
-    sum_words(np.int64(data.ctypes.data), size // 8, np.int64(lanes.ctypes.data))
+    lanes = np.empty(32, np.uint64)
+    sum_words(np.int64(data.ctypes.data), size // 16, np.int64(lanes.ctypes.data))
     one, two = np.uint64(0), np.uint64(0)
     for lane in range(8):
-        # weight of word 8 k + lane among 8 K words: 8 (K - k) - lane
-        one += lanes[lane]
-        two += np.uint64(8) * lanes[8 + lane] - np.uint64(lane) * lanes[lane]
-    words = data[size // 8 * 32 : size * 4].view(np.uint32)
+        # 64-bit word lane + 8 k holds 32-bit words 2 lane + 16 k, and the next one above it;
+        # word j + 16 k among 16 K words weighs 16 (K - k) - j
+        upper, upper_weighted = lanes[16 + lane], lanes[24 + lane]
+        lower = lanes[lane] - (upper << np.uint64(32))
+        lower_weighted = lanes[8 + lane] - (upper_weighted << np.uint64(32))
+        one += lower + upper
+        two += np.uint64(16) * (lower_weighted + upper_weighted)
+        two -= np.uint64(2 * lane) * lower + np.uint64(2 * lane + 1) * upper
+    words = data[size // 16 * 64 : size * 4].view(np.uint32)
     for place in range(len(words)):
         one += np.uint64(words[place])
         two += one

@@ -131,13 +131,12 @@ def merge_planes(typingctx: Any, target: Any, source: Any, stride: Any, size: An
     return types.void(types.int64, types.int64, types.int64, size), generate
 
 
-_WORDS = ir.VectorType(ir.IntType(32), 8)
-_SUMS = ir.VectorType(_WORD, 8)
+_LANES = ir.VectorType(_WORD, 8)
 
 
 @intrinsic
 def sum_words(typingctx: Any, source: Any, steps: Any, target: Any) -> Any:
-    """Sums of 32-bit words in eight lanes, plain and weighted.
+    """Sums of 64-bit words in eight lanes, and of their upper halves, plain and weighted.
 
     Parameters
     ----------
@@ -145,21 +144,25 @@ def sum_words(typingctx: Any, source: Any, steps: Any, target: Any) -> Any:
         Address of ``8 * steps`` words; word i belongs to lane i modulo 8.
     steps : int
     target : int
-        Address of 16 64-bit numbers: the sum of each lane, then the sum of its
-        words times ``steps, steps - 1 ... 1``, both modulo 2**64.
+        Address of 32 64-bit numbers, eight lanes of each modulo 2**64: the sums
+        of the words, those of the words times ``steps, steps - 1 ... 1``, and
+        both of the words' upper 32 bits.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        zero = ir.Constant(_SUMS, [ir.Constant(_WORD, 0)] * 8)
-        plain, weighted = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
+        zero, half = (ir.Constant(_LANES, [ir.Constant(_WORD, each)] * 8) for each in (0, 32))
+        kept = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
         with cgutils.for_range(builder, args[1]) as loop:
-            place = builder.add(args[0], builder.mul(loop.index, ir.Constant(_WORD, 32)))
-            words = builder.zext(_load(builder, place, _WORDS), _SUMS)
-            total = builder.add(builder.load(plain), words)
-            builder.store(total, plain)
-            builder.store(builder.add(builder.load(weighted), total), weighted)
-        _store(builder, builder.load(plain), args[2])
-        _store(builder, builder.load(weighted), builder.add(args[2], ir.Constant(_WORD, 64)))
+            place = builder.add(args[0], builder.mul(loop.index, ir.Constant(_WORD, 64)))
+            words = _load(builder, place, _LANES)
+            for first, part in ((0, words), (2, builder.lshr(words, half))):
+                total = builder.add(builder.load(kept[first]), part)
+                builder.store(total, kept[first])
+                weighted = builder.add(builder.load(kept[first + 1]), total)
+                builder.store(weighted, kept[first + 1])
+        for place, each in enumerate(kept):
+            there = builder.add(args[2], ir.Constant(_WORD, 64 * place))
+            _store(builder, builder.load(each), there)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate
