@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from preprocess.fetch import fetch as fetch_stage
@@ -14,8 +15,17 @@ from preprocess.manifest import Entry, read_manifest
 from preprocess.query import query as query_stage
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError, DataError
-from tests.conftest import Cli
-from tests.jsoc_archive import SHARP, disk_archive, sample_archive, tiny_archive
+from sunpipe.fits import read_segment
+from tests.conftest import REAL_FILES, Cli
+from tests.jsoc_archive import (
+    SHARP,
+    Archive,
+    disk_archive,
+    record_keywords,
+    sample_archive,
+    stored_bytes,
+    tiny_archive,
+)
 from tests.jsoc_server import JsocServer
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -159,6 +169,30 @@ def test_aia_and_hmi_full_disk(root: Path, disk: JsocServer) -> None:
                           "aia.lev1_euv_12s.2014-01-01T000001Z.193.image.fits")  # fmt: skip
     assert (root / "archive" / entry.path).is_file()
     assert ("hmi.M_720s[2014.01.01_12:00:00_TAI][1]", "magnetogram") in states(root)
+
+
+@pytest.mark.real_files
+@pytest.mark.parametrize("ranges", [True, False])
+def test_real_full_disks_survive_a_broken_transfer(root: Path, ranges: bool) -> None:
+    held = {
+        ("aia.lev1_euv_12s[2018-08-20T12:48:06Z][193]", "image", "image_lev1"):
+            REAL_FILES / "aia_fulldisk/AIA20180820_1248_0193.fits",
+        ("hmi.M_720s[2018.08.20_09:00:00_TAI][1]", "magnetogram", ""):
+            REAL_FILES / "hmi_fulldisk/hmi.M_720s_nrt.20180820_090000_TAI.fits",
+    }  # fmt: skip
+    archive = Archive()
+    for (record, segment, file), path in held.items():
+        archive.keywords[record] = record_keywords(record)
+        archive.add(record, segment, stored_bytes(path), file)
+    requests = [{"record_set": record, "segments": [segment]} for record, segment, _ in held]
+    with JsocServer(archive) as server:
+        server.ranges = ranges
+        server.faults[".fits"] = ["short", "reset", "short"]
+        assert fetch_stage(config(server, *requests))["fetched"] == 2
+    for (record, segment, _), path in held.items():
+        found = read_segment(root / "archive" / states(root)[record, segment].path)
+        wanted = read_segment(path)
+        np.testing.assert_array_equal(found.data, wanted.data)
 
 
 def test_a_wavelength_that_is_not_there_is_a_gap(root: Path, disk: JsocServer) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.stages import STAGES
 from preprocess.archive import relative_path
 from preprocess.decoder import Decoders, Verdict
 from preprocess.journal import merge_dead, open_journal, stamp
@@ -21,6 +22,7 @@ from preprocess.sample import sample_files
 from preprocess.states import in_part
 from sunpipe.errors import DataError
 from sunpipe.files import sha256
+from tests.conftest import REPO
 
 RECORD = "hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"
 
@@ -154,6 +156,13 @@ def test_parts_are_a_partition_that_new_records_do_not_change() -> None:
     assert all(len(parts) == 1 for parts in owner.values())
     sizes = [sum(parts == [i] for parts in owner.values()) for i in range(1, 9)]
     assert 190 < min(sizes) <= max(sizes) < 310
+
+
+def test_the_job_is_an_array_that_jsoc_can_bear() -> None:
+    text = (REPO / "jobs/download.sh").read_text()
+    assert "#SBATCH --array=1-8%2\n" in text  # parts count from 1, two run at a time
+    assert '--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"' in text
+    assert STAGES["fetch"].parts
 
 
 def check(paths: list[Path], command: tuple[str, ...] = ()) -> list[Verdict]:
