@@ -16,6 +16,7 @@ from preprocess.calibrate import (
     calibrate_hmi,
     judge,
 )
+from preprocess.calibration.times import utc
 from preprocess.inputs import FIELD, Input, Member, check_unchanged, files_of, stored_keywords
 from preprocess.patch import disk_pixel_cm, number
 from preprocess.product import Image, Mask, Place, Row, simulated
@@ -79,7 +80,7 @@ class Disks:
             segments = held[:1] or IMAGES[:1]
         keywords = stored_keywords(archive, member, segments)
         (path,) = files_of(archive, member, segments)
-        segment = read_segment(path, keywords)
+        segment = read_segment(path, keywords, dtype="float32")
         check_unchanged(archive, member, segments)
         settings = self.settings
         limits = Limits(settings.max_nan_share, settings.max_saturated_share)
@@ -87,7 +88,7 @@ class Disks:
               wavelength=None if channel == FIELD else int(channel), limits=limits,
               name=path.name)  # fmt: skip
         stated = segment.header.get("T_REC")
-        if stated is not None and str(stated) != member.name.t_rec:
+        if stated is not None and not same_time(str(stated), member.name.t_rec):
             raise FitsError(
                 "wrong_record", f"{path.name} has T_REC = {stated}, not {member.name.t_rec}"
             )
@@ -137,6 +138,18 @@ class Disks:
             "ctype2": str(header["CTYPE2"]),
         }  # fmt: skip
         return OpenDisk(images, row, self.settings)
+
+
+def same_time(stated: str, t_rec: str) -> bool:
+    """Whether a card and a record name are one time; cards of AIA have other spellings.
+
+    JSOC writes ``2013-03-10T12:00:01Z`` in names and ``2013-03-10T12:00:01.000`` in
+    files; names leave fractions of a second out.
+    """
+    one, other = utc(stated), utc(t_rec)
+    if one is None or other is None:
+        return stated == t_rec
+    return abs((one - other).total_seconds()) < 1
 
 
 def _path(text: str | None) -> Path | None:

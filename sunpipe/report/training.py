@@ -10,6 +10,8 @@ from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, GREEN, ORANGE, curves
 from sunpipe.report.section import Section, section
 from sunpipe.report.sources import RunFolder, Sources
+from sunpipe.settings import NormalizeSettings
+from sunpipe.shards.normalize import describe
 
 Rows = list[dict[str, Any]]
 
@@ -69,8 +71,7 @@ def build(sources: Sources, run: RunFolder) -> dict[str, Any]:
              ("Seen by the discriminator", f"{numbers.number(rows[-1]['kimg'])} kimg" if rows
               else "nothing yet"),
              ("Batch", f"{train['batch']} images"),
-             ("Normalisation", f"{train['normalize']['kind']}, bends at"
-              f" {train['normalize']['scale']:g} G, ±{train['normalize']['limit']:g} G to ±1"),
+             ("Normalisation", describe(NormalizeSettings(**train["normalize"]), "G")),
              *cost(rows)]  # fmt: skip
     encoder: dict[str, Any] | None = None
     ssl = sources.ssl_run.value

@@ -13,6 +13,7 @@ import pytest
 from astropy.wcs import WCS
 
 from preprocess.archive import compact_time, relative_path
+from preprocess.disks import same_time
 from preprocess.manifest import Entry, Manifest, write_manifest
 from preprocess.shard import shard as shard_stage
 from preprocess.verify import verify
@@ -218,6 +219,21 @@ def test_a_table_that_is_not_there_is_named(heaven: Sky, root: Path, tmp_path: P
     heaven.add("aia", DAY)
     with pytest.raises(DataError, match=r"none of 1 candidates.*absent\.txt"):
         shard("aia_fulldisk", correction_table=str(tmp_path / "absent.txt"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "name", "same"),
+    [
+        ("2013-03-10T12:00:01.000", "2013-03-10T12:00:01Z", True),
+        ("2013-03-10T12:00:01.84Z", "2013-03-10T12:00:01Z", True),
+        ("2013-03-10T12:00:03Z", "2013-03-10T12:00:01Z", False),
+        ("2013.03.10_12:00:00_TAI", "2013.03.10_12:00:00_TAI", True),
+        ("2013.03.10_12:12:00_TAI", "2013.03.10_12:00:00_TAI", False),
+        ("nonsense", "2013-03-10T12:00:01Z", False),
+    ],
+)
+def test_spellings_of_one_time(stated: str, name: str, same: bool) -> None:
+    assert same_time(stated, name) is same
 
 
 def test_names_of_disks(heaven: Sky) -> None:
