@@ -13,7 +13,7 @@ from preprocess.inputs import list_inputs
 from preprocess.manifest import read_manifest
 from preprocess.product import make_product
 from sunpipe.fitsfile import FitsError
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.stored import Stored
 

@@ -17,7 +17,7 @@ from preprocess.quality import refusal
 from preprocess.splits import split_of
 from sunpipe.errors import DataError
 from sunpipe.fitsfile import FitsError
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.schema import DatasetInfo
 
 Report = Callable[[str], None]

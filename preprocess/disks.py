@@ -25,7 +25,7 @@ from preprocess.splits import split_of
 from preprocess.table import DISK_FLOATS, DISK_TEXTS, keyword_values
 from sunpipe.fits import read_segment
 from sunpipe.fitsfile import FitsError
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 
 UNCORRECTED = ("4500",)  # visible light is in no response table; its notes have degradation: null
 IMAGES = ("image", "image_lev1")  # names of AIA's segment in its series

@@ -15,7 +15,7 @@ from preprocess.manifest import Entry, Manifest
 from sunpipe.errors import DataError
 from sunpipe.files import digest, sha256
 from sunpipe.fitsfile import FitsError
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 from sunpipe.sidecar import read_sidecar
 
 FIELD = "magnetogram"  # name of the HMI channel of a matched set

@@ -18,7 +18,7 @@ from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
 from sunpipe.fitsfile import FitsError, units
 from sunpipe.fitspixels import image_shape
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.cut import cut, missing_share, reduce_field, tile_flux, tile_grid
 
 

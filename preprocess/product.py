@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.inputs import Input
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 
 Place = tuple[int, int]  # first native row and column of a tile
 Row = dict[str, Any]

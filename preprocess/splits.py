@@ -14,7 +14,7 @@ import math
 from preprocess.archive import RecordName
 from preprocess.clock import DAY_S, tai_seconds
 from sunpipe.fitsfile import FitsError
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 
 
 def held_out(kind: str, number: int, share: float) -> bool:

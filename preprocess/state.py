@@ -17,7 +17,7 @@ from sunpipe.config import to_dict
 from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import sha256
 from sunpipe.fits import COMPONENTS, check_instrument, read_segment
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.schema import TABLES, read_info, shard_name
 from sunpipe.sidecar import keywords_beside
 from sunpipe.stage import log

@@ -17,7 +17,7 @@ from sunpipe.config import validate_as
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import sha256
 from sunpipe.paths import Layout
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.schema import TABLES, DatasetInfo, read_info, shard_name
 from sunpipe.shards.stored import Stored
 

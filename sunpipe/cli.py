@@ -37,6 +37,7 @@ CORE: dict[str, tuple[str, str]] = {
 PLUGIN_HELP = {
     "query": "Ask JSOC which records there are; they become wanted.",
     "fetch": "Bring FITS segments into the archive (bundled sample or JSOC).",
+    "simulate": "Simulate active regions of known truth as a SHARP archive.",
     "shard": "FITS to HDF5 shards in physical units; ranks share the work.",
     "verify": "Re-read shards and say what is wrong.",
     "launch": "Submit one stage to Slurm through a cluster profile.",
@@ -46,6 +47,7 @@ PLUGIN_HELP = {
 ORDER = (
     "query",
     "fetch",
+    "simulate",
     "shard",
     "verify",
     "physics",

@@ -6,14 +6,11 @@ import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid")
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
+from sunpipe.setting_types import STRICT, Count, CountOrNone, NonNegative, Positive
+
 Segment = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
 Series = Annotated[str, Field(pattern=r"^([a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63})?$")]
 Number = Annotated[int, Field(ge=1, le=9_999_999)]

@@ -17,7 +17,7 @@ from preprocess.splits import held_out, split_of
 from sunpipe.config import validate
 from sunpipe.errors import DataError
 from sunpipe.fitsfile import FitsError
-from sunpipe.settings import ShardSettings
+from sunpipe.shard_settings import ShardSettings
 
 SHARP = "hmi.sharp_cea_720s[{}][2011.02.15_02:{:02d}:00_TAI]"
 
