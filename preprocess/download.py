@@ -130,6 +130,7 @@ async def _receive(
             if not FITS_BEGINS.startswith(head):
                 raise TransferError(f"what arrived is no FITS file, it begins with {head!r}")
         partial.handle.write(block)
+        partial.handle.flush()  # a kill leaves what came so far
         add_bytes(len(block))
     if total is not None and partial.size() != total:
         raise TransferError(f"{partial.size()} bytes arrived of {total} announced")

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 EMAIL = "someone@example.org"
 Answer = dict[str, Any]
+UNKNOWN = "Cant locate export request: "  # codespell:ignore cant
 
 
 def _queued(identity: str, status: int) -> Answer:
     if status == 6:
         return {
             "status": 6,
-            "error": f"Cant locate export request: {identity}",
-        }  # codespell:ignore cant
+            "error": UNKNOWN + identity,
+        }
     return {"status": status, "requestid": identity, "method": "url", "protocol": "as-is",
             "wait": 10, "rcount": 1, "size": 3}  # fmt: skip
 
@@ -74,8 +75,8 @@ def poll_export(server: JsocServer, identity: str) -> Answer:
     if identity not in server.exports:
         return {
             "status": 6,
-            "error": f"Cant locate export request: {identity}",
-        }  # codespell:ignore cant
+            "error": UNKNOWN + identity,
+        }
     if server.exports[identity].get("deleted"):
         return {"status": 5, "error": "The export was deleted."}
     return _advance(server, identity)

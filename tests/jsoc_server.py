@@ -170,7 +170,7 @@ class JsocServer:
                 self._open -= left.pop() if left else 0
 
         try:
-            self._stop.wait(self.delay_s)
+            self._stop.wait(self.delay_s / 2)
             self._send(handler, body, kind, fault, finished)
         finally:
             finished()
@@ -223,8 +223,7 @@ class JsocServer:
             finished()
         handler.end_headers()
         handler.wfile.write(body[:half])
-        if fault == "stall":
-            self._stop.wait(30)
+        self._stop.wait(30 if fault == "stall" else self.delay_s / 2)
         if fault in ("short", "huge"):
             handler.close_connection = True
             return

@@ -129,6 +129,7 @@ def test_fifty_kills_leave_no_mark(tmp_path: Path) -> None:
         server.delay_s = 0
         finish(start(config, tmp_path / "alone"))
         requests = len(server.downloads())
+        assert any(request.range for request in server.requests)  # some were killed in a body
     wanted = contents(tmp_path / "alone")
     assert len(wanted[1]) == 60 * 4
     for root in result["roots"]:
