@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from preprocess.shard import shard
 from preprocess.verify import verify
+from sunpipe.config import validate
 from sunpipe.errors import DataError
 from sunpipe.files import sha256
 from sunpipe.shards.reader import ShardReader
@@ -255,3 +257,19 @@ def test_quarantine_that_does_not_add_up_is_found(dataset: Path) -> None:
     pq.write_table(pq.read_table(path).slice(1), path)
     republish(dataset)
     assert "quarantine.parquet" in words(dataset)
+
+
+def test_uncompressed_shards_are_read_with_their_sums(tiny_root: Path, root: Path) -> None:
+    shutil.copytree(tiny_root / "archive", root / "archive")
+    settings = {"stride": 64, "reduce": 4, "storage": "contiguous", "images_per_shard": 16}
+    shard(validate({"name": "plain", "dataset": "plain", "shard": settings}))
+    folder = root / "shards/plain"
+    assert verify(folder, root / "archive") == []
+    victim = max(folder.glob("*.h5"), key=lambda path: path.stat().st_size)
+    with h5py.File(victim) as file:
+        first = file["images"].id.get_offset()
+    raw = bytearray(victim.read_bytes())
+    raw[first + 900] ^= 16
+    victim.write_bytes(raw)
+    republish(folder)
+    assert "damaged at image 0" in words(folder)
