@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from preprocess.decoder import Decoders
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
 from preprocess.partial import lease
@@ -236,6 +238,28 @@ def test_what_is_too_large_or_elsewhere_is_refused_at_once(
     assert len(jsoc.downloads()) == 3  # one try, and none by the second fetch
     jsoc.faults.clear()
     assert fetch(jsoc, retry_failed=True)["fetched"] == 3
+
+
+def test_a_decoder_that_crashes_costs_its_file_only(
+    root: Path, jsoc: JsocServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = jsoc.archive.bodies[jsoc.archive.files[RECORD, "Bt"]]
+    digest = hashlib.sha256(body).hexdigest()
+    code = (
+        "import json, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from preprocess.decoder import examine\n"
+        "for line in sys.stdin:\n"
+        "    found = examine(Path(json.loads(line)))\n"
+        f"    if found.sha256 == '{digest}': os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    print(json.dumps(found.__dict__), flush=True)\n"
+    )
+    command = (sys.executable, "-c", code)
+    monkeypatch.setattr("preprocess.bring.Decoders", lambda count: Decoders(count, command))
+    result = fetch(jsoc)
+    assert (result["fetched"], result["quarantined"]) == (2, 1)
+    assert "the decoder ended with -11 [crash], twice" in states(root)[RECORD, "Bt"].reason
+    assert leftovers(root) == list((root / "archive/.partial").iterdir()) == []
 
 
 def test_a_redirect_on_the_same_host_is_followed(jsoc: JsocServer) -> None:
