@@ -41,7 +41,7 @@ import torch
 import webdataset
 import zarr
 
-from preprocess.hdf5 import write_shard
+from preprocess.dataset.hdf5 import write_shard
 from sunpipe.files import sha256
 from sunpipe.provenance import git_revision
 from sunpipe.shards.loader import Loader

@@ -33,12 +33,12 @@ sys.path.insert(0, str(REPO))
 
 ROUNDS = 3
 PARTS = {  # share of the time: the functions that it is spent in, as (module, name)
-    "checksum": [("preprocess.inputs", "sha256"), ("sunpipe.fits", "verify_sums")],
+    "checksum": [("preprocess.dataset.inputs", "sha256"), ("sunpipe.fits", "verify_sums")],
     "decode": [("sunpipe.fits", "pixels")],
-    "calibrate": [("preprocess.disks", "judge"), ("preprocess.disks", "calibrate_aia"),
-                  ("preprocess.disks", "calibrate_hmi")],
-    "write": [("preprocess.build", "write_shard"), ("preprocess.build", "write_table"),
-              ("preprocess.build", "sha256")],
+    "calibrate": [("preprocess.dataset.disks", name)
+                  for name in ("judge", "calibrate_aia", "calibrate_hmi")],
+    "write": [("preprocess.dataset.build", name) for name in ("write_shard", "write_table",
+                                                              "sha256")],
 }  # fmt: skip
 DATASETS: dict[str, dict[str, Any]] = {
     "sharp_vector 512": {"product": "sharp_vector", "tile": 512, "stride": 0, "reduce": 1,

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from preprocess.acquire.journal import Journal, open_journal, stamp
+from preprocess.acquire.sample import fetch_sample, sample_files
+from preprocess.acquire.sharing import working
+from preprocess.acquire.states import WHOLE, Part, in_part, sort_out
 from preprocess.archive import parse_record
-from preprocess.journal import Journal, open_journal, stamp
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest
-from preprocess.sample import fetch_sample, sample_files
-from preprocess.sharing import working
-from preprocess.states import WHOLE, Part, in_part, sort_out
 from sunpipe.errors import DataError
 from sunpipe.parts import parse_part
 from sunpipe.paths import Layout
@@ -23,7 +23,7 @@ from sunpipe.stage import Result, log
 
 def _answer(archive: Path, config: Config, request: QueryRequest) -> list[str]:
     """Records of a request; none when it was never put to the archive."""
-    from preprocess.asked import answer_path, read_answer
+    from preprocess.acquire.asked import answer_path, read_answer
 
     path = answer_path(archive, request, config.fetch.url)
     return read_answer(path) if path.is_file() else []
@@ -47,7 +47,7 @@ def ask_first(archive: Path, config: Config) -> Manifest:
 
     Those are that never were, and those whose rows the manifest has lost.
     """
-    from preprocess.asked import answer_path
+    from preprocess.acquire.asked import answer_path
     from preprocess.query import ask_all
 
     manifest = read_manifest(archive)
@@ -86,10 +86,10 @@ class _Books:
 
 def _fetch_staged(archive: Path, config: Config, staged: Sequence[Entry], books: _Books) -> None:
     """Order what is on tape, or say what is needed for that."""
-    from preprocess.bring import bring
-    from preprocess.export import Desk, bring_staged
-    from preprocess.jsoc import make_client
-    from preprocess.progress import Progress
+    from preprocess.acquire.bring import bring
+    from preprocess.acquire.export import Desk, bring_staged
+    from preprocess.acquire.jsoc import make_client
+    from preprocess.acquire.progress import Progress
 
     email = registered_email(config.fetch)
     if not email:
@@ -129,10 +129,10 @@ def fetch_jsoc(
     DataError
         When JSOC cannot be reached, no record matches, or transfers failed.
     """
-    from preprocess.bring import Unreachable, bring
-    from preprocess.jsoc import unreachable
-    from preprocess.progress import Progress
-    from preprocess.retry import TransferError
+    from preprocess.acquire.bring import Unreachable, bring
+    from preprocess.acquire.jsoc import unreachable
+    from preprocess.acquire.progress import Progress
+    from preprocess.acquire.retry import TransferError
 
     manifest = ask_first(archive, config)
     keys = asked_keys(archive, config, part)

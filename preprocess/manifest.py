@@ -1,7 +1,7 @@
 """``archive/manifest.parquet``: what was asked for, what is there, and why the rest is not.
 
 Read and written only here. Processes that bring files note what they did in a
-journal of their own (`preprocess.journal`); reading the manifest reads the
+journal of their own (`preprocess.acquire.journal`); reading the manifest reads the
 journals too, and `merge` takes them into the table.
 """
 
@@ -146,7 +146,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _journalled(archive: Path) -> list[Entry]:
-    from preprocess.journal import read_journals
+    from preprocess.acquire.journal import read_journals
 
     return read_journals(archive)
 

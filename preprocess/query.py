@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from preprocess.archive import KEYWORDS, relative_path
-from preprocess.asked import answer_path, write_answer
-from preprocess.coverage import Tally, coverage
-from preprocess.journal import Journal, open_journal, stamp
-from preprocess.jsoc import (
+from preprocess.acquire.asked import answer_path, write_answer
+from preprocess.acquire.coverage import Tally, coverage
+from preprocess.acquire.journal import Journal, open_journal, stamp
+from preprocess.acquire.jsoc import (
     Found,
     conditions_of,
     describe,
@@ -18,9 +17,10 @@ from preprocess.jsoc import (
     make_client,
     segment_state,
 )
+from preprocess.acquire.request import cadence_s, record_sets, series_of, time_span
+from preprocess.acquire.sharing import asking, working
+from preprocess.archive import KEYWORDS, relative_path
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest
-from preprocess.request import cadence_s, record_sets, series_of, time_span
-from preprocess.sharing import asking, working
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import digest, read_json, sha256, write_json
 from sunpipe.paths import Layout

@@ -10,12 +10,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from preprocess.build import Builder
 from preprocess.comm import communicator
-from preprocess.groups import Candidate, Fault, Group, candidates_of, split_candidates
-from preprocess.inputs import Input
-from preprocess.manifest import NAME as MANIFEST
-from preprocess.state import (
+from preprocess.dataset.build import Builder
+from preprocess.dataset.groups import Candidate, Fault, Group, candidates_of, split_candidates
+from preprocess.dataset.inputs import Input
+from preprocess.dataset.state import (
     Standing,
     damaged_files,
     digests_of,
@@ -24,6 +23,7 @@ from preprocess.state import (
     read_inputs,
     standing,
 )
+from preprocess.manifest import NAME as MANIFEST
 from sunpipe.errors import DataError
 from sunpipe.lock import exclusive
 from sunpipe.settings import Config
@@ -143,7 +143,7 @@ def _result(info: DatasetInfo, folder: Path, started: float, kept: int, up_to_da
 def plan(config: Config, fresh: bool = False) -> dict[str, Any]:
     """What `shard` would do."""
     from preprocess.comm import Communicator
-    from preprocess.inputs import list_inputs
+    from preprocess.dataset.inputs import list_inputs
     from preprocess.manifest import read_manifest
 
     builder = Builder(config, Communicator())

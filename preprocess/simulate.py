@@ -17,7 +17,7 @@ from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
-from preprocess.journal import Journal, merge_dead, open_journal, stamp
+from preprocess.acquire.journal import Journal, merge_dead, open_journal, stamp
 from preprocess.manifest import Entry, Manifest, read_manifest
 from preprocess.simulation.record import (
     SERIES,

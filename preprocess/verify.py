@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocess.check_records import check_records
-from preprocess.check_shard import check_images
-from preprocess.product import make_product
-from preprocess.table import inputs_schema, quarantine_schema, records_schema
+from preprocess.dataset.check_records import check_records
+from preprocess.dataset.check_shard import check_images
+from preprocess.dataset.product import make_product
+from preprocess.dataset.table import inputs_schema, quarantine_schema, records_schema
 from sunpipe.config import validate_as
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import sha256
@@ -157,7 +157,7 @@ def verify(folder: Path, against: Path | None = None, samples: int = 64) -> list
             except (DataError, OSError, KeyError, TypeError, ValueError) as error:
                 report(f"{shard_name(number)}: {error}")
     if against is not None and not problems:
-        from preprocess.check_archive import check_archive
+        from preprocess.dataset.check_archive import check_archive
 
         check_archive(folder, against, records, settings, samples, report)
     return problems

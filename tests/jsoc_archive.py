@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from preprocess.acquire.sample import sample_files
 from preprocess.archive import parse_record
-from preprocess.sample import sample_files
 from sunpipe.fits import read_segment
 
 SHARP = "hmi.sharp_cea_720s"

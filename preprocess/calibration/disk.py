@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.patch import number
+from preprocess.dataset.patch import number
 from sunpipe.fitsfile import FitsError
 
 ARCSEC = {"arcsec": 1.0, "deg": 3600.0}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.calibration.disk import check_full_disk, geometry
-from preprocess.patch import number
+from preprocess.dataset.patch import number
 from preprocess.quality import Chain, Policy, chain_of, decode, eclipsed, refusal
 from sunpipe.fitsfile import FitsError
 

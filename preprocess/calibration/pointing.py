@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.calibration.times import utc
-from preprocess.patch import number
+from preprocess.dataset.patch import number
 from sunpipe.fitsfile import FitsError
 
 FULL = (4096, 4096)

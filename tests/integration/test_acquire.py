@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from preprocess.decoder import Decoders
+from preprocess.acquire.decoder import Decoders
+from preprocess.acquire.partial import lease
+from preprocess.acquire.sample import sample_files
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
-from preprocess.partial import lease
 from preprocess.query import query as query_stage
-from preprocess.sample import sample_files
 from preprocess.shard import shard as shard_stage
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError, DataError
@@ -248,14 +248,14 @@ def test_a_decoder_that_crashes_costs_its_file_only(
     code = (
         "import json, os, signal, sys\n"
         "from pathlib import Path\n"
-        "from preprocess.decoder import examine\n"
+        "from preprocess.acquire.decoder import examine\n"
         "for line in sys.stdin:\n"
         "    found = examine(Path(json.loads(line)))\n"
         f"    if found.sha256 == '{digest}': os.kill(os.getpid(), signal.SIGSEGV)\n"
         "    print(json.dumps(found.__dict__), flush=True)\n"
     )
     command = (sys.executable, "-c", code)
-    monkeypatch.setattr("preprocess.bring.Decoders", lambda count: Decoders(count, command))
+    monkeypatch.setattr("preprocess.acquire.bring.Decoders", lambda count: Decoders(count, command))
     result = fetch(jsoc)
     assert (result["fetched"], result["quarantined"]) == (2, 1)
     assert "the decoder ended with -11 [crash], twice" in states(root)[RECORD, "Bt"].reason

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from preprocess.export import make_orders
+from preprocess.acquire.export import make_orders
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
 from sunpipe.config import validate

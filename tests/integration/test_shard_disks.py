@@ -13,7 +13,7 @@ import pytest
 from astropy.wcs import WCS
 
 from preprocess.archive import compact_time, relative_path
-from preprocess.disks import same_time
+from preprocess.dataset.disks import same_time
 from preprocess.manifest import Entry, Manifest, write_manifest
 from preprocess.shard import shard as shard_stage
 from preprocess.verify import verify

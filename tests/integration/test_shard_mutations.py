@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from preprocess.acquire.sample import sample_files
 from preprocess.archive import relative_path
 from preprocess.manifest import Entry, Manifest, write_manifest
-from preprocess.sample import sample_files
 from preprocess.shard import shard as shard_stage
 from preprocess.verify import verify
 from sunpipe.config import validate

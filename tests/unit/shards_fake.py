@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preprocess.hdf5 import write_shard
+from preprocess.dataset.hdf5 import write_shard
 from sunpipe.files import sha256
 from sunpipe.shards.schema import DatasetInfo
 

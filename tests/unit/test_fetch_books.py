@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from hpc.stages import STAGES
+from preprocess.acquire.decoder import Decoders, Verdict
+from preprocess.acquire.journal import merge_dead, open_journal, stamp
+from preprocess.acquire.partial import lease, partial_path
+from preprocess.acquire.progress import Progress, size_text
+from preprocess.acquire.retry import TransferError, pause_s, retry_after_s, with_retries
+from preprocess.acquire.sample import sample_files
+from preprocess.acquire.states import in_part
 from preprocess.archive import relative_path
-from preprocess.decoder import Decoders, Verdict
-from preprocess.journal import merge_dead, open_journal, stamp
 from preprocess.manifest import Entry, merge, read_manifest
-from preprocess.partial import lease, partial_path
-from preprocess.progress import Progress, size_text
-from preprocess.retry import TransferError, pause_s, retry_after_s, with_retries
-from preprocess.sample import sample_files
-from preprocess.states import in_part
 from sunpipe.errors import DataError
 from sunpipe.files import sha256
 from tests.conftest import REPO

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
+from preprocess.acquire.jsoc import STORED_PATH, convert
+from preprocess.acquire.sample import sample_files
 from preprocess.archive import (
     compact_time,
     full_time,
@@ -12,9 +14,7 @@ from preprocess.archive import (
     relative_path,
     split_file_name,
 )
-from preprocess.jsoc import STORED_PATH, convert
 from preprocess.manifest import Entry, merge, read_manifest, write_manifest
-from preprocess.sample import sample_files
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError, DataError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from preprocess.sample import FOLDER, sample_files
+from preprocess.acquire.sample import FOLDER, sample_files
 from sunpipe.fits import parse_segment, read_segment
 from sunpipe.fitsfile import BLOCK, FitsError, card_value, ones_sum
 

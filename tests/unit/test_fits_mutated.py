@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from preprocess.sample import FOLDER
+from preprocess.acquire.sample import FOLDER
 from sunpipe.fits import parse_segment
 from sunpipe.fitsfile import FitsError
 from sunpipe.fitsreduced import parse_reduced

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from preprocess.sample import FOLDER
+from preprocess.acquire.sample import FOLDER
 from sunpipe.fits import check_instrument, read_segment
 from sunpipe.fitsfile import FitsError
 from sunpipe.fitsreduced import read_reduced

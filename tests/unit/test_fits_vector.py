@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from preprocess.sample import FOLDER
+from preprocess.acquire.sample import FOLDER
 from sunpipe.errors import DataError
 from sunpipe.files import write_json
 from sunpipe.fits import COMPONENTS, read_segment, read_vector

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from preprocess.sample import FOLDER
+from preprocess.acquire.sample import FOLDER
 from sunpipe.errors import DataError
 from sunpipe.fits import read_segment
 from sunpipe.fitscards import encode_sum

@@ -18,7 +18,7 @@ from tests.conftest import REPO
 # Each writes about a megabyte of noise to `folder`. A size limit of files stands for the disk.
 WRITERS = {
     "shard": """
-        from preprocess.hdf5 import write_shard
+        from preprocess.dataset.hdf5 import write_shard
         about = {"channels": ["Br"], "units": ["Gauss"], "scale": 1.0, "max_error": 0.1}
         pairs = ((noise[:1, :64, :64] * n, noise[0, :64, :64] > 0) for n in range(64))
         write_shard(folder / "x.h5", pairs, 64, 64, "float32", about)

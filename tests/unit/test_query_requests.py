@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from preprocess.acquire.conditions import noaa_clause, parse_condition, spell, where_clause
+from preprocess.acquire.coverage import coverage, time_gaps
+from preprocess.acquire.request import native_cadence_s, record_sets
 from preprocess.archive import parse_record
-from preprocess.conditions import noaa_clause, parse_condition, spell, where_clause
-from preprocess.coverage import coverage, time_gaps
-from preprocess.request import native_cadence_s, record_sets
 from preprocess.times import jsoc_time, parse_time, record_time
 from sunpipe.config import load_config, validate
 from sunpipe.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from preprocess.patch import centre_mu, tile_wcs
+from preprocess.dataset.patch import centre_mu, tile_wcs
 from sunpipe.errors import DataError
 from sunpipe.shards.cut import (
     cut,

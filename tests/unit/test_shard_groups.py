@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from preprocess.archive import parse_record, relative_path
-from preprocess.clock import tai_seconds
-from preprocess.groups import candidates_of, carry_over, split_candidates
-from preprocess.inputs import Input, list_inputs
+from preprocess.dataset.groups import candidates_of, carry_over, split_candidates
+from preprocess.dataset.inputs import Input, list_inputs
+from preprocess.dataset.splits import held_out, split_of
 from preprocess.manifest import Entry, Manifest
-from preprocess.splits import held_out, split_of
+from preprocess.times import tai_seconds
 from sunpipe.config import validate
 from sunpipe.errors import DataError
 from sunpipe.fitsfile import FitsError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from preprocess.dataset.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
 from preprocess.quality import decode, refusal, signed
-from preprocess.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
 from sunpipe.config import validate
 from sunpipe.errors import ConfigError
 from sunpipe.fitsfile import FitsError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from preprocess.patch import centre_mu
+from preprocess.dataset.patch import centre_mu
 from preprocess.simulation.ephemeris import (
     format_time,
     observer,

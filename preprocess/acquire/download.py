@@ -12,8 +12,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 import sunpipe
-from preprocess.partial import Partial
-from preprocess.retry import TransferError, http_error, pause_s
+from preprocess.acquire.partial import Partial
+from preprocess.acquire.retry import TransferError, http_error, pause_s
 from sunpipe.fits import MAX_BYTES
 from sunpipe.query_settings import FetchSettings
 

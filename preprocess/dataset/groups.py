@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preprocess.archive import parse_record
-from preprocess.inputs import Input
-from preprocess.product import Place
+from preprocess.dataset.inputs import Input
+from preprocess.dataset.product import Place
 from sunpipe.fitsfile import FitsError
 
 Candidate = tuple[str, Place | None]  # record, tile; None: the record could not be opened

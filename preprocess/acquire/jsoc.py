@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin
 
+from preprocess.acquire.conditions import Condition, parse_condition, spell
+from preprocess.acquire.request import prime_keys, series_of
+from preprocess.acquire.retry import TransferError, with_retries
 from preprocess.archive import RecordName, parse_record, relative_path
-from preprocess.conditions import Condition, parse_condition, spell
-from preprocess.request import prime_keys, series_of
-from preprocess.retry import TransferError, with_retries
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.query_settings import FetchSettings, QueryRequest
 

@@ -17,12 +17,19 @@ from preprocess.calibrate import (
     judge,
 )
 from preprocess.calibration.times import utc
-from preprocess.inputs import FIELD, Input, Member, check_unchanged, files_of, stored_keywords
-from preprocess.patch import disk_pixel_cm, number
-from preprocess.product import Image, Mask, Place, Row, simulated
+from preprocess.dataset.inputs import (
+    FIELD,
+    Input,
+    Member,
+    check_unchanged,
+    files_of,
+    stored_keywords,
+)
+from preprocess.dataset.patch import disk_pixel_cm, number
+from preprocess.dataset.product import Image, Mask, Place, Row, simulated
+from preprocess.dataset.splits import split_of
+from preprocess.dataset.table import DISK_FLOATS, DISK_TEXTS, keyword_values
 from preprocess.quality import signed
-from preprocess.splits import split_of
-from preprocess.table import DISK_FLOATS, DISK_TEXTS, keyword_values
 from sunpipe.fits import read_segment
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings

@@ -1,6 +1,6 @@
 """Checking what arrived, in processes of their own: a decoder that crashes takes nothing along.
 
-The worker (``python -m preprocess.decoder``) reads one path per line and
+The worker (``python -m preprocess.acquire.decoder``) reads one path per line and
 answers one JSON line each. It ends when its input does, so that it cannot
 outlive a parent that is killed.
 """
@@ -43,7 +43,7 @@ class Decoders:
     """A few worker processes, each started anew when it has died; use it as ``async with``."""
 
     def __init__(self, count: int = 1, command: tuple[str, ...] = ()) -> None:
-        self._command = command or (sys.executable, "-m", "preprocess.decoder")
+        self._command = command or (sys.executable, "-m", "preprocess.acquire.decoder")
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._alive: set[asyncio.subprocess.Process] = set()
         self._count = count

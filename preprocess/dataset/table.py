@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocess.patch import number
+from preprocess.dataset.patch import number
 from sunpipe.files import atomic_path
 from sunpipe.shards.schema import QUARANTINE_COLUMNS, RECORD_COLUMNS, SCHEMA
 

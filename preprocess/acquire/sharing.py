@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from preprocess.journal import FOLDER, merge_dead
+from preprocess.acquire.journal import FOLDER, merge_dead
 from sunpipe.lock import sweep
 from sunpipe.stage import log
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from preprocess.archive import parse_record
 from preprocess.comm import Communicator
-from preprocess.groups import Fault, Group
-from preprocess.hdf5 import write_shard
-from preprocess.inputs import Input
-from preprocess.product import Opened, Row, make_product
-from preprocess.table import (
+from preprocess.dataset.groups import Fault, Group
+from preprocess.dataset.hdf5 import write_shard
+from preprocess.dataset.inputs import Input
+from preprocess.dataset.product import Opened, Row, make_product
+from preprocess.dataset.table import (
     inputs_schema,
     quarantine_schema,
     records_schema,

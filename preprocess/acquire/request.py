@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from preprocess.conditions import Condition, parse_condition, where_clause
+from preprocess.acquire.conditions import Condition, parse_condition, where_clause
 from preprocess.times import jsoc_time, parse_time, scale_of, span_s
 from sunpipe.errors import ConfigError
 from sunpipe.query_settings import QueryRequest, QuerySettings

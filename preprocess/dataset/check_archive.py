@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocess.inputs import list_inputs
+from preprocess.dataset.inputs import list_inputs
+from preprocess.dataset.product import make_product
 from preprocess.manifest import read_manifest
-from preprocess.product import make_product
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.reader import ShardReader

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from preprocess.archive import parse_record
-from preprocess.clock import DAY_S, tai_seconds
-from preprocess.patch import disk_pixel_cm
+from preprocess.dataset.patch import disk_pixel_cm
+from preprocess.dataset.splits import split_of
 from preprocess.quality import refusal
-from preprocess.splits import split_of
+from preprocess.times import DAY_S, tai_seconds
 from sunpipe.errors import DataError
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings

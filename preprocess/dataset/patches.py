@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocess.inputs import FIELD, Input, check_unchanged, files_of, stored_keywords
-from preprocess.los import read_los
-from preprocess.patch import centre_mu, number, tile_wcs
-from preprocess.product import Image, Mask, Place, Row, simulated
+from preprocess.dataset.inputs import FIELD, Input, check_unchanged, files_of, stored_keywords
+from preprocess.dataset.los import read_los
+from preprocess.dataset.patch import centre_mu, number, tile_wcs
+from preprocess.dataset.product import Image, Mask, Place, Row, simulated
+from preprocess.dataset.splits import split_of
+from preprocess.dataset.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
 from preprocess.quality import Policy, refusal, signed
-from preprocess.splits import split_of
-from preprocess.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
 from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
 from sunpipe.fitsfile import FitsError, units

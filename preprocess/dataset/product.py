@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.inputs import Input
+from preprocess.dataset.inputs import Input
 from sunpipe.shard_settings import ShardSettings
 
 Place = tuple[int, int]  # first native row and column of a tile
@@ -73,10 +73,10 @@ class Product(Protocol):
 def make_product(settings: ShardSettings) -> Product:
     """The product that `settings` name."""
     if settings.is_patch:
-        from preprocess.patches import Patches
+        from preprocess.dataset.patches import Patches
 
         return Patches(settings)
-    from preprocess.disks import Disks
+    from preprocess.dataset.disks import Disks
 
     return Disks(settings)
 

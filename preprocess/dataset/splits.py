@@ -12,7 +12,7 @@ import hashlib
 import math
 
 from preprocess.archive import RecordName
-from preprocess.clock import DAY_S, tai_seconds
+from preprocess.times import DAY_S, tai_seconds
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 

@@ -9,9 +9,9 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from preprocess.acquire.jsoc import Found
+from preprocess.acquire.request import prime_keys
 from preprocess.archive import RecordName
-from preprocess.jsoc import Found
-from preprocess.request import prime_keys
 from preprocess.times import record_time
 
 LONGEST = 5

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from preprocess.archive import KEYWORDS, RecordName, parse_record
-from preprocess.clock import tai_seconds
 from preprocess.manifest import Entry, Manifest
+from preprocess.times import tai_seconds
 from sunpipe.errors import DataError
 from sunpipe.files import digest, sha256
 from sunpipe.fitsfile import FitsError

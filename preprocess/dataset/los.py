@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.inputs import FIELD
+from preprocess.dataset.inputs import FIELD
 from sunpipe.errors import DataError
 from sunpipe.fits import (
     VectorRecord,

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from preprocess.comm import Communicator
-from preprocess.groups import Group, carry_over
-from preprocess.inputs import Input, edited_since, input_digest, list_inputs, used_entries
+from preprocess.dataset.groups import Group, carry_over
+from preprocess.dataset.inputs import Input, edited_since, input_digest, list_inputs, used_entries
+from preprocess.dataset.product import Place, Product
 from preprocess.manifest import NAME, read_manifest
-from preprocess.product import Place, Product
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import sha256

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+from preprocess.acquire.jsoc import STORED_PATH, ask
 from preprocess.archive import parse_record
-from preprocess.jsoc import STORED_PATH, ask
 from preprocess.manifest import Entry
 from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json, write_json

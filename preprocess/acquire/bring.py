@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 
-from preprocess.decoder import Decoders, Verdict
-from preprocess.download import Gate, make_http, transfer
-from preprocess.journal import stamp
+from preprocess.acquire.decoder import Decoders, Verdict
+from preprocess.acquire.download import Gate, make_http, transfer
+from preprocess.acquire.journal import stamp
+from preprocess.acquire.partial import Partial, lease
+from preprocess.acquire.progress import Progress
+from preprocess.acquire.retry import TransferError, pause_s
 from preprocess.manifest import Entry
-from preprocess.partial import Partial, lease
-from preprocess.progress import Progress
-from preprocess.retry import TransferError, pause_s
 from sunpipe.query_settings import FetchSettings
 
 GIVE_UP_AFTER = 3  # files in a row that the server does not answer

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import sunpipe
+from preprocess.acquire.journal import open_journal, stamp
+from preprocess.acquire.states import WHOLE, Part, in_part, is_present
 from preprocess.archive import relative_path, split_file_name
-from preprocess.journal import open_journal, stamp
 from preprocess.manifest import Entry, read_manifest
-from preprocess.states import WHOLE, Part, in_part, is_present
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path, sha256
 

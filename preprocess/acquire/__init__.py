@@ -1,0 +1,1 @@
+"""From a request to files in the archive: querying, transferring, exporting, book-keeping."""

@@ -1,0 +1,1 @@
+"""From files in the archive to a dataset: candidates, groups, shards, tables, checks."""
