@@ -40,7 +40,7 @@ from sunpipe.paths import Layout
 from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config
 from sunpipe.shards.schema import SCHEMA, TABLES, DatasetInfo, shard_name
-from sunpipe.shards.stored import Stored
+from sunpipe.shards.stored import Stored, pixel_digest
 
 MAX_SHARD_BYTES = 4 << 30
 OPEN_AT_ONCE = 2  # inputs in memory; groups are runs of candidates, so neighbours share one
@@ -165,8 +165,10 @@ class Builder:
                         "changed", "could not be read before; run sunpipe shard --fresh"
                     )
                 row, image, mask = source.image(place)
-                images.append((self.stored.quantise(image), mask.astype(np.uint8)))
-                rows.append({"shard": group.number, "position": len(rows), **row})
+                pair = self.stored.quantise(image), mask.astype(np.uint8)
+                images.append(pair)
+                place_in = {"shard": group.number, "position": len(rows)}
+                rows.append({**place_in, **row, "pixels": pixel_digest(*pair)})
             except FitsError as error:
                 lines.append(_line(group.number, record, place, error))
         if rows:

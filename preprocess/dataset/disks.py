@@ -143,6 +143,8 @@ class Disks:
                for card in ("crpix", "crval", "cdelt") for axis in (1, 2)},
             "ctype1": str(header["CTYPE1"]),
             "ctype2": str(header["CTYPE2"]),
+            "cunit1": "arcsec",
+            "cunit2": "arcsec",
         }  # fmt: skip
         return OpenDisk(images, row, self.settings)
 

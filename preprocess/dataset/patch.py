@@ -50,6 +50,7 @@ def tile_wcs(header: Mapping[str, Any], offset: tuple[int, int], reduce: int) ->
         out[f"crval{axis}"] = _needed(header, f"CRVAL{axis}")
         out[f"cdelt{axis}"] = _needed(header, f"CDELT{axis}") * reduce
         out[f"ctype{axis}"] = str(header.get(f"CTYPE{axis}", ""))
+        out[f"cunit{axis}"] = "deg"  # SHARPs spell it degree, which the standard does not know
     return out
 
 

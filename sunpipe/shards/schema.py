@@ -40,9 +40,11 @@ RECORD_COLUMNS = (
     "quality",       # QUALITY as a signed 32-bit integer
     "mu",            # cosine of the heliocentric angle of the patch centre; 1 for disks
     "noaa_ars",      # NOAA_ARS keyword
+    "pixels",        # BLAKE2b of the stored image and mask: ties the row to its pixels
     "companions",    # records of the other channels, comma-separated
     "notes",         # JSON: how a disk was calibrated
     "crpix1", "crpix2", "crval1", "crval2", "cdelt1", "cdelt2", "ctype1", "ctype2",  # WCS as stored
+    "cunit1", "cunit2",                                       # deg (patches) or arcsec (disks)
 )  # fmt: skip
 QUARANTINE_COLUMNS = (
     "shard",         # of which it would have been a part

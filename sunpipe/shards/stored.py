@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,13 @@ class Stored:
         if self.dtype == "int16":
             return np.rint(image / self.step).astype(np.int16)
         return image.astype(self.dtype)
+
+
+def pixel_digest(image: NDArray[Any], mask: NDArray[np.uint8]) -> str:
+    """Digest of an image and its mask as stored, by which a row of the records knows them."""
+    found = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16)
+    found.update(np.ascontiguousarray(mask).data)
+    return found.hexdigest()
 
 
 def restore(stored: NDArray[Any], scale: float) -> NDArray[np.float32]:
