@@ -14,8 +14,8 @@ from sunpipe.files import atomic_path
 from sunpipe.shards.schema import QUARANTINE_COLUMNS, RECORD_COLUMNS, SCHEMA
 
 _INTEGERS = {"row", "shard", "position", "harpnum", "tile_y", "tile_x", "quality"}
-_STRINGS = {"record", "t_rec", "split", "noaa_ars", "companions", "notes", "pixels", "ctype1", "ctype2",
-            "cunit1", "cunit2",             "reason", "detail", "digest"}  # fmt: skip
+_STRINGS = {"record", "t_rec", "split", "noaa_ars", "pixels", "companions", "notes", "ctype1",
+            "ctype2", "cunit1", "cunit2", "reason", "detail", "digest"}  # fmt: skip
 _FLAGS = {"simulated"}
 
 # Keywords of the whole patch, in JSOC's spelling (DATE-OBS is DATE__OBS there).
