@@ -11,6 +11,7 @@ from sunpipe.setting_types import STRICT, Count, CountOrNone, NonNegative, Posit
 
 PATCHES = ("sharp_vector", "sharp_los")
 Product = Literal["sharp_vector", "sharp_los", "hmi_fulldisk", "aia_fulldisk"]
+SeriesName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63}$")]
 Wavelength = Literal[94, 131, 171, 193, 211, 304, 335, 1600, 1700, 4500]
 
 
@@ -32,6 +33,9 @@ class ShardSettings:
     `pointing_table` is a saved master pointing table, `register` how level 1 becomes
     1.5: in one interpolation (``affine``), or through ``aiapy`` first.
 
+    `series` names the JSOC series to use where the archive holds several for a
+    channel; empty: the definitive one, or the only one.
+
     At most `max_nan_share` of what an image holds of the patch or disk (padding
     apart) is invalid; `quality` is a policy for QUALITY. Held out are the HARPs
     of `test_harps` and a share `test_share` of all HARPs, or of all blocks of
@@ -41,6 +45,7 @@ class ShardSettings:
     """
 
     product: Product = "sharp_vector"
+    series: tuple[SeriesName, ...] = ()
     tile: Count = 128
     stride: CountOrNone = 16
     reduce: Count = 2
@@ -77,6 +82,10 @@ class ShardSettings:
                              " for aia_fulldisk")  # fmt: skip
         if 2 * self.gap_days >= self.block_days:
             raise ValueError("gap_days must be less than half of block_days")
+        matched = self.product == "aia_fulldisk" and len(self.wavelengths) + self.magnetogram > 1
+        if matched and self.test_share and self.gap_days * 86400 <= 2 * self.max_dt_s:
+            raise ValueError("gap_days must be more than twice max_dt_s, or one image could be"
+                             " matched on both sides of the split")  # fmt: skip
 
     @property
     def is_patch(self) -> bool:

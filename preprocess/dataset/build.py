@@ -40,7 +40,7 @@ from sunpipe.paths import Layout
 from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config
 from sunpipe.shards.schema import SCHEMA, TABLES, DatasetInfo, shard_name
-from sunpipe.shards.stored import Stored, pixel_digest
+from sunpipe.shards.stored import Stored, check_limits, pixel_digest
 
 MAX_SHARD_BYTES = 4 << 30
 OPEN_AT_ONCE = 2  # inputs in memory; groups are runs of candidates, so neighbours share one
@@ -59,6 +59,7 @@ class Builder:
         self.archive = layout.archive
         self.folder = layout.shards(config.dataset)
         self.building = self.folder.with_name(f".building-{config.dataset}")
+        self.notes = self.folder.with_name(f".notes-{config.dataset}")
         self.config = to_dict(config)
         self.schema = records_schema(config.shard.is_patch)
         product, images = self.product, config.shard.images_per_shard
@@ -72,8 +73,9 @@ class Builder:
 
     def prepare(self) -> None:
         """Make the working folder and remove what a killed run left half-written."""
-        self.building.mkdir(parents=True, exist_ok=True)
-        sweep(self.building)
+        for folder in (self.building, self.notes):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
 
     def write_groups(
         self,
@@ -98,6 +100,8 @@ class Builder:
                 return self.product.open(self.archive, by_record[record])
             except FitsError as error:  # kept, so that not every tile reads the files again
                 return error
+            except DataError as error:
+                return FitsError("unusable", str(error))
 
         def work() -> int:
             wanted = [group for group in groups if not group.keep]
@@ -111,8 +115,9 @@ class Builder:
     def _paths(self, number: int) -> tuple[Path, Path, Path, Path]:
         """Shard, its rows, its quarantine, and the note that says they are complete."""
         path = self.building / shard_name(number)
-        return (path, path.with_suffix(".rows"), path.with_suffix(".lines"),
-                path.with_suffix(".json"))  # fmt: skip
+        note = self.notes / path.name
+        return (path, note.with_suffix(".rows"), note.with_suffix(".lines"),
+                note.with_suffix(".json"))  # fmt: skip
 
     def _made_of(self, group: Group, digests: dict[str, str], faults: dict[str, Fault]) -> str:
         """Identity of a group, so that no other group or setting is taken for it."""
@@ -165,6 +170,7 @@ class Builder:
                         "changed", "could not be read before; run sunpipe shard --fresh"
                     )
                 row, image, mask = source.image(place)
+                check_limits(image, self.product.units)
                 pair = self.stored.quantise(image), mask.astype(np.uint8)
                 images.append(pair)
                 place_in = {"shard": group.number, "position": len(rows)}
@@ -281,6 +287,7 @@ class Builder:
         write_json(self.building / "provenance.json", provenance())
         info.write(self.building)
         replace_folder(self.building, self.folder)
+        shutil.rmtree(self.notes)  # only now: until here a failure costs no finished shard
         return info
 
 

@@ -16,9 +16,9 @@ from preprocess.calibrate import (
     calibrate_hmi,
     judge,
 )
+from preprocess.calibration.degradation import EUV_TABLE, UV_TABLE
 from preprocess.calibration.times import utc
 from preprocess.dataset.inputs import (
-    FIELD,
     Input,
     Member,
     check_unchanged,
@@ -27,14 +27,17 @@ from preprocess.dataset.inputs import (
 )
 from preprocess.dataset.patch import disk_pixel_cm, number
 from preprocess.dataset.product import Image, Mask, Place, Row, simulated
+from preprocess.dataset.series import FIELD
 from preprocess.dataset.splits import split_of
 from preprocess.dataset.table import DISK_FLOATS, DISK_TEXTS, keyword_values
 from preprocess.quality import signed
+from sunpipe.files import digest, sha256
 from sunpipe.fits import read_segment
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 
 UNCORRECTED = ("4500",)  # visible light is in no response table; its notes have degradation: null
+VERSION = 1  # of the calibration; a new one makes datasets anew
 IMAGES = ("image", "image_lev1")  # names of AIA's segment in its series
 
 
@@ -43,14 +46,19 @@ class OpenDisk:
     """One set of images of the disk in memory."""
 
     images: list[DiskImage]
+    channels: list[str]
     row: Row
     settings: ShardSettings
 
     def image(self, place: Place) -> tuple[Row, Image, Mask]:
         """The whole disk; see `Opened`."""
         data = np.stack([image.data for image in self.images])
-        mask: Mask = np.asarray(np.isfinite(data).all(axis=0))
         disk = self.images[0].disk
+        if len(self.channels) > 1 and FIELD in self.channels:
+            # There is no photosphere off the disk: the corona there stays valid.
+            field = data[self.channels.index(FIELD)]
+            field[~disk & ~np.isfinite(field)] = 0
+        mask: Mask = np.asarray(np.isfinite(data).all(axis=0))
         missing = 1.0 - float(mask[disk].mean())
         if missing > self.settings.max_nan_share:
             raise FitsError(
@@ -74,6 +82,10 @@ class Disks:
         self.segments: tuple[str, ...] = (*IMAGES, FIELD)
         self.resolution = self.tile = settings.resolution
         self.stride, self.reduce = 0, 1
+        paths = {settings.correction_table, settings.pointing_table} - {None}
+        tables = [EUV_TABLE, UV_TABLE, *(_path(path) for path in sorted(map(str, paths)))]
+        sums = [sha256(table) for table in tables if table is not None and table.is_file()]
+        self.made_with = f"disks {VERSION} {digest(sums)}"
 
     def places(self, archive: Path, item: Input) -> list[Place]:
         """One image; see `Product`."""
@@ -146,7 +158,7 @@ class Disks:
             "cunit1": "arcsec",
             "cunit2": "arcsec",
         }  # fmt: skip
-        return OpenDisk(images, row, self.settings)
+        return OpenDisk(images, self.channels, row, self.settings)
 
 
 def same_time(stated: str, t_rec: str) -> bool:

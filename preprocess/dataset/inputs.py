@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from preprocess.archive import KEYWORDS, RecordName, parse_record
+from preprocess.dataset.series import FIELD, choose_all
 from preprocess.manifest import Entry, Manifest
 from preprocess.times import tai_seconds
 from sunpipe.errors import DataError
@@ -17,8 +18,6 @@ from sunpipe.files import digest, sha256
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.sidecar import read_sidecar
-
-FIELD = "magnetogram"  # name of the HMI channel of a matched set
 
 
 @dataclass(frozen=True)
@@ -74,33 +73,17 @@ def _members(manifest: Manifest) -> list[Member]:
     return sorted(found, key=lambda member: member.name.order)
 
 
-def _definite(name: RecordName) -> bool:
-    """Whether it is of a definitive series, not near real time."""
-    return "_nrt" not in name.series
-
-
-def _without_duplicates(inputs: list[Input]) -> list[Input]:
-    """Refuse what shows the same place at the same time a second time.
-
-    The same HARP, or the same instrument and wavelength, at the same T_REC, in two
-    series: the definitive one is kept.
-    """
-    best: dict[tuple[Any, ...], Input] = {}
-
-    def key(item: Input) -> tuple[Any, ...]:
-        name = item.name
-        return name.series.partition(".")[0], name.harpnum, name.t_rec, name.number
-
-    for item in inputs:
-        other = best.get(key(item))
-        if other is None or (_definite(item.name) and not _definite(other.name)):
-            best[key(item)] = item
-    return [
-        item
-        if best[key(item)] is item
-        else replace(item, refused=("duplicate", f"the same as {best[key(item)].record}"))
-        for item in inputs
-    ]
+def _first_of_each(members: list[Member]) -> list[Input]:
+    """One input per HARP, time and wavelength; further cameras of HMI are refused as duplicates."""
+    first: dict[tuple[Any, ...], Member] = {}
+    inputs = []
+    for member in members:
+        name = member.name
+        wavelength = name.number if name.series.startswith("aia.") else None
+        best = first.setdefault((name.harpnum, name.t_rec, wavelength), member)
+        refused = None if best is member else ("duplicate", f"the same as {best.record}")
+        inputs.append(Input((member,), refused))
+    return inputs
 
 
 def _nearest(times: np.ndarray, wanted: float) -> int | None:
@@ -112,19 +95,16 @@ def _nearest(times: np.ndarray, wanted: float) -> int | None:
     return min(near, key=lambda place: abs(times[place] - wanted))
 
 
-def _matched(members: list[Member], settings: ShardSettings) -> list[Input]:
-    """Sets of AIA records of all wavelengths, and HMI's field, that belong to one time."""
-    names: list[int | str] = [*settings.wavelengths]
-    if settings.magnetogram:
-        names.append(FIELD)
-    channels: dict[int | str, list[Member]] = {name: [] for name in names}
-    for member in members:
-        series = member.name.series
-        which = FIELD if series.startswith("hmi.M_") else member.name.number
-        if which in channels and (which == FIELD or series.startswith("aia.lev1")):
-            channels[which].append(member)
-    if len(names) == 1:
-        return [Input((member,)) for member in channels[names[0]]]
+def _matched(channels: dict[str, list[Member]], max_dt_s: float) -> list[Input]:
+    """Sets of one record per channel that belong to one time.
+
+    Parameters
+    ----------
+    channels : dict
+        Name to the records of a channel; times are those of the first.
+    max_dt_s : float
+        Farthest that a companion may be.
+    """
     clocks = {}
     for name, held in channels.items():
         seconds = tai_seconds([member.name.t_rec for member in held])
@@ -132,40 +112,67 @@ def _matched(members: list[Member], settings: ShardSettings) -> list[Input]:
         channels[name] = [held[place] for place in order]
         clocks[name] = seconds[order]
     inputs, used = [], set()
-    first, *others = names
+    first, *others = channels
     for member, when in zip(channels[first], clocks[first], strict=True):
         chosen, absent = [member], []
         for name in others:
             place = _nearest(clocks[name], when)
-            if place is None or abs(clocks[name][place] - when) > settings.max_dt_s:
-                absent.append(str(name))
+            if place is None or abs(clocks[name][place] - when) > max_dt_s:
+                absent.append(name)
             else:
                 chosen.append(channels[name][place])
         if absent:
-            why = f"no {', '.join(absent)} within {settings.max_dt_s:g} s"
+            why = f"no {', '.join(absent)} within {max_dt_s:g} s"
             inputs.append(Input((member,), ("unmatched", why)))
         else:
             inputs.append(Input(tuple(chosen)))
             used |= {one.record for one in chosen}
     alone = [m for name in others for m in channels[name] if m.record not in used]
-    why = f"stands in no whole set within {settings.max_dt_s:g} s of {first}"
+    why = f"stands in no whole set within {max_dt_s:g} s of {first}"
     return inputs + [Input((member,), ("unmatched", why)) for member in alone]
 
 
-def list_inputs(manifest: Manifest, settings: ShardSettings) -> list[Input]:
+def channel_names(settings: ShardSettings) -> list[str]:
+    """Names of what stands for one record each: the patch, or the channels of a disk."""
+    if settings.is_patch:
+        return ["patch"]
+    if settings.product == "hmi_fulldisk":
+        return [FIELD]
+    return [str(wave) for wave in settings.wavelengths] + [FIELD] * settings.magnetogram
+
+
+def list_inputs(
+    manifest: Manifest, settings: ShardSettings, say: Callable[[str], None] | None = None
+) -> list[Input]:
     """What the manifest holds for `settings.product`, in dataset order.
 
-    Each record of the product's series is part of exactly one input, or of
-    several where images of a faster cadence share it.
+    Every record of the chosen series is part of an input, or of several where
+    images of a faster cadence share it.
+
+    Parameters
+    ----------
+    say : callable, optional
+        Is told how many records of which other series are left out.
+
+    Raises
+    ------
+    DataError
+        When it is not clear which series is meant; see `choose`.
     """
     members = _members(manifest)
-    if settings.is_patch:
-        inputs = [Input((member,)) for member in members if member.name.harpnum is not None]
-    elif settings.product == "hmi_fulldisk":
-        inputs = [Input((m,)) for m in members if m.name.series.startswith("hmi.M_")]
+    chosen, left_out = choose_all(members, channel_names(settings), settings.series)
+    if say is not None:
+        for series, count in sorted(left_out.items()):
+            say(f"{count} records of {series} are left out (shard.series)")
+    if len(chosen) == 1:
+        inputs = _first_of_each(next(iter(chosen.values())))
     else:
-        inputs = _matched(members, settings)
-    return sorted(_without_duplicates(inputs), key=lambda item: item.name.order)
+        single = {name: _first_of_each(held) for name, held in chosen.items()}
+        kept = {name: [one.members[0] for one in held if one.refused is None]
+                for name, held in single.items()}  # fmt: skip
+        inputs = _matched(kept, settings.max_dt_s)
+        inputs += [one for held in single.values() for one in held if one.refused]
+    return sorted(inputs, key=lambda item: item.name.order)
 
 
 def used_entries(item: Input, segments: Iterable[str]) -> list[tuple[str, Entry]]:
@@ -183,8 +190,8 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def input_digest(archive: Path, item: Input, segments: Iterable[str]) -> str:
-    """Identity of what an input is made of: states and digests of its files.
+def input_digest(archive: Path, item: Input, segments: Iterable[str], made_with: str = "") -> str:
+    """Identity of what an input is made of: its files, and `made_with` (`Product.made_with`).
 
     The manifest tells the digests; sizes are looked up, so that a file that was
     truncated or removed since counts as a change.
@@ -193,7 +200,7 @@ def input_digest(archive: Path, item: Input, segments: Iterable[str]) -> str:
         [record, entry.segment, entry.state, entry.sha256, _size(archive / entry.path)]
         for record, entry in used_entries(item, segments)
     ]
-    return digest([files, [member.record for member in item.members], item.refused])
+    return digest([files, [member.record for member in item.members], item.refused, made_with])
 
 
 def edited_since(

@@ -42,6 +42,9 @@ def peek_shape(path: Path) -> tuple[int, int]:
     raise FitsError("no_image", f"{path.name} holds no image")
 
 
+VERSION = 1  # of how a patch becomes images; a new one makes datasets anew
+
+
 @dataclass(frozen=True)
 class OpenPatch:
     """One patch in memory."""
@@ -90,6 +93,7 @@ class Patches:
         self.segments: tuple[str, ...] = COMPONENTS if vector else (FIELD,)
         self.tile, self.stride, self.reduce = settings.tile, settings.stride, settings.reduce
         self.resolution = settings.tile // settings.reduce
+        self.made_with = f"patches {VERSION}"
 
     def places(self, archive: Path, item: Input) -> list[Place]:
         """Corners of the tiles; see `Product`."""

@@ -39,6 +39,8 @@ class Product(Protocol):
     channels, units : list of str
     segments : tuple of str
         What is read of each record.
+    made_with : str
+        Identity of the calibration: its version and the tables it reads.
     resolution, tile, stride, reduce : int
         As in `DatasetInfo`.
     """
@@ -46,6 +48,7 @@ class Product(Protocol):
     channels: list[str]
     units: list[str]
     segments: tuple[str, ...]
+    made_with: str
     resolution: int
     tile: int
     stride: int

@@ -72,7 +72,7 @@ def _why_empty(archive: Path, product: str) -> str:
 def read_inputs(archive: Path, settings: ShardSettings) -> list[Input]:
     """Records of the archive; an empty archive is an error that names the remedy."""
     manifest = read_manifest(archive)
-    inputs = list_inputs(manifest, settings)
+    inputs = list_inputs(manifest, settings, log)
     if not inputs:
         raise DataError(_why_empty(archive, settings.product))
     listed = {archive / entry.path for entry in manifest.values()}
@@ -83,7 +83,8 @@ def read_inputs(archive: Path, settings: ShardSettings) -> list[Input]:
 
 def digests_of(archive: Path, inputs: list[Input], product: Product) -> dict[str, str]:
     """Record to the digest of what it is made of."""
-    return {item.record: input_digest(archive, item, product.segments) for item in inputs}
+    segments, made_with = product.segments, product.made_with
+    return {item.record: input_digest(archive, item, segments, made_with) for item in inputs}
 
 
 def mended(found: Standing, folder: Path, damaged: list[str]) -> Standing:

@@ -11,7 +11,30 @@ from numpy.typing import NDArray
 
 from sunpipe.fitsfile import FitsError
 
+# No photospheric field is stronger; full scale of AIA's camera in 0.01 s, of a worn channel.
+LIMITS = {"Gauss": 10000.0, "DN/s": 16383 / 0.01 / 0.04}
+FLOAT16_SCALE = 256.0  # holds 1.6e7, as short exposures of a worn channel give, to 2^-11
 STEP = 0.2  # gauss; HMI's inversion stops at 5000 G, int16 steps of 0.2 G hold 6553 G
+
+
+def check_limits(image: NDArray[np.floating], units: list[str]) -> None:
+    """Refuse values that no instrument can have measured.
+
+    Parameters
+    ----------
+    image : ndarray (C, H, W)
+    units : list of str
+        Of the channels.
+
+    Raises
+    ------
+    FitsError
+        ``overflow``.
+    """
+    for channel, unit in zip(image, units, strict=True):
+        top = float(np.abs(channel).max(initial=0.0))
+        if not top <= LIMITS[unit]:
+            raise FitsError("overflow", f"a value of {top:g} is no {unit}")
 
 
 @dataclass(frozen=True)
@@ -31,7 +54,9 @@ class Stored:
     @property
     def scale(self) -> float:
         """Stored number times this is the value."""
-        return self.step if self.dtype == "int16" else 1.0
+        if self.dtype == "int16":
+            return self.step
+        return FLOAT16_SCALE if self.dtype == "float16" else 1.0
 
     @property
     def limit(self) -> float:
@@ -46,7 +71,7 @@ class Stored:
         if kind.kind == "i":
             return self.step / 2, 0.0
         kinds = np.finfo(kind)
-        return float(kinds.smallest_subnormal) / 2, float(kinds.eps) / 2
+        return self.scale * float(kinds.smallest_subnormal) / 2, float(kinds.eps) / 2
 
     def quantise(self, image: NDArray[np.floating]) -> NDArray[Any]:
         """Physical units to the stored type.
@@ -69,7 +94,7 @@ class Stored:
             )
         if self.dtype == "int16":
             return np.rint(image / self.step).astype(np.int16)
-        return image.astype(self.dtype)
+        return (image / self.scale).astype(self.dtype)
 
 
 def pixel_digest(image: NDArray[Any], mask: NDArray[np.uint8]) -> str:

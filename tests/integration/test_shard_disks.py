@@ -22,6 +22,7 @@ from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import sha256
 from sunpipe.fitswrite import write_image
 from sunpipe.shards.reader import ShardReader
+from tests.conftest import REPO
 from tests.unit.disk_fake import aia_cards, dipole, hmi_cards, places, sky
 
 SIZE, SIDE = 256, 64
@@ -175,6 +176,32 @@ def test_matched_wavelengths_and_the_field(heaven: Sky, root: Path) -> None:
         record("aia", DAY + timedelta(seconds=2), 171), record("hmi", DAY)]  # fmt: skip
     assert bright(image[2], row) == pytest.approx((420, 210), abs=row["cdelt1"])
     assert bright(image[1], row) == pytest.approx((-300, 420), abs=row["cdelt1"])
+    yy, xx = np.indices(image[0].shape) - (SIDE - 1) / 2
+    off = np.hypot(yy, xx) > 976 / (0.6 * 2048) * SIDE / 2 + 2
+    assert reader.masks([0])[0][off].all()  # the corona stays
+    assert (image[0][off] > 0).any()
+    assert (image[2][off] == 0).all()
+
+
+def test_a_changed_table_makes_all_images_again(heaven: Sky, root: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.txt"
+    shipped = (REPO / "preprocess/tables/aia_V10_20201023_180000_response_table.txt").read_text()
+    table.write_text(shipped)
+    heaven.add("aia", DAY)
+    shard("aia_fulldisk", correction_table=str(table))
+    table.write_text(shipped + shipped.splitlines()[-1] + "\n")
+    heaven.add("aia", DAY + timedelta(hours=1))
+    again = shard("aia_fulldisk", correction_table=str(table))
+    assert (again["rows"], again["kept"]) == (2, 0)
+    sums = {json.loads(row["notes"])["193"]["correction_sha256"] for row in rows(root)}
+    assert len(sums) == 1
+
+
+def test_short_exposures_of_worn_channels_fit(heaven: Sky, root: Path) -> None:
+    heaven.add("aia", datetime(2019, 12, 1), 304, EXPTIME=0.05)
+    assert shard("aia_fulldisk", wavelengths=[304])["rows"] == 1
+    image = ShardReader(root / "shards/disks").images([0])
+    assert image.max() > 65504
 
 
 def test_what_is_wrong_with_a_disk_is_written_down(heaven: Sky, root: Path) -> None:

@@ -15,7 +15,7 @@ from preprocess.dataset.splits import held_out, split_of
 from preprocess.manifest import Entry, Manifest
 from preprocess.times import tai_seconds
 from sunpipe.config import validate
-from sunpipe.errors import DataError
+from sunpipe.errors import ConfigError, DataError
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 
@@ -117,11 +117,45 @@ def test_images_of_one_time_are_matched_and_the_others_written_down() -> None:
     assert set(refused) == set(records[3:7])  # 304 is not asked for
 
 
-def test_the_definitive_series_wins_over_near_real_time() -> None:
+def test_one_series_per_dataset_and_what_is_left_out_is_said() -> None:
     definite, early = SHARP.format(377, 0), SHARP.format(377, 0).replace("720s", "720s_nrt")
-    inputs = list_inputs(manifest(early, definite, segment="Br"), settings())
-    assert {item.record: item.refused and item.refused[0] for item in inputs} == {
-        definite: None, early: "duplicate"}  # fmt: skip
+    made_up = SHARP.format(900001, 0).replace("hmi.", "sim.")
+    detector = SHARP.format(377, 0).replace("sharp_cea", "sharp")
+    held = manifest(early, definite, made_up, detector, segment="Br")
+    said: list[str] = []
+    assert [item.record for item in list_inputs(held, settings(), said.append)] == [definite]
+    assert said == [
+        "1 records of hmi.sharp_cea_720s_nrt are left out (shard.series)",
+        "1 records of sim.sharp_cea_720s are left out (shard.series)",
+    ]
+    named = settings(series=["hmi.sharp_cea_720s_nrt"])
+    assert [item.record for item in list_inputs(held, named)] == [early]
+    with pytest.raises(DataError, match=r"name one of them in shard\.series"):
+        list_inputs(manifest(early, made_up, segment="Br"), settings())
+    assert [i.record for i in list_inputs(manifest(made_up), settings())] == [made_up]
+
+
+def test_cameras_of_one_time_are_one_image() -> None:
+    fields = [f"hmi.M_720s[2011.02.15_02:00:00_TAI]{camera}" for camera in ("", "[3]")]
+    inputs = list_inputs(manifest(*fields), settings(product="hmi_fulldisk"))
+    assert [item.refused and item.refused[0] for item in inputs] == [None, "duplicate"]
+
+
+def test_the_definitive_field_is_matched_whatever_lies_nearer() -> None:
+    wanted = settings(product="aia_fulldisk", magnetogram=True, dtype="float16", max_dt_s=100)
+    euv = "aia.lev1_euv_12s[2011-02-15T02:00:02Z][193]"
+    field, early = (
+        "hmi.M_720s[2011.02.15_02:00:00_TAI]",
+        "hmi.M_720s_nrt[2011.02.15_02:00:36_TAI]",
+    )
+    (item,) = list_inputs(manifest(euv, field, early), wanted)
+    assert [member.record for member in item.members] == [euv, field]
+
+
+def test_a_split_cannot_share_an_image() -> None:
+    with pytest.raises(ConfigError, match="gap_days"):
+        settings(product="aia_fulldisk", wavelengths=[193, 171], dtype="float16", test_share=0.1,
+                 gap_days=0.0)  # fmt: skip
 
 
 def test_series_of_other_products_are_no_inputs() -> None:
