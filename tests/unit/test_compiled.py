@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,9 @@ from pathlib import Path
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from sunpipe.compiled import kernel
+from sunpipe import compiled
+from sunpipe.compiled import SHARED, code_digest, kernel
+from tests.conftest import REPO
 
 SOURCE = """
 from sunpipe.compiled import kernel
@@ -61,3 +65,77 @@ def test_a_full_disk_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_signature_is_an_error() -> None:
     with pytest.raises(TypeError):
         kernel("int64(int64,int64)")(lambda x: x)
+
+
+PACKAGES = ("sunpipe", "preprocess", "hpc")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules that a file imports at its top or anywhere else."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+    return found
+
+
+def test_kernels_take_code_from_the_digested_sources_only() -> None:
+    shared = {f"sunpipe.{name.removesuffix('.py').replace('/', '.')}" for name in SHARED}
+    files = [path for package in PACKAGES for path in (REPO / package).rglob("*.py")]
+    kernels = [path for path in files if "sunpipe.compiled" in imports_of(path)]
+    assert len(kernels) >= 7
+    helpers = [REPO / "sunpipe" / name for name in SHARED]
+    for path in (*kernels, *helpers):
+        own = {name for name in imports_of(path) if name.partition(".")[0] in PACKAGES}
+        assert own <= shared, f"{path} imports {own - shared}: add it to SHARED"
+    for path in set(files) - {*kernels, *helpers}:
+        assert not {"numba", "numba.extending"} & imports_of(path), f"{path} compiles on its own"
+
+
+USER = """
+from sunpipe.compiled import kernel
+from sunpipe.rice_bits import factor
+
+@kernel("int64(int64)")
+def product(x):
+    return factor(x)
+
+print(product(21), sum(product.stats.cache_hits.values()), product.nopython_signatures)
+"""
+
+
+def test_a_helper_that_changed_is_compiled_anew(tmp_path: Path) -> None:
+    """As after ``git pull`` in an editable installation: the file of the kernel is the same."""
+    package = tmp_path / "sunpipe"
+    (package / "shards").mkdir(parents=True)
+    for name in ("__init__.py", "shards/__init__.py", "shards/vector.py"):
+        (package / name).touch()
+    shutil.copy(REPO / "sunpipe/compiled.py", package / "compiled.py")
+    script, helper = tmp_path / "made.py", package / "rice_bits.py"
+    script.write_text(USER)
+    helper.write_text("from numba import njit\n\n@njit\ndef factor(x):\n    return 2 * x\n")
+    before = helper.stat()
+    found = [run(script, tmp_path / "cache")[:2] for _ in range(2)]
+    helper.write_text(helper.read_text().replace("2 * x", "3 * x"))
+    os.utime(helper, ns=(before.st_atime_ns, before.st_mtime_ns))
+    shutil.rmtree(
+        package / "__pycache__", ignore_errors=True
+    )  # Python's own cache goes by the date
+    found += [run(script, tmp_path / "cache")[:2] for _ in range(2)]
+    assert found == [["42", "0"], ["42", "1"], ["63", "0"], ["63", "1"]]
+
+
+def test_the_digest_is_that_of_source_and_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("x = 1\n")
+    other.write_text("x = 2\n")
+    digest = code_digest(one)
+    assert digest == code_digest(one) != code_digest(other)
+    for module in (compiled.numba, compiled.llvmlite):
+        monkeypatch.setattr(module, "__version__", "999")
+        assert code_digest(one) != digest
+        digest = code_digest(one)
