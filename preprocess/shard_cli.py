@@ -37,12 +37,10 @@ def verify(
     ] = None,
     against_archive: Annotated[
         bool,
-        typer.Option(
-            "--against-archive", help="Make images again from the FITS files and compare."
-        ),
+        typer.Option("--against-archive", help="Compare with the archive, and make records again."),
     ] = False,
     samples: Annotated[
-        int, typer.Option(min=1, help="How many images --against-archive makes again.")
+        int, typer.Option(min=1, help="How many records --against-archive makes again.")
     ] = 64,
     config: ConfigOption = None,
     set_: SetOption = None,

@@ -1,62 +1,151 @@
-"""A dataset against the archive it was made of: images and keywords made again and compared."""
+"""A dataset against the archive it was made of: nothing missing, and records made again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 
-from preprocess.dataset.inputs import list_inputs
-from preprocess.dataset.product import make_product
+from preprocess.dataset.check_table import Faults, Report
+from preprocess.dataset.groups import candidates_of
+from preprocess.dataset.inputs import Input, list_inputs
+from preprocess.dataset.product import Place, Product, Row, make_product
+from preprocess.dataset.state import digests_of
 from preprocess.manifest import read_manifest
-from sunpipe.fitsfile import FitsError
+from sunpipe.errors import DataError
 from sunpipe.shard_settings import ShardSettings
-from sunpipe.shards.reader import ShardReader
-from sunpipe.shards.stored import Stored
+from sunpipe.shards.schema import TABLES
+from sunpipe.shards.stored import Stored, check_limits, pixel_digest
 
-Report = Callable[[str], None]
 OF_THE_DATASET = {"row", "shard", "position"}
-
-
-def _differences(row: dict[str, Any], again: dict[str, Any]) -> list[str]:
-    return [key for key, value in again.items()
-            if key not in OF_THE_DATASET and row.get(key) != value]  # fmt: skip
+Candidates = dict[Place | None, Row]
 
 
 def check_archive(
-    folder: Path,
-    archive: Path,
-    records: pa.Table,
-    settings: ShardSettings,
-    samples: int,
-    report: Report,
+    folder: Path, archive: Path, settings: ShardSettings, samples: int, report: Report
 ) -> None:
-    """Make evenly chosen images again from the files and compare them, bit for bit."""
-    product, stored = make_product(settings), Stored(settings.dtype, settings.step)
-    inputs = {item.record: item for item in list_inputs(read_manifest(archive), settings)}
-    count = records.num_rows
-    chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(int))
-    reader = ShardReader(folder)
-    for number in chosen.tolist():
-        row = records.slice(number, 1).to_pylist()[0]
-        what = f"row {number} ({row['record']})"
-        if row["record"] not in inputs:
-            report(f"{what}: is not in the archive any more")
-            continue
+    """Compare the list of records, then make `samples` records again with all their tiles.
+
+    Reports records that the dataset lacks or that were changed since, and of the
+    chosen records every candidate that is not what the files give: pixels, each
+    column, or the reason in the quarantine.
+    """
+    product = make_product(settings)
+    try:
+        inputs = list_inputs(read_manifest(archive), settings)
+    except DataError as error:
+        report(f"archive: {error}")
+        return
+    today = digests_of(archive, inputs, product)
+    stated = dict(zip(*pq.read_table(folder / TABLES[2]).to_pydict().values(), strict=True))
+    faults = Faults(report)
+    for record in sorted({*today, *stated}):
+        if record not in stated:
+            faults.add("inputs.parquet: records that the dataset lacks",
+                       f"inputs.parquet: {record} is in the archive only")  # fmt: skip
+        elif record not in today:
+            faults.add("inputs.parquet: records that the archive lacks",
+                       f"inputs.parquet: {record} is not in the archive any more")  # fmt: skip
+        elif stated[record] != today[record]:
+            faults.add("inputs.parquet: records that were changed",
+                       f"inputs.parquet: {record} is made of other files than the archive holds"
+                       " today")  # fmt: skip
+    faults.close()
+    same = [item for item in inputs if stated.get(item.record) == today[item.record]]
+    if not same:
+        return
+    chosen = np.unique(np.linspace(0, len(same) - 1, min(samples, len(same))).astype(int))
+    items = [same[place] for place in chosen.tolist()]
+    rows = _candidates(folder / TABLES[0], items)
+    lines = _candidates(folder / TABLES[1], items)
+    for item in items:
+        made = _make(archive, item, product, settings)
+        _compare(item.record, made, rows[item.record], lines[item.record], faults)
+    faults.close()
+
+
+def _candidates(path: Path, items: list[Input]) -> dict[str, Candidates]:
+    """Rows of a table by record and place."""
+    names = [item.record for item in items]
+    found: dict[str, Candidates] = {name: {} for name in names}
+    for row in pq.read_table(path, filters=[("record", "in", names)]).to_pylist():
+        place = None if row["tile_y"] is None else (row["tile_y"], row["tile_x"])
+        found[row["record"]][place] = row
+    return found
+
+
+def _make(
+    archive: Path, item: Input, product: Product, settings: ShardSettings
+) -> dict[Place | None, Row | tuple[str, str]]:
+    """What the files give: the row of each candidate, or why there is none."""
+    stored = Stored(settings.dtype, settings.step)
+    candidates, why = candidates_of([item], lambda one: product.places(archive, one))
+    if item.record in why:
+        return {None: why[item.record]}
+    try:
+        opened = product.open(archive, item)
+    except DataError as error:
+        return {None: _reason(error)}
+    made: dict[Place | None, Row | tuple[str, str]] = {}
+    for _, place in candidates:
+        assert place is not None, "only what cannot be opened has no place"
         try:
-            opened = product.open(archive, inputs[row["record"]])
-            again, image, mask = opened.image((row["tile_y"], row["tile_x"]))
-        except FitsError as error:
-            report(f"{what}: cannot be made again: {error}")
-            continue
-        if differ := _differences(row, again):
-            report(f"{what}: {', '.join(differ)} are not what the files say")
-        value = stored.quantise(image).astype(np.float32) * np.float32(stored.scale)
-        if not np.array_equal(reader.images([number])[0], value) or not np.array_equal(
-            reader.masks([number])[0], mask
-        ):
-            report(f"{what}: its pixels are not what the files give")
-    reader.close()
+            row, image, mask = opened.image(place)
+            check_limits(image, product.units)
+            pixels = pixel_digest(stored.quantise(image), mask.astype(np.uint8))
+            made[place] = {**row, "pixels": pixels}
+        except DataError as error:
+            made[place] = _reason(error)
+    return made
+
+
+def _reason(error: DataError) -> tuple[str, str]:
+    return getattr(error, "reason", "unusable"), getattr(error, "detail", str(error))
+
+
+def _compare(
+    record: str,
+    made: dict[Place | None, Row | tuple[str, str]],
+    rows: Candidates,
+    lines: Candidates,
+    faults: Faults,
+) -> None:
+    """Report where the tables are not what was made again."""
+    for place in sorted({*made, *rows, *lines}, key=lambda one: one or (0, 0)):
+        again = made.get(place)
+        where = record if place is None else f"{record} tile {place}"
+        if place in rows:
+            row: dict[str, Any] = rows[place]
+            where = f"records.parquet row {row['row']} ({where})"
+            if again is None:
+                fault = "is no tile of the patch"
+            elif isinstance(again, tuple):
+                fault = f"cannot be made again: {again[1]} [{again[0]}]"
+            else:
+                fault = _differences(row, again)
+        elif place in lines:
+            where, reason = f"quarantine.parquet ({where})", lines[place]["reason"]
+            found = None if again is None else again[0] if isinstance(again, tuple) else "nothing"
+            if found is None:
+                fault = "is no candidate of the archive"
+            else:
+                fault = "" if found == reason else (
+                    f"its reason is {reason!r}, the files give {found!r}")  # fmt: skip
+        else:
+            where, fault = f"quarantine.parquet ({where})", "is in neither rows nor quarantine"
+        if fault:
+            faults.add("records that are not what the files give", f"{where}: {fault}")
+
+
+def _differences(row: Row, again: Row) -> str:
+    names = [key for key, value in again.items()
+             if key not in OF_THE_DATASET and row.get(key) != value]  # fmt: skip
+    found = []
+    if "pixels" in names:
+        names.remove("pixels")
+        found.append("its pixels are not what the files give")
+    if names:
+        found.append(f"{', '.join(names)} are not what the files say")
+    return ", ".join(found)
