@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,17 +97,15 @@ def _fetch_staged(archive: Path, config: Config, staged: Sequence[Entry], books:
             " (fetch.email or JSOC_EMAIL) and run the same command again")  # fmt: skip
         return
 
-    def record(entry: Entry) -> None:
-        if entry.state == "failed" and not entry.final:  # an export's address does not last
-            entry = replace(entry, state="staged", url="")
-        books.record(entry)
-
-    def bring_these(entries: Sequence[Entry]) -> None:
+    def bring_these(entries: Sequence[Entry], record: Callable[[Entry], None]) -> None:
         with Progress(len(entries), "fetch from tape") as progress:
             bring(archive, entries, config.fetch, record, progress)
 
+    def note(entry: Entry) -> None:
+        books.manifest[entry.key] = entry
+
     desk = Desk(archive, make_client(config.fetch.url), config.fetch, email)
-    bring_staged(staged, desk, record, bring_these)
+    bring_staged(staged, desk, books.record, bring_these, note)
 
 
 def fetch_jsoc(
@@ -190,7 +188,7 @@ def fetch(
             }
         else:
             counts = fetch_jsoc(archive, config, share, retry_failed, check)
-    if not counts["new"]:
+    if not any(counts[key] for key in ("new", "wanted", "staged", "failed")):
         log("the archive is up to date")
     return {"source": config.fetch.source, "archive": str(archive), **counts}
 

@@ -39,23 +39,45 @@ def request_export(server: JsocServer, query: dict[str, list[str]]) -> Answer:
         return {"status": 7, "error": f"User has {len(pending)} pending export requests: {pending};"
                                       " please wait until one completes"}  # fmt: skip
     text = query["ds"][0]
-    rows = []
+    same = (name for name, export in server.exports.items()
+            if export["text"] == text and not export.get("deleted"))  # fmt: skip
+    if identity := next(same, ""):  # for a day
+        return _queued(identity, 2)
     folder = f"/SUM75/D{1999000111 + len(server.exports)}/S00000"
     try:
-        for record_set, segments in split_sets(text):
-            for record in select(server.archive, record_set):
-                for segment in segments or []:
-                    name = relative_path(record, segment).rpartition("/")[2]
-                    if server.deliver(f"{folder}/{name}", record, segment):
-                        rows.append({"record": f"{record}{{{segment}}}", "filename": name})
+        rows = _rows(server, text, folder)
     except Refused:
         return {"status": 4, "error": "The record-set query is malformed."}
     if not rows:
         return {"status": 4, "error": "There are no files in this RecordSet"}
     identity = f"JSOC_20260101_{len(server.exports) + 1:06d}"
     states = [*server.export_states]
-    server.exports[identity] = {"states": states, "rows": rows, "dir": folder}
+    server.exports[identity] = {"states": states, "rows": rows, "dir": folder, "text": text}
     return _queued(identity, states.pop(0)) if states[0] else _advance(server, identity)
+
+
+def _has_image(server: JsocServer, record: str) -> bool:
+    """JSOC adds ``[? drms.image_exists(quality) ?]`` to what is exported."""
+    text = server.overrides.get((record, "QUALITY"))
+    return not (text and int(text, 16) >> 31) and server.archive.keywords[record]["QUALITY"] >= 0
+
+
+def _rows(server: JsocServer, text: str, folder: str) -> list[dict[str, str]]:
+    rows = []
+    for record_set, segments in split_sets(text):
+        for record in select(server.archive, record_set):
+            number = 40000001 + list(server.archive.keywords).index(record)
+            for segment in segments or [] if _has_image(server, record) else []:
+                name = relative_path(record, segment).rpartition("/")[2]
+                if server.recnum_names:
+                    name = f"{record.partition('[')[0]}.{number}.{segment}.fits"
+                row = {"record": f"{record}{{{segment}}}", "filename": name}
+                if server.no_data.get((record, segment), 0):
+                    server.no_data[record, segment] -= 1
+                    rows.append({**row, "filename": "NoDataFile"})
+                elif server.deliver(f"{folder}/{name}", record, segment):
+                    rows.append(row)
+    return rows
 
 
 def _advance(server: JsocServer, identity: str) -> Answer:

@@ -66,6 +66,10 @@ class JsocServer:
         Status of the answer to an export request and to each poll; 0 at the end.
     export_answers : list of dict
         Answers to export requests that come before all else.
+    no_data : dict
+        (record, segment) to the number of exports that cannot write it.
+    recnum_names : bool
+        Whether exports name files by record numbers, as without a template.
     requests : list of Request
     """
 
@@ -83,6 +87,8 @@ class JsocServer:
         self.ranges = True
         self.export_states = [2, 6, 1, 0]
         self.export_answers: list[Answer] = []
+        self.no_data: dict[tuple[str, str], int] = {}
+        self.recnum_names = False
         self.exports: dict[str, dict[str, Any]] = {}
         self.requests: list[Request] = []
         self._bodies: dict[str, bytes] = {}

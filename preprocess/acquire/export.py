@@ -1,8 +1,7 @@
 """Files on tape: ordered from JSOC as an export, waited for, and brought like all others.
 
-One order is open at a time, as JSOC asks. Its id is on disk
-(``archive/exports/<digest>.json``) before it is waited for, so that a killed
-fetch finds its order again instead of placing a second one.
+One order is open at a time, as JSOC asks, and one process of an archive orders at
+a time; others wait for it. See `preprocess.acquire.orders` for what is kept on disk.
 """
 
 from __future__ import annotations
@@ -13,22 +12,27 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
-from preprocess.acquire.jsoc import STORED_PATH, ask
-from preprocess.archive import parse_record
-from preprocess.manifest import Entry
+from preprocess.acquire.jsoc import ask
+from preprocess.acquire.orders import (
+    FOLDER,
+    LEFT_OUT,
+    Key,
+    Order,
+    delivered,
+    make_orders,
+    omitted,
+    open_orders,
+    still,
+)
+from preprocess.manifest import Entry, read_manifest
 from sunpipe.errors import DataError
-from sunpipe.files import digest, read_json, write_json
-from sunpipe.provenance import now
 from sunpipe.query_settings import FetchSettings
 from sunpipe.stage import log
 
-FOLDER = "exports"
-MAX_SET = 3500  # JSOC takes 4096 characters
 SLOWEST_POLL_S = 120.0
 UNKNOWN_POLLS = 10  # a new id is unknown for some seconds
 READY, PENDING, TOO_LARGE, REFUSED, DELETED, UNKNOWN, BUSY, OFFLINE = (
@@ -41,67 +45,11 @@ READY, PENDING, TOO_LARGE, REFUSED, DELETED, UNKNOWN, BUSY, OFFLINE = (
     7,
     25,
 )
-REQUEST_ID = re.compile(r"JSOC_\d{8}_\d+(_[A-Z]+)*")
+STATUS_WORDS = {1: "being processed", 2: "queued", 6: "not known yet", 12: "queued"}
 HASH_FAULT = "save new export-request hash"
+EMPTY_SET = "no files in this"
+GONE = ("HTTP 404", "HTTP 410")
 REGISTER = "http://jsoc.stanford.edu/ajax/register_email.html"
-_ROW = re.compile(r"(.+)\{([^{}]*)\}")
-
-
-@dataclass(frozen=True)
-class Order:
-    """Segments that are ordered together."""
-
-    entries: tuple[Entry, ...]
-
-    @property
-    def record_set(self) -> str:
-        """As JSOC is asked for it."""
-        segments: dict[str, list[str]] = {}
-        for entry in self.entries:
-            segments.setdefault(entry.record, []).append(entry.segment)
-        return ",".join(f"{record}{{{','.join(names)}}}" for record, names in segments.items())
-
-    def path(self, archive: Path) -> Path:
-        """Where its id is kept."""
-        return archive / FOLDER / f"{digest(self.record_set)[:16]}.json"
-
-    def halves(self) -> tuple[Order, Order]:
-        """Two orders of about half the records each."""
-        records = list(dict.fromkeys(entry.record for entry in self.entries))
-        first = set(records[: len(records) // 2])
-        return (Order(tuple(e for e in self.entries if e.record in first)),
-                Order(tuple(e for e in self.entries if e.record not in first)))  # fmt: skip
-
-
-def make_orders(staged: Sequence[Entry], records: int) -> list[Order]:
-    """Orders of one series each, of at most `records` records and `MAX_SET` letters."""
-    by_record: dict[str, list[Entry]] = {}
-    for entry in sorted(staged, key=lambda e: (parse_record(e.record).series, e.key)):
-        by_record.setdefault(entry.record, []).append(entry)
-    orders: list[Order] = []
-    held: list[list[Entry]] = []
-    for group in by_record.values():
-        trial = Order(tuple(e for one in [*held, group] for e in one))
-        series = {parse_record(e.record).series for e in trial.entries}
-        if held and (len(held) == records or len(trial.record_set) > MAX_SET or len(series) > 1):
-            orders.append(Order(tuple(e for one in held for e in one)))
-            held = []
-        held.append(group)
-    if held:
-        orders.append(Order(tuple(e for one in held for e in one)))
-    return orders
-
-
-@contextmanager
-def _only_one(archive: Path) -> Iterator[bool]:
-    (archive / FOLDER).mkdir(parents=True, exist_ok=True)
-    with open(archive / FOLDER / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _words(answer: Any) -> str:
@@ -123,16 +71,35 @@ class Desk:
         self.client = client
         self.settings = settings
         self.email = email
-        self._deadline = time.monotonic() + settings.export_wait_s
+        self._started = time.monotonic()
 
-    def _pause(self, turn: int) -> bool:
-        """Wait before asking again; False when the time is over."""
+    def pause(self, turn: int, what: str) -> bool:
+        """Say what is waited for and wait before asking again; False when the time is over."""
         longest = max(SLOWEST_POLL_S, self.settings.export_poll_s)
         wait = min(longest, self.settings.export_poll_s * 1.5**turn) * random.uniform(0.8, 1.0)
-        if time.monotonic() + wait > self._deadline:
+        waited = time.monotonic() - self._started
+        if waited + wait > self.settings.export_wait_s:
             return False
+        log(f"{what}; waited {waited:.0f} s of {self.settings.export_wait_s:.0f} s,"
+            f" asking again in {wait:.0f} s")  # fmt: skip
         time.sleep(wait)
         return True
+
+    @contextmanager
+    def alone(self) -> Iterator[tuple[bool, bool]]:
+        """The right to order; yields whether it was given, and whether it was waited for."""
+        (self.archive / FOLDER).mkdir(parents=True, exist_ok=True)
+        turn, mine = 0, False
+        with open(self.archive / FOLDER / ".lock", "w") as handle:
+            while not mine:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    mine = True
+                except BlockingIOError:
+                    if not self.pause(turn, "another process orders files on tape"):
+                        break
+                    turn += 1
+            yield mine, turn > 0 or not mine
 
     def _poll(self, identity: str) -> Any:
         return ask(lambda: self.client.export_from_id(identity), self.settings, identity)
@@ -151,67 +118,36 @@ class Desk:
             again = answer.status == BUSY or (
                 answer.status == REFUSED and HASH_FAULT in _words(answer)
             )
-            if not again or not self._pause(turn):
+            if not again or not self.pause(turn, f"JSOC takes no export now ({_words(answer)})"):
                 return answer
             turn += 1
 
-    def _remember(self, order: Order, identity: str) -> None:
-        if not REQUEST_ID.fullmatch(identity):
-            raise DataError(f"JSOC gave the request the id {identity!r}")
-        write_json(order.path(self.archive),
-                   {"id": identity, "record_set": order.record_set, "time": now()})  # fmt: skip
-
-    def wait(self, order: Order) -> Any:
-        """The last answer to an order that was placed now or by an earlier run."""
-        path = order.path(self.archive)
+    def wait(self, order: Order) -> tuple[Order, Any]:
+        """The order, with its id if it has one, and the last answer to it."""
         answer = None
-        if path.is_file():
-            answer = self._poll(str(read_json(path)["id"]))
+        if order.id:
+            answer = self._poll(order.id)
             if answer.status == DELETED:
-                log("an export was deleted before it was fetched; ordering it again")
-                answer = None
+                log(f"the export {order.id} was deleted before all of it was fetched; ordering"
+                    " what is left again")  # fmt: skip
+                order, answer = order.forget(self.archive), None
         if answer is None:
             answer = self._place(order)
             if answer.id and answer.status in (READY, *PENDING):
-                self._remember(order, answer.id)
+                order = order.keep(self.archive, answer.id)
+                log(f"ordered {len(order.entries)} segments on tape: export {order.id}")
         unknown = turn = 0
         while answer.status in PENDING or answer.status == UNKNOWN:
             unknown += answer.status == UNKNOWN
             if unknown > UNKNOWN_POLLS:
-                path.unlink(missing_ok=True)
+                order.forget(self.archive)
                 raise DataError("JSOC does not know the export it accepted; run the same command"
                                 " again")  # fmt: skip
-            if not self._pause(turn):
-                return answer
+            if not self.pause(turn, f"export {order.id} is {STATUS_WORDS[answer.status]}"):
+                break
             turn += 1
-            answer = self._poll(str(read_json(path)["id"]))
-        return answer
-
-
-def delivered(order: Order, answer: Any, url: str) -> list[Entry]:
-    """Entries of an order that is ready: with their address, or missing.
-
-    The rows are matched by name: records without image are left out of exports,
-    and some rows are messages.
-    """
-    places: dict[tuple[str, str], str] = {}
-    folder = answer.dir or ""
-    for record, name in answer.data.itertuples(index=False):
-        if match := _ROW.fullmatch(str(record)):
-            where = str(name) if str(name).startswith("/") else f"{folder}/{name}"
-            places[match[1], match[2]] = where
-    found = []
-    for entry in order.entries:
-        where = places.get(entry.key, "")
-        if not where or where.endswith("/NoDataFile"):
-            reason = f"not in the export {answer.id or ''}".rstrip()
-            found.append(replace(entry, state="missing", reason=reason, final=True))
-        elif not STORED_PATH.fullmatch(where):
-            reason = f"JSOC names the path {where!r}"
-            found.append(replace(entry, state="failed", reason=reason, final=True))
-        else:
-            found.append(replace(entry, state="wanted", reason="", url=urljoin(url, where)))
-    return found
+            answer = self._poll(order.id)
+        return order, answer
 
 
 def outcome(order: Order, answer: Any) -> list[Entry] | None:
@@ -224,49 +160,114 @@ def outcome(order: Order, answer: Any) -> list[Entry] | None:
                         f" {REGISTER}")  # fmt: skip
     if answer.status == OFFLINE:
         return [replace(entry, state="staged", reason=words) for entry in order.entries]
+    if answer.status == REFUSED and EMPTY_SET in words:
+        again = [entry for entry in order.entries if entry.reason.startswith(LEFT_OUT)]
+        if len(again) == len(order.entries):  # no export has them
+            return [replace(entry, state="missing", final=True) for entry in again]
     final = answer.status in (TOO_LARGE, REFUSED) and HASH_FAULT not in words
     return [replace(entry, state="failed", reason=words, final=final) for entry in order.entries]
+
+
+class _Round:
+    """One pass over all that is staged."""
+
+    def __init__(
+        self,
+        staged: dict[Key, Entry],
+        desk: Desk,
+        record: Callable[[Entry], None],
+        bring: Callable[[Sequence[Entry], Callable[[Entry], None]], None],
+    ) -> None:
+        self.left = staged
+        self.desk = desk
+        self._record = record
+        self._bring = bring
+        self._open = Order(())
+
+    def finish(self, entry: Entry) -> None:
+        """Enter what became of a segment; the address of an export is good for days only."""
+        if entry.state == "missing" and entry.reason in GONE:
+            entry = omitted(self.left[entry.key], self._open.id)
+        elif entry.state == "failed" and not entry.final:
+            entry = replace(entry, state="staged")
+        if entry.state != "fetched":
+            entry = replace(entry, url="")
+        if entry.state == "staged":
+            self.left[entry.key] = entry
+        else:
+            del self.left[entry.key]
+        self._record(entry)
+
+    def _receive(self, order: Order, answer: Any) -> list[Entry]:
+        """Bring what an export has; returns what it should have had."""
+        entries = delivered(order, answer, self.desk.settings.url)
+        self._bring([entry for entry in entries if entry.state == "wanted"], self.finish)
+        for entry in entries:
+            if entry.state != "wanted":
+                self.finish(entry)
+        lacking = [self.left[entry.key] for entry in still(order.entries, self.left)]
+        again = [entry for entry in lacking if entry.reason.startswith(LEFT_OUT)]
+        if len(again) == len(lacking):
+            order.forget(self.desk.archive)
+        else:
+            log(f"{len(lacking) - len(again)} files of the export {order.id} did not arrive; the"
+                " next run brings them from there")  # fmt: skip
+        return again
+
+    def run(self) -> None:
+        """Resume open orders, then order the rest."""
+        most, archive = self.desk.settings.export_records, self.desk.archive
+        orders = list(open_orders(archive, self.left))
+        known = {entry.key for order in orders for entry in order.entries}
+        orders += make_orders([e for key, e in self.left.items() if key not in known], most)
+        while orders:
+            order, answer = self.desk.wait(orders.pop(0))
+            self._open = order
+            if answer.status == READY:
+                orders += make_orders(self._receive(order, answer), most)
+                continue
+            if answer.status in (*PENDING, UNKNOWN, BUSY):  # drms would wait for its words
+                log(f"the export {order.id} is not ready, {len(self.left)} segments stay on tape;"
+                    " run the same command again later")  # fmt: skip
+                return
+            refused = outcome(order, answer)
+            if refused is None:
+                orders[:0] = order.forget(archive).halves()
+                continue
+            for entry in refused:
+                self.finish(entry)
+            order.forget(archive)
 
 
 def bring_staged(
     staged: Sequence[Entry],
     desk: Desk,
     record: Callable[[Entry], None],
-    bring: Callable[[Sequence[Entry]], None],
+    bring: Callable[[Sequence[Entry], Callable[[Entry], None]], None],
+    note: Callable[[Entry], None],
 ) -> None:
     """Order what is on tape and bring it, one order after the other.
 
     Parameters
     ----------
     record : callable
-        Called with each entry that is not brought.
+        Called with each entry whose fate this run has decided.
     bring : callable
-        Brings entries from their address.
+        Brings entries from their address and tells the fate of each.
+    note : callable
+        Called with each entry whose fate another process has decided meanwhile.
     """
-    with _only_one(desk.archive) as mine:
-        if not mine:
-            log(f"{len(staged)} segments on tape are left to another process that orders them")
-            return
-        orders = make_orders(staged, desk.settings.export_records)
-        orders.sort(key=lambda order: not order.path(desk.archive).is_file())  # open ones first
-        while orders:
-            order = orders.pop(0)
-            answer = desk.wait(order)
-            if answer.status == READY:
-                entries = delivered(order, answer, desk.settings.url)
-                bring([entry for entry in entries if entry.state == "wanted"])
-                for entry in entries:
-                    if entry.state != "wanted":
-                        record(entry)
-                order.path(desk.archive).unlink(missing_ok=True)
-                continue
-            if answer.status in (*PENDING, UNKNOWN, BUSY):  # drms would wait for its words
-                log(f"the export {answer.id or ''} is not ready; run the same command again later")
-                return
-            refused = outcome(order, answer)
-            if refused is None:
-                orders[:0] = order.halves()
-                continue
-            for entry in refused:
-                record(entry)
-            order.path(desk.archive).unlink(missing_ok=True)
+    left = {entry.key: entry for entry in staged}
+    with desk.alone() as (mine, waited):
+        if waited:
+            held = read_manifest(desk.archive)
+            for key, before in list(left.items()):
+                now = held.get(key, before)
+                if now.state != "staged" and now.time != before.time:
+                    note(now)
+                    del left[key]
+        if mine:
+            _Round(left, desk, record, bring).run()
+        elif left:
+            log(f"another process still orders; {len(left)} segments of this one stay on tape,"
+                " run the same command again later")  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+from preprocess.acquire.orders import as_staged, orderable
 from preprocess.manifest import Entry
 from sunpipe.errors import DataError
 from sunpipe.files import sha256
@@ -77,4 +78,6 @@ def sort_out(
             staged.append(entry)
         elif _is_due(entry, retry_failed):
             todo.append(entry)
+        elif retry_failed and orderable(entry):
+            staged.append(as_staged(entry))
     return todo, staged, kept

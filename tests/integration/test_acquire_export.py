@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from preprocess.acquire.export import make_orders
+from preprocess.acquire.export import Desk, bring_staged
+from preprocess.acquire.journal import Journal
+from preprocess.acquire.orders import make_orders
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
 from sunpipe.config import validate
@@ -21,6 +26,10 @@ from tests.jsoc_server import JsocServer
 pytestmark = pytest.mark.usefixtures("root")
 
 
+class Killed(Exception):
+    """What ends a fetch in the middle."""
+
+
 @pytest.fixture
 def jsoc(monkeypatch: pytest.MonkeyPatch) -> Iterator[JsocServer]:
     for name in ("JSOC_EMAIL", "SUNPIPE_JSOC_EMAIL"):
@@ -30,11 +39,12 @@ def jsoc(monkeypatch: pytest.MonkeyPatch) -> Iterator[JsocServer]:
         yield server
 
 
-def fetch(server: JsocServer, **changes: Any) -> dict[str, Any]:
+def fetch(server: JsocServer, retry_failed: bool = False, **changes: Any) -> dict[str, Any]:
     values = {"source": "jsoc", "url": server.url, "retry_wait_s": 0.01, "timeout_s": 10.0,
               "export_poll_s": 0.02, "email": EMAIL, **changes}  # fmt: skip
     request = {"record_set": f"{SHARP}[1]", "segments": ["Br", "Bt"]}
-    return fetch_stage(validate({"name": "t", "fetch": values, "query": {"requests": [request]}}))
+    config = validate({"name": "t", "fetch": values, "query": {"requests": [request]}})
+    return fetch_stage(config, retry_failed=retry_failed)
 
 
 def states(root: Path) -> dict[tuple[str, str], Entry]:
@@ -145,6 +155,128 @@ def test_files_that_an_export_leaves_out_are_missing(root: Path, jsoc: JsocServe
     result = fetch(jsoc)
     assert (result["fetched"], result["missing"]) == (11, 1)
     assert "not in the export JSOC_" in states(root)[lost, "Bt"].reason
+    assert jsoc.asked("exp_request")[1] == f"{lost}{{Bt}}"  # once more, and no third time
+    assert len(jsoc.asked("exp_request")) == 2
+    assert fetch(jsoc)["missing"] == 1
+    assert len(jsoc.asked("exp_request")) == 2
+    jsoc.missing.clear()
+    assert fetch(jsoc, retry_failed=True)["fetched"] == 12
+    assert orders(root) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_could_not_be_written_is_ordered_once_more(
+    root: Path, jsoc: JsocServer, times: int
+) -> None:
+    lost = min(jsoc.tape)
+    jsoc.no_data[lost, "Bt"] = times
+    result = fetch(jsoc)
+    assert (result["fetched"], result["missing"]) == ((12, 0) if times == 1 else (11, 1))
+    assert len(jsoc.asked("exp_request")) == 2
+
+
+def test_files_without_their_names_are_known_by_their_records(jsoc: JsocServer) -> None:
+    jsoc.recnum_names = True
+    assert fetch(jsoc)["fetched"] == 12
+    assert any(path.endswith("40000001.Br.fits") for path in jsoc.downloads())
+
+
+def test_a_fetch_that_was_killed_goes_on_with_its_order(
+    root: Path, jsoc: JsocServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Journal.write
+    lines: list[Entry] = []
+
+    def kill(journal: Journal, entries: list[Entry]) -> None:
+        write(journal, entries)
+        lines.extend(entry for entry in entries if "/SUM75/" in entry.url)
+        if len(lines) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", kill)
+        with pytest.raises(Killed):
+            fetch(jsoc)
+    assert len(orders(root)) == 1
+    assert fetch(jsoc)["fetched"] == 12
+    assert len(jsoc.asked("exp_request")) == 1
+    assert orders(root) == []
+    assert len(set(jsoc.downloads())) == 12
+    assert len(jsoc.downloads()) <= 13  # one was under way
+
+
+def test_a_file_that_did_not_arrive_is_brought_from_the_same_export(
+    root: Path, jsoc: JsocServer
+) -> None:
+    jsoc.faults["/SUM75/"] = ["reset"]
+    assert fetch(jsoc, retries=0)["staged"] == 1
+    assert fetch(jsoc)["fetched"] == 12
+    assert len(jsoc.asked("exp_request")) == 1
+    assert orders(root) == []
+
+
+def test_a_file_that_an_export_has_lost_is_ordered_again(root: Path, jsoc: JsocServer) -> None:
+    jsoc.faults["/SUM75/"] = ["404"]
+    assert fetch(jsoc)["fetched"] == 12
+    assert len(jsoc.asked("exp_request")) == 2
+
+
+def test_what_an_export_refused_is_ordered_again_on_request(root: Path, jsoc: JsocServer) -> None:
+    jsoc.export_answers = [{"status": 4, "error": "internal error"}]
+    with pytest.raises(DataError, match="--retry-failed"):
+        fetch(jsoc)
+    assert fetch(jsoc)["failed"] == 8
+    assert fetch(jsoc, retry_failed=True)["fetched"] == 12
+
+
+def test_an_order_of_another_process_is_waited_for(
+    root: Path, jsoc: JsocServer, capfd: Any
+) -> None:
+    (root / "archive/exports").mkdir(parents=True)
+    with open(root / "archive/exports/.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert fetch(jsoc, export_wait_s=0.1)["staged"] == 8
+        said = capfd.readouterr().err
+        assert "another process still orders; 8 segments of this one stay on tape" in said
+        assert "up to date" not in said
+        release = threading.Timer(0.3, lambda: fcntl.flock(handle, fcntl.LOCK_UN))
+        release.start()
+        assert fetch(jsoc)["fetched"] == 12
+        release.join()
+    assert "another process orders files on tape; waited" in capfd.readouterr().err
+
+
+def test_what_another_process_brought_meanwhile_is_not_ordered(
+    root: Path, jsoc: JsocServer
+) -> None:
+    fetch(jsoc, export_wait_s=0.0)
+    entries = [entry for entry in states(root).values() if entry.state == "staged"]
+    fetch(jsoc)
+    noted: list[Entry] = []
+
+    class OtherDesk:
+        archive = root / "archive"
+        settings = validate({"name": "t"}).fetch
+
+        @contextmanager
+        def alone(self) -> Iterator[tuple[bool, bool]]:
+            yield True, True
+
+    def nothing(*_: object) -> None:
+        raise AssertionError("nothing was left")
+
+    bring_staged(entries, cast(Desk, OtherDesk()), nothing, nothing, noted.append)
+    assert {entry.state for entry in noted} == {"fetched"}
+    assert len(noted) == 8
+
+
+def test_each_wait_is_told(root: Path, jsoc: JsocServer, capfd: Any) -> None:
+    jsoc.export_states = [2, 6, 1, 1, 0]
+    fetch(jsoc)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "; waited " in line]
+    said = [line.partition(";")[0] for line in lines]
+    name = "export JSOC_20260101_000001 is"
+    assert said == [f"{name} queued", f"{name} not known yet", *[f"{name} being processed"] * 2]
 
 
 def test_orders_keep_to_their_size() -> None:
