@@ -25,6 +25,7 @@ from sunpipe.paths import data_root
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
+MOST_PARTS = 1000
 SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+@,=~-]*")
 
 
@@ -100,6 +101,8 @@ def slurm_parameters(
         srun.append("--kill-on-bad-exit=1")  # a rank that dies ends those that wait for it
     if STAGES[stage].mpi:
         srun.append(f"--mpi={profile.mpi}")
+    limit = wanted.array_parallel
+    at_once = STAGES[stage].parallel if limit is None else limit
     more: dict[str, Any] = {"requeue": True}
     if after:
         more["kill-on-invalid-dep"] = "yes"
@@ -114,6 +117,7 @@ def slurm_parameters(
         "ntasks_per_node": wanted.tasks_per_node, "cpus_per_task": wanted.cpus_per_task,
         "signal_delay_s": profile.signal_s, "stderr_to_stdout": True, "wckey": None,
         "srun_args": srun, "additional_parameters": more,
+        "array_parallelism": at_once or MOST_PARTS,
         **{key: value for key, value in options.items() if value},
     }  # fmt: skip
 

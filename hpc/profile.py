@@ -34,7 +34,8 @@ class Resources:
 
     `nodes` times `tasks_per_node` ranks share the work of ``shard`` and
     ``train``; `array` is the number of parts of ``fetch``,
-    ``directions`` and ``embed``.
+    ``directions`` and ``embed``, of which `array_parallel` run at one time
+    (0: all; without it two of ``fetch`` and all of the others).
     """
 
     partition: Word = ""
@@ -48,6 +49,7 @@ class Resources:
     gpus_per_node: CountOrNone = 0
     mem: Memory = ""
     array: Annotated[int, Field(ge=1, le=1000)] = 1
+    array_parallel: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -72,6 +74,8 @@ class StageResources:
                 raise ValueError(f"{name} runs as one task; set its nodes and tasks_per_node to 1")
             if wanted.array > 1 and not stage.parts:
                 raise ValueError(f"{name} has no parts; set its array to 1")
+            if wanted.array_parallel is not None and not stage.parts:
+                raise ValueError(f"{name} has no parts; leave its array_parallel out")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -119,7 +123,9 @@ def minutes(time: str) -> int:
 def _with_default(data: dict[str, Any]) -> dict[str, Any]:
     """Put what ``[default]`` says into every stage that does not say otherwise."""
     default, stages = data.get("default", {}), data.get("stages", {})
-    ranks_of_all = {key for key in ("nodes", "tasks_per_node", "array") if key in default}
+    ranks_of_all = {
+        key for key in ("nodes", "tasks_per_node", "array", "array_parallel") if key in default
+    }
     if ranks_of_all:
         raise UsageError(f"default.{', default.'.join(sorted(ranks_of_all))}: say it per stage,"
                          " most stages run as one task")  # fmt: skip

@@ -24,6 +24,9 @@ class Stage:
         Whether several tasks of one job share its work.
     mpi : bool
         Whether those tasks talk through MPI.
+    parallel : int
+        Parts of an array that run at one time unless a profile says otherwise;
+        0 is no limit. JSOC asks for few connections, and each part has its own.
     """
 
     command: tuple[str, ...]
@@ -31,11 +34,12 @@ class Stage:
     parts: bool = False
     ranks: bool = False
     mpi: bool = False
+    parallel: int = 0
 
 
 # In an order that respects `needs`.
 STAGES: dict[str, Stage] = {
-    "fetch": Stage(("fetch",), parts=True),
+    "fetch": Stage(("fetch",), parts=True, parallel=2),
     "shard": Stage(("shard",), ("fetch",), ranks=True, mpi=True),
     "train": Stage(("train",), ("shard",), ranks=True),
     "sample": Stage(("sample",), ("train",)),

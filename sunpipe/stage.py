@@ -36,6 +36,7 @@ JsonOption = Annotated[
 ]
 
 Result = dict[str, Any]
+HIDDEN = "***"
 
 
 def log(message: str) -> None:
@@ -54,6 +55,14 @@ def emit(result: Result, as_json: bool) -> None:
         elif isinstance(value, dict | list):
             value = json.dumps(value)
         print(f"{key}: {value}", flush=True)
+
+
+def printable(sections: Result) -> Result:
+    """Sections of a configuration without the e-mail: what is printed ends in shared logs."""
+    fetch = sections.get("fetch")
+    if not fetch or not fetch.get("email"):
+        return sections
+    return {**sections, "fetch": {**fetch, "email": HIDDEN}}
 
 
 def _remember(stage: str, name: str, seconds: float, result: Result) -> None:
@@ -102,7 +111,7 @@ def run_stage(
     """
     resolved = load_config(config, overrides or ())
     whole = to_dict(resolved)
-    shown = {key: whole[key] for key in ("name", "dataset", "seed", *sections)}
+    shown = printable({key: whole[key] for key in ("name", "dataset", "seed", *sections)})
     if _is_main():
         log(f"sunpipe {name} {json.dumps(shown)}")
     try:

@@ -96,6 +96,15 @@ def test_script_of_an_array_that_waits(root: Path) -> None:
     assert found["kill-on-invalid-dep"] == "yes"
 
 
+@pytest.mark.parametrize(
+    ("stage", "limit", "found"),
+    [("fetch", None, 2), ("fetch", 3, 3), ("fetch", 0, 8), ("embed", None, 8), ("embed", 1, 1)],
+)
+def test_an_array_is_throttled(root: Path, stage: str, limit: int | None, found: int) -> None:
+    script = batch_script(stage, 8, Profile(), Resources(array_parallel=limit))
+    assert header(script)["array"] == f"0-7%{found}"
+
+
 def test_mpi_only_where_it_is_needed() -> None:
     profile = Profile(mpi="pmix")
     assert "--mpi=pmix" in slurm_parameters("shard", profile, Resources())["srun_args"]

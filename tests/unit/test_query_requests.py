@@ -16,7 +16,7 @@ from preprocess.times import jsoc_time, parse_time, record_time
 from sunpipe.config import load_config, validate
 from sunpipe.errors import ConfigError
 from sunpipe.query_settings import registered_email
-from tests.conftest import REPO
+from tests.conftest import REPO, Cli
 
 CONFIGS = sorted((REPO / "configs").glob("data_*.toml"))
 
@@ -174,3 +174,14 @@ def test_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert registered_email(validate({"name": "x"}).fetch) == "b@example.org"
     with pytest.raises(ConfigError, match=r"fetch\.email"):
         validate({"name": "x", "fetch": {"email": "a@b&notify=x"}})
+
+
+@pytest.mark.parametrize("command", ["query", "fetch"])
+def test_the_address_is_not_printed(root: Path, cli: Cli, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('name = "x"\n[fetch]\nsource = "jsoc"\nemail = "someone@example.org"\n'
+                    '[[query.requests]]\nrecord_set = "hmi.M_720s[2014.01.01_TAI]"\n'
+                    'segments = ["magnetogram"]\n')  # fmt: skip
+    done = cli(command, "-c", path, "--dry-run")
+    assert "someone" not in done.stdout + done.stderr
+    assert ('"email": "***"' in done.stderr) == (command == "fetch")
