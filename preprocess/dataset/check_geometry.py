@@ -35,6 +35,8 @@ def check_geometry(records: Records, settings: ShardSettings, sizes: NDArray[np.
     for name in COORDINATES:
         wrong |= ~np.isfinite(rows.numbers(name))
     records.fault(wrong, "has no world coordinates or no pixel size")
+    if wrong.any():
+        return
     one, two, unit = TYPES[settings.is_patch]
     for name, kind in {"ctype1": one, "ctype2": two, "cunit1": unit, "cunit2": unit}.items():
         words, codes = rows.words(name)

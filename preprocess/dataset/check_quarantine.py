@@ -19,10 +19,10 @@ OF_TILES = {"low_flux", "nan_share", "overflow"}  # a tile was looked at; all ot
 REASONS = OF_TILES | {
     "all_nan", "blank", "changed", "checksum", "corrupt", "cutout", "different_records",
     "different_shapes", "duplicate", "eclipse", "exposure", "geometry", "missing_file",
-    "missing_pixels", "missing_segment", "no_image", "no_keywords", "no_table", "not_fits",
-    "quality", "saturated", "split_gap", "statistics", "too_large", "truncated", "unknown_unit",
-    "unmatched", "unsupported", "unusable", "wrong_instrument", "wrong_level", "wrong_projection",
-    "wrong_record", "wrong_segment", "wrong_wavelength",
+    "missing_pixels", "missing_segment", "negative", "no_image", "no_keywords", "no_table",
+    "not_fits", "quality", "saturated", "split_gap", "statistics", "time", "too_large",
+    "truncated", "unknown_unit", "unmatched", "unsupported", "unusable", "wrong_instrument",
+    "wrong_level", "wrong_projection", "wrong_record", "wrong_segment", "wrong_wavelength",
 }  # fmt: skip
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _grid = lru_cache(maxsize=1 << 16)(tile_grid)
