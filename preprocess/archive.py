@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from sunpipe.errors import DataError
-from sunpipe.fits import T_REC
+from sunpipe.fitstime import T_REC, on_calendar
 
 SERIES_NAME = re.compile(r"[a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63}")
 SEGMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
@@ -95,13 +95,15 @@ def parse_record(record: str) -> RecordName:
     ------
     DataError
         When it is not of the form ``series[HARPNUM][T_REC]`` or
-        ``series[T_REC][number]``.
+        ``series[T_REC][number]``, or its time is on no calendar.
     """
     match = _RECORD.fullmatch(record)
     if match is None:
         raise DataError(f"{record!r} is not a record such as"
                         " hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]")  # fmt: skip
     series, harpnum, sharp_time, disk_time, number = match.groups()
+    if not on_calendar(sharp_time or disk_time):
+        raise DataError(f"{record!r} has the time {sharp_time or disk_time}, which never was")
     return RecordName(
         series,
         sharp_time or disk_time,
@@ -116,9 +118,12 @@ def split_file_name(name: str) -> tuple[str, str] | None:
     if match is None:
         return None
     series, harpnum, sharp_time, disk_time, number, segment = match.groups()
+    t_rec = full_time(sharp_time or disk_time)
+    if not on_calendar(t_rec):
+        return None
     found = RecordName(
         series,
-        full_time(sharp_time or disk_time),
+        t_rec,
         int(harpnum) if harpnum else None,
         int(number) if number else None,
     )

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ BLOCK = 2880
 CARD = 80
 MAX_HEADER = 400 * BLOCK
 LARGE = 1 << 20  # bytes from which compiled code pays
+MAX_AXES = 999  # FITS Standard 4.0, section 4.4.1.1
+_END = b"END     "
 _NAME = re.compile(r"[A-Z0-9_-]{0,8} *$")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([ED][+-]?\d+)?$", re.IGNORECASE)
 STRUCTURE = re.compile(
@@ -122,6 +125,15 @@ def count(header: Mapping[str, Value], key: str, name: str, default: int | None 
     return value
 
 
+def _check_begin(raw: bytes, name: str, rest: int = 0) -> None:
+    """Refuse a unit that does not begin as one; `rest` bytes follow an earlier one, 0 for none."""
+    if rest and not raw.startswith(b"XTENSION="):
+        raise FitsError("corrupt", f"{name}: {rest} stray bytes after the last unit")
+    if not rest and not raw.startswith(b"SIMPLE  ="):
+        kind = "is empty" if not raw else "does not begin as a FITS file"
+        raise FitsError("not_fits", f"{name} {kind}")
+
+
 def units(raw: bytes, name: str) -> list[Unit]:
     """Split a FITS file into its header-data units.
 
@@ -130,30 +142,59 @@ def units(raw: bytes, name: str) -> list[Unit]:
     FitsError
         ``not_fits``, ``truncated`` or ``corrupt``.
     """
-    if not raw.startswith(b"SIMPLE  ="):
-        kind = "is empty" if not raw else "does not begin as a FITS file"
-        raise FitsError("not_fits", f"{name} {kind}")
+    _check_begin(raw, name)
     found: list[Unit] = []
     start = 0
     while start < len(raw):
-        if found and not raw.startswith(b"XTENSION=", start):
-            raise FitsError(
-                "corrupt", f"{name}: {len(raw) - start} stray bytes after the last unit"
-            )
-        header, data = _header(raw, start, name)
-        bits = header.get("BITPIX")
-        if bits not in (8, 16, 32, 64, -32, -64):
-            raise FitsError("corrupt", f"{name}: BITPIX = {bits!r}")
-        axes = count(header, "NAXIS", name)
-        size = 0
-        if axes:
-            size = math.prod(count(header, f"NAXIS{axis}", name) for axis in range(1, axes + 1))
-            size = abs(int(bits)) // 8 * (size + count(header, "PCOUNT", name, 0))
-        end = data + math.ceil(size / BLOCK) * BLOCK
-        if end > len(raw):
-            raise FitsError("truncated", f"{name}: {len(raw)} bytes where its header says {end}")
-        found.append(Unit(header, start, data, end))
-        start = end
+        if found:
+            _check_begin(raw[start : start + CARD], name, len(raw) - start)
+        found.append(_unit(raw, start, len(raw), name))
+        start = found[-1].end
+    return found
+
+
+def _unit(raw: bytes, start: int, size: int, name: str, offset: int = 0) -> Unit:
+    """The unit whose header begins at `start` of `raw`, which is the file from `offset` on.
+
+    `size` is the file's; the unit's data need not be in `raw`.
+    """
+    header, data = _header(raw, start, name)
+    bits = header.get("BITPIX")
+    if bits not in (8, 16, 32, 64, -32, -64):
+        raise FitsError("corrupt", f"{name}: BITPIX = {bits!r}")
+    axes = count(header, "NAXIS", name)
+    if axes > MAX_AXES:
+        raise FitsError("corrupt", f"{name}: NAXIS = {axes}")
+    body = 0
+    if axes:
+        body = math.prod(count(header, f"NAXIS{axis}", name) for axis in range(1, axes + 1))
+        body = abs(int(bits)) // 8 * (body + count(header, "PCOUNT", name, 0))
+    end = offset + data + math.ceil(body / BLOCK) * BLOCK
+    if end > size:
+        raise FitsError("truncated", f"{name}: {size} bytes where its header says {end}")
+    return Unit(header, offset + start, offset + data, end)
+
+
+def peek_units(path: Path) -> list[Unit]:
+    """`units` of a file of which only the headers are read, whatever its size.
+
+    Raises
+    ------
+    FitsError
+        With the reasons of `units`.
+    """
+    size, found, start = path.stat().st_size, list[Unit](), 0
+    with open(path, "rb") as handle:
+        while start < size or not found:
+            handle.seek(start)
+            raw = b""
+            while len(raw) <= MAX_HEADER and (block := handle.read(BLOCK)):
+                raw += block
+                if any(block.startswith(_END, place) for place in range(0, len(block), CARD)):
+                    break
+            _check_begin(raw, path.name, size - start if found else 0)
+            found.append(_unit(raw, 0, size, path.name, start))
+            start = found[-1].end
     return found
 
 

@@ -79,6 +79,8 @@ def parse_reduced(
             means, count = block_mean(full.data, factor)
         except ValueError as error:
             raise FitsError("geometry", f"{name}: {error}") from None
-        return Reduced(means.astype(np.float32), count, joined(unit, keywords), factor, verified)
+        return Reduced(
+            means.astype(np.float32), count, joined(unit, keywords, name), factor, verified
+        )
     data, count = reduced_pixels(raw, unit, shape, name, factor)
-    return Reduced(data, count, joined(unit, keywords), factor, verified)
+    return Reduced(data, count, joined(unit, keywords, name), factor, verified)

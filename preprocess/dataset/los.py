@@ -18,12 +18,25 @@ from sunpipe.fits import (
     read_segment,
     record_string,
 )
+from sunpipe.fitscea import check_cea
 from sunpipe.fitsfile import FitsError
 from sunpipe.physics.geometry import pixel_size_cm
 
 
-def read_los(path: Path, keywords: dict[str, Any], series: str) -> VectorRecord:
+def read_los(
+    path: Path, keywords: dict[str, Any], series: str, sha256: str | None = None
+) -> VectorRecord:
     """Read the magnetogram of a SHARP in cylindrical equal-area coordinates.
+
+    Parameters
+    ----------
+    path : Path
+    keywords : dict
+        For what the header lacks.
+    series : str
+        For the record-set string.
+    sha256 : str, optional
+        Digest that the file must have; see `read_segment`.
 
     Returns
     -------
@@ -35,18 +48,14 @@ def read_los(path: Path, keywords: dict[str, Any], series: str) -> VectorRecord:
     FitsError
         With the reasons of `read_vector`.
     """
-    segment = read_segment(path, keywords)
+    segment = read_segment(path, keywords, sha256=sha256)
     header = segment.header
     check_instrument(header, path.name)
     check_name(path, FIELD)
     check_unit(header, path.name)
     harpnum, t_rec = identity(header, path.name)
-    projection = str(header.get("CTYPE1", ""))
-    if not projection.endswith("-CEA"):
-        raise FitsError(
-            "wrong_projection",
-            f"{path.name} has CTYPE1 = {projection!r}, not cylindrical equal-area coordinates",
-        )
+    height, width = segment.data.shape
+    check_cea(header, (height, width), path.name)
     if not np.isfinite(segment.data).any():
         raise FitsError("all_nan", f"{path.name} has no valid pixel")
     try:

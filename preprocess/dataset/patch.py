@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from sunpipe.errors import DataError
+from sunpipe.fitscea import centre_cosine, finite
 
 RSUN_CM = 6.957e10
 
 
 def number(header: Mapping[str, Any], key: str) -> float | None:
     """A finite number of a header, or None."""
-    value = header.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    return finite(header, key)
 
 
 def _needed(header: Mapping[str, Any], key: str) -> float:
@@ -72,12 +70,16 @@ def disk_pixel_cm(cdelt: float, rsun_obs: float) -> float:
 def centre_mu(header: Mapping[str, Any]) -> float | None:
     """Cosine of the heliocentric angle of the patch centre, None when a card is missing.
 
-    ``mu = sin B0 sin lat + cos B0 cos lat cos(lon - L0)`` with the centre at
-    (CRVAL1, CRVAL2) and the sub-observer point at (CRLN_OBS, CRLT_OBS), all in
-    degrees (Thompson 2006, A&A 449, 791, eq. 11, for a distant observer).
+    ``mu = (cos g - q) / sqrt(1 + q^2 - 2 q cos g)``: the angle between the vertical
+    and the direction to an observer at DSUN_OBS, with ``q = RSUN_REF / DSUN_OBS`` and
+    g the angle at the Sun's centre (`centre_cosine`). It follows from the vectors
+    from the Sun's centre to the observer and to the surface (Thompson 2006, A&A
+    449, 791, eqs. 11 and 12); q = 0 is an observer at infinity. The limb, mu = 0, is at
+    ``cos g = q``, 0.27 degrees before g = 90.
     """
-    cards = [number(header, key) for key in ("CRVAL1", "CRVAL2", "CRLN_OBS", "CRLT_OBS")]
-    if None in cards:
+    cosine = centre_cosine(header)
+    metres, distance = finite(header, "RSUN_REF"), finite(header, "DSUN_OBS")
+    if cosine is None or metres is None or distance is None or not 0 < metres < distance:
         return None
-    lon, lat, lon0, lat0 = (math.radians(card) for card in cards if card is not None)
-    return math.sin(lat0) * math.sin(lat) + math.cos(lat0) * math.cos(lat) * math.cos(lon - lon0)
+    q = metres / distance
+    return (cosine - q) / math.sqrt(1 + q * q - 2 * q * cosine)

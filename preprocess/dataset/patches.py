@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocess.dataset.inputs import FIELD, Input, check_unchanged, files_of, stored_keywords
+from preprocess.dataset.inputs import (
+    FIELD,
+    Input,
+    Member,
+    check_unchanged,
+    files_of,
+    stored_keywords,
+)
 from preprocess.dataset.los import read_los
 from preprocess.dataset.patch import centre_mu, number, tile_wcs
 from preprocess.dataset.product import Image, Mask, Place, Row, simulated
@@ -15,9 +22,8 @@ from preprocess.dataset.splits import split_of
 from preprocess.dataset.table import SHARP_FLOATS, SHARP_TEXTS, keyword_values
 from preprocess.quality import Policy, refusal, signed
 from sunpipe.errors import DataError
-from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
-from sunpipe.fitsfile import FitsError, units
-from sunpipe.fitspixels import image_shape
+from sunpipe.fits import COMPONENTS, VectorRecord, peek_shape, read_vector
+from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.cut import cut, missing_share, reduce_field, tile_flux, tile_grid
 
@@ -26,20 +32,12 @@ def check_quality(header: Mapping[str, Any], policy: Policy, required: bool) -> 
     """Refuse a record by its QUALITY."""
     quality = number(header, "QUALITY")
     if quality is None:
-        if required:
-            raise FitsError("quality", "the record has no QUALITY")
+        if required or header.get("QUALITY") is not None:
+            raise FitsError("quality", f"the record has QUALITY = {header.get('QUALITY')!r}")
+    elif quality % 1 or not -(2**31) <= quality < 2**32:
+        raise FitsError("quality", f"QUALITY = {quality:g} is not 32 bits")
     elif why := refusal(int(quality), policy):
         raise FitsError("quality", why)
-
-
-def peek_shape(path: Path) -> tuple[int, int]:
-    """(H, W) of the last image of a file, from its headers alone."""
-    raw = path.read_bytes()
-    for unit in reversed(units(raw, path.name)):
-        shape = image_shape(unit.header, path.name)
-        if shape is not None:
-            return shape
-    raise FitsError("no_image", f"{path.name} holds no image")
 
 
 VERSION = 1  # of how a patch becomes images; a new one makes datasets anew
@@ -100,11 +98,15 @@ class Patches:
         shape = peek_shape(files_of(archive, item.members[0], self.segments)[0])
         return [(y, x) for y, x in tile_grid(shape, self.tile, self.stride).tolist()]
 
-    def _read(self, paths: list[Path], keywords: dict[str, Any], series: str) -> VectorRecord:
+    def _read(self, archive: Path, member: Member, keywords: dict[str, Any]) -> VectorRecord:
+        """The files of a record, refused when they are not what was fetched."""
+        paths = files_of(archive, member, self.segments)
+        digests = [member.entries[segment].sha256 for segment in self.segments]
+        series = member.name.series
         if len(paths) == 1:
-            return read_los(paths[0], keywords, series)
+            return read_los(paths[0], keywords, series, digests[0])
         br, bt, bp = paths
-        return read_vector(br, bt, bp, keywords=keywords, series=series)
+        return read_vector(br, bt, bp, keywords=keywords, series=series, sha256=digests)
 
     def open(self, archive: Path, item: Input) -> OpenPatch:
         """Read a patch; see `Product`."""
@@ -112,9 +114,8 @@ class Patches:
         split = split_of(member.name, self.settings)
         keywords = stored_keywords(archive, member, self.segments)
         check_quality(keywords, self.settings.quality, required=False)
-        paths = files_of(archive, member, self.segments)
-        found = self._read(paths, keywords, member.name.series)
-        check_unchanged(archive, member, self.segments)
+        found = self._read(archive, member, keywords)
+        check_unchanged(archive, member, ())  # keywords.json alone
         if found.record != member.record:
             raise FitsError("wrong_record", f"the files are {found.record}, not {member.record}")
         check_quality(found.header, self.settings.quality, required=True)

@@ -29,7 +29,7 @@ def number(header: Mapping[str, Any], name: str) -> float:
         raise DataError(f"header card {name} is missing; it is needed for {NEEDED_FOR[name]}")
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"header card {name} is {value!r}, not a number") from None
     if not math.isfinite(found):
         raise DataError(f"header card {name} is {value!r}; it must be finite")

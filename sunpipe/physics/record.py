@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sunpipe.fits import (
     read_vector,
     record_string,
 )
+from sunpipe.fitscea import check_cea, check_common, finite
 from sunpipe.fitsfile import FitsError
 from sunpipe.physics.geometry import pixel_size_cm
 from sunpipe.physics.keywords import SharpKeywords, sharp_keywords, sharp_keywords_los
@@ -110,6 +110,7 @@ def _companion(path: Path, base: Base, option: str) -> Image:
                 f"{option} {path} is HARP {who[0]} at {who[1]}, {base.name} is HARP"
                 f" {base.who[0]} at {base.who[1]}"
             )
+    check_common(base.header, segment.header, (base.name, path.name))
     _check_content(segment.data, base, path, option)
     return segment.data
 
@@ -122,13 +123,8 @@ def _los_base(path: Path, keywords: Mapping[str, Any] | None) -> Base:
     check_instrument(segment.header, path.name)
     check_name(path, "magnetogram")
     check_unit(segment.header, path.name)
-    projection = str(segment.header.get("CTYPE1", ""))
-    if not projection.endswith("-CEA"):
-        raise FitsError(
-            "wrong_projection",
-            f"{path.name} has CTYPE1 = {projection!r}; patches are measured in cylindrical"
-            f" equal-area coordinates, as in {SERIES}",
-        )
+    height, width = segment.data.shape
+    check_cea(segment.header, (height, width), path.name)
     who = identity(segment.header, path.name)
     # A simulated region is never told under a name of JSOC's.
     simulated = segment.header.get("TELESCOP") == "SIMULATED"
@@ -141,12 +137,8 @@ def header_values(header: Mapping[str, Any]) -> dict[str, float]:
     """The header's own keywords and errors, where they are finite numbers."""
     names = [quantity.name for quantity in QUANTITIES.values() if quantity.in_jsoc]
     names += [quantity.error for quantity in QUANTITIES.values() if quantity.error] + ["CMASK"]
-    values = {name: header.get(name) for name in names}
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
+    values = {name: finite(header, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _choose(paths: Mapping[str, Path | None]) -> tuple[list[Path], list[Path]]:

@@ -216,8 +216,8 @@ def test_simulated_fields_keep_their_own_series(tmp_path: Path) -> None:
     assert result["record"] == "sim.sharp_cea_720s[9][2012.01.02_03:00:00_TAI]"
     assert result["keywords"]["USFLUXL"] == pytest.approx(result["pixel_cm"] ** 2 * 300 * 320)
     files = {name: tmp_path / f"{name}.fits" for name in ("br", "bt", "bp")}
-    for path in files.values():
-        write(path, square, **marks)
+    for scale, path in enumerate(files.values(), 1):
+        write(path, square / scale, **marks)
     assert run(*vector_options(**files))["record"] == result["record"]
 
 

@@ -76,6 +76,38 @@ def test_hostile_records_make_no_path(record: str) -> None:
         parse_record(record)
 
 
+@pytest.mark.parametrize(
+    ("t_rec", "was"),
+    [
+        ("2012.02.29_00:00:00_TAI", True),
+        ("2012.02.31_00:00:00_TAI", False),
+        ("2011.02.29_00:00:00_TAI", False),
+        ("2012.13.01_00:00:00_TAI", False),
+        ("0000.01.01_00:00:00_TAI", False),
+        ("2012.01.01_24:00:00_TAI", False),
+        ("2012.01.01_00:60:00_TAI", False),
+        ("2012.06.30_23:59:60_TAI", False),  # TAI has no leap seconds
+        ("2012-06-30T23:59:60Z", True),
+        ("2012-06-30T12:00:60Z", False),
+        ("2012-06-30T23:59:61Z", False),
+        ("2012-02-31T00:00:00Z", False),
+        ("2012.02.29_00:00:00.500_TAI", True),
+    ],
+)
+def test_records_have_times_of_the_calendar(t_rec: str, was: bool) -> None:
+    names = {"aia.lev1_euv_12s[{}][193]": "aia.lev1_euv_12s.{}.193.image.fits",
+             "hmi.sharp_cea_720s[377][{}]": "hmi.sharp_cea_720s.377.{}.Br.fits"}  # fmt: skip
+    for record, file in names.items():
+        text, path = record.format(t_rec), file.format(compact_time(t_rec))
+        if was:
+            assert parse_record(text).t_rec == t_rec
+            assert split_file_name(path) == (text, path.split(".")[-2])
+            continue
+        with pytest.raises(DataError, match="never was"):
+            parse_record(text)
+        assert split_file_name(path) is None
+
+
 @pytest.mark.parametrize("segment", ["../Br", "Br/..", "", "Br\n", "-rf", ".", "B" * 33, "B r"])
 def test_hostile_segments_make_no_path(segment: str) -> None:
     with pytest.raises(DataError):

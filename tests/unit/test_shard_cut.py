@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from sunpipe.shards.stored import Stored, restore
 
 HEADER = {"CRPIX1": 372.5, "CRPIX2": 189.0, "CRVAL1": 34.879105, "CRVAL2": -21.0769,
           "CDELT1": 0.03, "CDELT2": 0.03, "CTYPE1": "CRLN-CEA", "CTYPE2": "CRLT-CEA",
-          "CRLN_OBS": 21.725103, "CRLT_OBS": -6.8279}  # fmt: skip
+          "CRLN_OBS": 21.725103, "CRLT_OBS": -6.8279, "RSUN_REF": 696000000,
+          "DSUN_OBS": 147746220503.41}  # fmt: skip
 
 
 def test_grid_reaches_the_far_edges() -> None:
@@ -126,10 +129,29 @@ def test_tile_wcs_needs_its_cards() -> None:
 def test_mu_of_the_sub_observer_point_is_one() -> None:
     centre = {**HEADER, "CRVAL1": HEADER["CRLN_OBS"], "CRVAL2": HEADER["CRLT_OBS"]}
     assert centre_mu(centre) == pytest.approx(1.0)
-    assert centre_mu({**centre, "CRVAL1": HEADER["CRLN_OBS"] + 90, "CRLT_OBS": 0.0,
-                      "CRVAL2": 0.0}) == pytest.approx(0.0, abs=1e-12)  # fmt: skip
-    assert centre_mu(HEADER) == pytest.approx(0.9449261, abs=1e-6)
-    assert centre_mu({**HEADER, "CRLN_OBS": float("nan")}) is None
+    for card in ("CRLN_OBS", "CRVAL2", "DSUN_OBS", "RSUN_REF"):
+        assert centre_mu({**HEADER, card: float("nan")}) is None
+    assert centre_mu({**HEADER, "DSUN_OBS": HEADER["RSUN_REF"]}) is None
+
+
+def test_mu_is_that_of_an_observer_at_a_finite_distance() -> None:
+    def at(lon: float, lat: float, **cards: float) -> dict[str, Any]:
+        return {**HEADER, "CRVAL1": HEADER["CRLN_OBS"] + lon, "CRVAL2": lat, "CRLT_OBS": 0.0,
+                **cards}  # fmt: skip
+
+    q = HEADER["RSUN_REF"] / HEADER["DSUN_OBS"]
+    # The limb is where the line of sight is tangent: cos g = R / D, before 90 degrees.
+    assert centre_mu(at(math.degrees(math.acos(q)), 0.0)) == pytest.approx(0.0, abs=1e-12)
+    assert centre_mu(at(90.0, 0.0)) == pytest.approx(-q, rel=1e-4)
+    assert centre_mu(at(90.0, 0.0, DSUN_OBS=1e25)) == pytest.approx(0.0, abs=1e-12)
+    # Explicit vectors: the vertical, and the way from the surface to the observer.
+    for lon, lat in ((30.0, 0.0), (-60.0, 25.0), (10.0, -45.0)):
+        a, b = math.radians(lon), math.radians(lat)
+        vertical = np.array([math.cos(b) * math.cos(a), math.cos(b) * math.sin(a), math.sin(b)])
+        way = np.array([1 / q, 0.0, 0.0]) - vertical
+        assert centre_mu(at(lon, lat)) == pytest.approx(vertical @ way / np.linalg.norm(way))
+    # HARP 377: 0.9449261 from infinity
+    assert centre_mu(HEADER) == pytest.approx(0.9444174, abs=1e-6)
 
 
 def test_flux_counts_both_signs_above_the_floor() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from preprocess.dataset.patch import centre_mu
 from preprocess.simulation.ephemeris import (
     format_time,
     observer,
@@ -28,6 +27,7 @@ from preprocess.simulation.observe import (
 )
 from preprocess.simulation.region import draw_region
 from sunpipe.errors import UsageError
+from sunpipe.fitscea import centre_cosine
 
 EARTH = observer(datetime(2011, 2, 15, 2))
 SHAPE = (150, 240)
@@ -97,7 +97,8 @@ def test_the_sky_axes_are_a_rotation(lon: float, lat: float) -> None:
         "CRLN_OBS": EARTH.lon,
         "CRLT_OBS": EARTH.lat,
     }
-    assert axes[0, 2, 75, 120] == pytest.approx(centre_mu(header), abs=1e-3)
+    # The simulated observer stands at infinity.
+    assert axes[0, 2, 75, 120] == pytest.approx(centre_cosine(header), abs=1e-3)
 
 
 def test_west_of_the_meridian_a_westward_field_points_away() -> None:
