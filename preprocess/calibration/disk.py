@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.dataset.patch import number
+from sunpipe.fitscea import check_radius
 from sunpipe.fitsfile import FitsError
 
 ARCSEC = {"arcsec": 1.0, "deg": 3600.0}
-RSUN_RANGE = (900.0, 1000.0)  # arcsec; from 1 au +- 1.7 % with room for other distances of the year
 ROUNDNESS = 1e-3  # the largest relative difference of the two scales
 AXES = (("HPLN-TAN", "SOLAR-X", "SOLAR_X"), ("HPLT-TAN", "SOLAR-Y", "SOLAR_Y"))
 
@@ -80,7 +80,8 @@ def _matrix(header: Mapping[str, Any], scale: tuple[float, float], name: str) ->
 
 
 def _radius(header: Mapping[str, Any], name: str) -> tuple[float, str]:
-    """Angle of the limb in arcsec: RSUN_OBS, or asin(RSUN_REF / DSUN_OBS)."""
+    """Angle of the limb in arcsec: RSUN_OBS, or asin(RSUN_REF / DSUN_OBS); both must agree."""
+    check_radius(header, name)
     radius, card = number(header, "RSUN_OBS"), "RSUN_OBS"
     if radius is None:
         distance, metres = number(header, "DSUN_OBS"), number(header, "RSUN_REF")
@@ -89,10 +90,6 @@ def _radius(header: Mapping[str, Any], name: str) -> tuple[float, str]:
                 "geometry", f"{name}: neither RSUN_OBS nor DSUN_OBS and RSUN_REF tell the radius"
             )
         radius, card = math.degrees(math.asin(metres / distance)) * 3600, "DSUN_OBS"
-    if not RSUN_RANGE[0] <= radius <= RSUN_RANGE[1]:
-        raise FitsError(
-            "geometry", f"{name}: a solar radius of {radius:g} arcsec is not one seen from SDO"
-        )
     return radius, card
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.calibration.disk import check_full_disk, geometry
+from preprocess.calibration.times import seconds_apart
 from preprocess.dataset.patch import number
 from preprocess.quality import Chain, Policy, chain_of, decode, eclipsed, refusal
 from sunpipe.fitsfile import FitsError
@@ -18,6 +19,12 @@ from sunpipe.fitsfile import FitsError
 AIA_CHANNELS = (94, 131, 171, 193, 211, 304, 335, 1600, 1700, 4500)
 AIA_LEVELS = (1.0, 1.5)
 SATURATED_DN = 16383  # full scale of the 14-bit camera
+LONGEST_S = 60.0  # AIA's exposures are 0.01 to 3 s, its longest calibration frames some 10 s
+ANGSTROM = ("angstrom", "angstroms", "0.1 nm", "a")
+# T_REC is the slot of a series, T_OBS the middle of the exposure: they lie within one slot.
+AIA_SLOT_S = 60.0  # 12 and 24 s, and room
+VISIBLE, VISIBLE_SLOT_S = 4500, 3600.0  # aia.lev1_vis_1h
+HMI_SLOT_S: dict[Chain, float] = {"hmi_720s": 720.0, "hmi_45s": 45.0}
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,9 @@ def channel(header: Mapping[str, Any]) -> int:
     FitsError
         ``wrong_wavelength``.
     """
+    unit = str(header.get("WAVEUNIT") or "angstrom").strip().lower()
+    if unit not in ANGSTROM:
+        raise FitsError("wrong_wavelength", f"WAVEUNIT = {header['WAVEUNIT']!r}, not angstrom")
     value = number(header, "WAVELNTH")
     if value not in AIA_CHANNELS:
         raise FitsError(
@@ -146,14 +156,38 @@ def exposure(header: Mapping[str, Any], least: float) -> float:
     Raises
     ------
     FitsError
-        ``exposure``: none, or shorter than `least`.
+        ``exposure``: none, shorter than `least`, or longer than AIA exposes.
     """
     value = number(header, "EXPTIME")
     if value is None or value < least:
         raise FitsError(
             "exposure", f"EXPTIME = {header.get('EXPTIME')!r} s; at least {least:g} s are needed"
         )
+    if value > LONGEST_S:
+        raise FitsError(
+            "exposure", f"EXPTIME = {value:g} s; AIA exposes for at most {LONGEST_S:g} s"
+        )
     return value
+
+
+def _observed(header: Mapping[str, Any], slot: float) -> None:
+    """Refuse a T_OBS that is no time, or not within `slot` seconds of T_REC."""
+    seen, record = header.get("T_OBS"), header.get("T_REC")
+    if seen is None:
+        return
+    apart = seconds_apart(seen, seen if record is None else record)
+    if apart is None:
+        raise FitsError("time", f"T_OBS = {seen!r} or T_REC = {record!r} is no time")
+    if apart > slot:
+        raise FitsError("wrong_record", f"T_OBS = {seen} and T_REC = {record} are {apart:.0f} s"
+                        f" apart, more than {slot:g} s: they are not of one record")  # fmt: skip
+
+
+def _slot(header: Mapping[str, Any], chain: Chain) -> float:
+    """The most seconds between T_OBS and T_REC."""
+    if chain != "aia":
+        return HMI_SLOT_S[chain]
+    return VISIBLE_SLOT_S if channel(header) == VISIBLE else AIA_SLOT_S
 
 
 def _quality(header: Mapping[str, Any], policy: Policy, chain: Chain) -> None:
@@ -212,9 +246,9 @@ def judge(
     ------
     FitsError
         ``no_keywords``, ``wrong_instrument``, ``wrong_level``,
-        ``wrong_wavelength``, ``quality``, ``eclipse``, ``exposure``,
-        ``geometry``, ``cutout``, ``all_nan``, ``blank``, ``missing_pixels``,
-        ``saturated``.
+        ``wrong_wavelength``, ``wrong_segment``, ``quality``, ``eclipse``,
+        ``exposure``, ``time``, ``wrong_record``, ``geometry``, ``cutout``,
+        ``all_nan``, ``blank``, ``negative``, ``missing_pixels``, ``saturated``.
     """
     limits = limits or Limits()
     who = instrument(header)
@@ -223,7 +257,12 @@ def judge(
         found = channel(header)
         if wavelength is not None and found != wavelength:
             raise FitsError("wrong_wavelength", f"{name} is of {found} A, not {wavelength} A")
-    _quality(header, policy, chain_of(header, series))
+    kind = str(header.get("IMG_TYPE") or "LIGHT").strip().upper()
+    if kind != "LIGHT":
+        raise FitsError("wrong_segment", f"{name} has IMG_TYPE = {kind}, not LIGHT")
+    chain = chain_of(header, series)
+    _quality(header, policy, chain)
+    _observed(header, _slot(header, chain))
     if who == "AIA":
         exposure(header, limits.min_exposure_s)
     where = geometry(header, (data.shape[0], data.shape[1]), name)
@@ -234,6 +273,9 @@ def judge(
         raise FitsError("all_nan", f"{name} has no valid pixel on the disk")
     if counted.low == counted.high:
         raise FitsError("blank", f"{name} is {counted.low:g} everywhere")
+    if counted.high < 0:
+        raise FitsError("negative", f"{name} is negative everywhere: {counted.high:g} is its"
+                        " largest value")  # fmt: skip
     if counted.nan_share > limits.max_nan_share:
         raise FitsError("missing_pixels", f"{name}: {counted.nan_share:.2%} of the disk are"
                         f" missing; at most {limits.max_nan_share:.2%} may be")  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+_SCALE = re.compile(r"_(TAI|UTC)$")
+SCALES_APART = 40.0  # seconds; TAI - UTC is 34 to 37 in SDO's life, with room for leap seconds
 _ISO = re.compile(r"(\d{4})[-./](\d\d)[-./](\d\d)[T_ ](\d\d):(\d\d):(\d\d(?:\.\d*)?)Z?$")
 
 
@@ -26,3 +28,21 @@ def utc(text: object) -> datetime | None:
     except ValueError:
         return None
     return start + timedelta(seconds=float(match.group(6)))
+
+
+def seconds_apart(one: object, other: object) -> float | None:
+    """At least so many seconds lie between two times; None when one of them is no time.
+
+    Parameters
+    ----------
+    one, other : str
+        TAI (``2011.02.15_02:00:00_TAI``) or UTC. Between the two scales the leap
+        seconds are not counted, so that up to 40 s are forgiven.
+    """
+    texts = [str(text).strip() for text in (one, other)]
+    times = [utc(_SCALE.sub("", text)) for text in texts]
+    if times[0] is None or times[1] is None:
+        return None
+    apart = abs((times[0] - times[1]).total_seconds())
+    scales = [text.endswith("_TAI") for text in texts]
+    return apart if scales[0] == scales[1] else max(0.0, apart - SCALES_APART)

@@ -48,7 +48,7 @@ class Sky:
         path = self.archive / relative_path(name, segment)
         if kind == "hmi":
             header = hmi_cards(SIZE, rotation=179.9, shift=(1.5, -2.0))
-            header["T_REC"] = name.partition("[")[2].rstrip("]")
+            header["T_REC"] = header["T_OBS"] = name.partition("[")[2].rstrip("]")
             data, unit = dipole(*places(header, SIZE)), "Gauss"
         else:
             header = aia_cards(SIZE, rotation=0.4, shift=(-1.0, 2.5)) | {"WAVELNTH": wavelength}

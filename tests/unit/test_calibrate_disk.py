@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -49,7 +50,8 @@ def test_a_known_sky_is_found_again(
 
 def test_the_limb_has_one_radius_and_the_scale_says_so() -> None:
     for radius in (945.0, 976.0):
-        header = aia_cards() | {"RSUN_OBS": radius}
+        distance = 696e6 / math.sin(math.radians(radius / 3600))
+        header = aia_cards() | {"RSUN_OBS": radius, "DSUN_OBS": distance}
         found = calibrate_aia(seen(header), DiskSettings(resolution=256, **PLAIN))
         assert found.header["R_SUN"] == pytest.approx(RSUN_SHARE * 128)
         assert found.header["R_SUN"] * found.header["CDELT1"] == pytest.approx(radius)

@@ -91,6 +91,18 @@ HMI = seen(hmi_cards(128), 128, dipole)
     (AIA, {"EXPTIME": 0.0}, "exposure"), (AIA, {"EXPTIME": -2.0}, "exposure"),
     (AIA, {"EXPTIME": 0.001}, "exposure"), (AIA, {"EXPTIME": None}, "exposure"),
     (AIA, {"EXPTIME": float("nan")}, "exposure"),
+    (AIA, {"EXPTIME": 61.0}, "exposure"), (AIA, {"EXPTIME": 2000.0}, "exposure"),
+    (AIA, {"T_OBS": "2012-06-01T00:01:03Z"}, "wrong_record"),
+    (AIA, {"T_REC": "2014-06-01T00:00:02Z"}, "wrong_record"),
+    (AIA, {"T_OBS": "2012.06.01_00:02:00_TAI"}, "wrong_record"),
+    (AIA, {"T_OBS": "MISSING"}, "time"), (AIA, {"T_OBS": "2012-02-31T00:00:00Z"}, "time"),
+    (HMI, {"T_OBS": "2012.06.01_00:12:01_TAI"}, "wrong_record"),
+    (HMI, {"T_OBS": "2015.06.01_00:00:05_TAI"}, "wrong_record"),
+    (HMI, {"CADENCE": 45.0, "T_OBS": "2012.06.01_00:01:00_TAI"}, "wrong_record"),
+    (AIA, {"WAVEUNIT": "nm"}, "wrong_wavelength"), (AIA, {"IMG_TYPE": "DARK"}, "wrong_segment"),
+    (AIA, {"DSUN_OBS": 0.03}, "geometry"), (AIA, {"DSUN_OBS": 160e9}, "geometry"),
+    (AIA, {"RSUN_OBS": 970.0}, "geometry"), (HMI, {"RSUN_OBS": 100.0}, "geometry"),
+    (AIA, {"RSUN_OBS": None, "DSUN_OBS": 100e9}, "geometry"),
     (AIA, {"CRPIX1": 500.0}, "cutout"), (AIA, {"CDELT1": None}, "geometry"),
     (AIA, {"NSATPIX": 5000, "TOTVALS": 16384}, "saturated"),
     (HMI, {"QUALITY": 0x200}, "eclipse"), (HMI, {"QUALITY": 0x220}, "eclipse"),
@@ -104,6 +116,20 @@ def test_headers_are_refused_with_their_reason(
     with pytest.raises(FitsError) as caught:
         judge(segment.header | change, segment.data, "usual")
     assert caught.value.reason == reason
+
+
+def test_times_within_a_slot_are_of_one_record() -> None:
+    for segment, change in (
+        (AIA, {"T_OBS": "2012-06-01T00:00:59Z"}),
+        (AIA, {"T_OBS": None}),
+        (AIA, {"T_REC": None}),
+        (AIA, {"T_REC": "2012-06-01T00:00:02.000"}),
+        (AIA, {"T_REC": "2012.06.01_00:00:38_TAI"}),  # 35 s are leap seconds
+        (AIA, {"WAVELNTH": 4500, "T_OBS": "2012-06-01T00:30:00Z"}),  # one image per hour
+        (AIA, {"IMG_TYPE": "LIGHT", "WAVEUNIT": "Angstrom"}),
+        (HMI, {"T_OBS": "2012.06.01_00:06:00_TAI", "WAVEUNIT": ""}),
+    ):
+        judge(segment.header | change, segment.data)
 
 
 def test_the_series_decides_over_the_header() -> None:
@@ -133,7 +159,8 @@ def test_pixels_are_counted() -> None:
         with pytest.raises(FitsError) as caught:
             judge(AIA.header, data, limits=limits)
         assert caught.value.reason == reason
-    for pixels, reason in ((np.full((128, 128), 7.0), "blank"), (data * np.nan, "all_nan")):
+    for pixels, reason in ((np.full((128, 128), 7.0), "blank"), (data * np.nan, "all_nan"),
+                           (-1 - data, "negative")):  # fmt: skip
         with pytest.raises(FitsError) as caught:
             judge(AIA.header, pixels)
         assert caught.value.reason == reason
