@@ -44,8 +44,8 @@ def _modified_julian(date: Any) -> float | None:
 def statistics(values: NDArray[np.floating]) -> dict[str, Any]:
     """DATAVALS ... DATARMS of physical pixel values, as JSOC writes them.
 
-    DATARMS is the standard deviation about DATAMEAN; without a valid pixel only the
-    counts are there.
+    DATARMS is the sample standard deviation (n - 1), which one pixel does not have;
+    without a valid pixel only the counts are there.
     """
     good = values[np.isfinite(values)].astype(np.float64)
     cards: dict[str, Any] = {"DATAVALS": int(good.size), "MISSVALS": int(values.size - good.size)}
@@ -55,8 +55,9 @@ def statistics(values: NDArray[np.floating]) -> dict[str, Any]:
             "DATAMAX": float(good.max()),
             "DATAMEDN": float(np.median(good)),
             "DATAMEAN": float(good.mean()),
-            "DATARMS": float(good.std()),
         }
+    if good.size > 1:
+        cards["DATARMS"] = float(good.std(ddof=1))
     return cards
 
 

@@ -61,7 +61,7 @@ def test_scaled_integers_err_by_half_a_step(
     assert np.array_equal(np.isnan(segment.data), np.isnan(data))
     assert segment.header["DATAVALS"] == data.size - 1
     assert segment.header["DATAMAX"] == pytest.approx(np.nanmax(segment.data), abs=1e-9)
-    assert segment.header["DATARMS"] == pytest.approx(np.nanstd(segment.data), rel=1e-9)
+    assert segment.header["DATARMS"] == pytest.approx(np.nanstd(segment.data, ddof=1), rel=1e-9)
     with fits.open(tmp_path / "x.fits", checksum=True) as hdus:
         hdus.verify("exception")
         assert np.allclose(hdus[-1].data, segment.data, rtol=1e-6, atol=0, equal_nan=True)
