@@ -32,8 +32,9 @@ def fluximb(p: Patches) -> Tensor:
 
 
 def area(p: Patches) -> Tensor:
-    """Mask area in Mm^2."""
-    return p.region.count() * p.megametres**2
+    """Mask area in Mm^2; NaN where the field has no valid pixel, which is not an area of 0."""
+    measured = p.valid.any(dim=2).any(dim=1)
+    return torch.where(measured, p.region.count() * p.megametres**2, torch.nan)
 
 
 def area_acr(p: Patches) -> Tensor:

@@ -197,7 +197,8 @@ def measure(
     dict of str to Tensor (B,) float64
         On the device of `fields`, with its gradient where `fields` asks for one;
         NaN where undefined: all but AREA_MM2 where no pixel counts or where the
-        field is 0 in the whole mask, all in patches under 8 x 8 pixels.
+        field is 0 in the whole mask, all without any valid pixel and in patches
+        under 8 x 8 pixels.
 
     Raises
     ------

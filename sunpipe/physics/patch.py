@@ -164,7 +164,7 @@ class Patches:
     def shear(self) -> Tensor:
         """Angle between B and the potential field with the observed Bz, in degrees, (P,).
 
-        0 outside `has_shear`.
+        0 outside `has_shear`; NaN where the products of the fields exceed the float type.
         """
         bx, by = self.potential
         dot = self.bx * bx + self.by * by + self.bz.square()
@@ -176,4 +176,5 @@ class Patches:
             + (self.bx * by - self.by * bx).square()
         )
         known = self.has_shear
-        return torch.rad2deg(torch.atan2(cross, torch.where(known, dot, 1.0)))
+        angle = torch.rad2deg(torch.atan2(cross, torch.where(known, dot, 1.0)))
+        return torch.where(torch.isfinite(cross) & torch.isfinite(dot), angle, torch.nan)

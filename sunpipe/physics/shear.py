@@ -34,4 +34,5 @@ def meanshr(p: Patches) -> Tensor:
 
 def shrgt45(p: Patches) -> Tensor:
     """Share of pixels with a shear angle above 45 degrees, in %."""
-    return 100.0 * p.region.mean((p.shear > 45).double(), p.has_shear)
+    above = torch.where(p.shear.isnan(), torch.nan, (p.shear > 45).double())
+    return 100.0 * p.region.mean(above, p.has_shear)

@@ -93,7 +93,8 @@ def test_no_valid_pixel(bad: float, convention: str) -> None:
     )
     assert found.cmask == 0
     assert found.reasons["USFLUX"] == "the field has no valid pixel"
-    assert found.keywords["AREA_MM2"] == 0
+    assert found.keywords["AREA_MM2"] is None
+    assert found.reasons["AREA_MM2"] == "the field has no valid pixel"
     given["los"] = np.full(SHAPE, bad)
     found = checked(sharp_keywords(field(), HEADER, convention=convention, **given))
     assert found.reasons["MEANGBL"] == "the line-of-sight magnetogram has no valid pixel"
@@ -173,6 +174,9 @@ def test_isolated_valid_pixels_have_no_gradient(convention: str) -> None:
 def test_a_field_beyond_numbers_is_null(convention: str) -> None:
     found = checked(sharp_keywords(1e200 * field(), HEADER, convention=convention, **maps()))
     assert "too strong" in found.reasons["TOTPOT"]
+    for name in ("MEANSHR", "SHRGT45"):  # inf against inf is no angle of 45 degrees
+        assert found.keywords[name] is None
+        assert "too strong" in found.reasons[name]
 
 
 def test_errors_without_a_valid_pixel(convention: str) -> None:
