@@ -21,6 +21,7 @@ from preprocess.acquire.request import cadence_s, record_sets, series_of, time_s
 from preprocess.acquire.sharing import asking, working
 from preprocess.archive import KEYWORDS, relative_path
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest
+from preprocess.times import scale_of
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import digest, read_json, sha256, write_json
 from sunpipe.paths import Layout
@@ -133,7 +134,7 @@ def ask_request(
         "known_bytes": tally.known_bytes,
         "records_of_unknown_size": tally.unknown_size,
         **coverage(tally.names.values(), cadence_s(request), time_span(request),
-                   request.wavelengths),
+                   request.wavelengths, scale_of(series.name)),
     }  # fmt: skip
     write_answer(answer_path(archive, request, settings.url), list(tally.names), report)
     return report

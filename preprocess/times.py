@@ -17,6 +17,7 @@ _TEXT = re.compile(
     r"(\d{4})[-.](\d\d)[-.](\d\d)(?:[T_ ](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?)?(_TAI|_UTC|Z)?"
 )
 EPOCH = np.datetime64("2000-01-01T00:00:00", "us")
+_START = datetime(2000, 1, 1)
 DAY_S = 86400.0
 UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -32,7 +33,9 @@ def span_s(text: str) -> int:
 
 
 def parse_time(text: str, scale: str) -> datetime:
-    """A time as a number without zone, in `scale`.
+    """A time in TAI, as a number without zone.
+
+    TAI has no leap seconds, so that differences are seconds that have passed.
 
     Parameters
     ----------
@@ -50,34 +53,43 @@ def parse_time(text: str, scale: str) -> datetime:
     if match is None:
         raise ConfigError(f"{text!r} is no time such as 2011-02-15 or 2011.02.15_02:00:00_TAI")
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
-    try:
-        found = datetime(year, month, day, hour, minute, second)
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is no time: {error}") from None
-    found += timedelta(seconds=float(match[7] or 0))
     named = {"_TAI": "tai", "_UTC": "utc", "Z": "utc", None: scale}[match[8]]
-    return found if named == scale else _convert(found, named, scale)
-
-
-def _convert(time: datetime, old: str, new: str) -> datetime:
-    """From one scale to another; the leap seconds are astropy's."""
-    from astropy.time import Time
-
-    converted = getattr(Time(time, scale=old), new).datetime
-    assert isinstance(converted, datetime)
-    return converted
+    leap = named == "utc" and second == 60
+    try:
+        clock = datetime(year, month, day, hour, minute, second - leap)
+        found = clock + timedelta(seconds=leap + float(match[7] or 0))
+        if named == "utc":
+            since, offset = _leap_seconds()
+            here = np.searchsorted(since, (clock - _START).total_seconds(), side="right") - 1
+            found += timedelta(seconds=float(offset[max(here, 0)]))
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{text!r} is no time: {error}") from None
+    if leap and not jsoc_time(found, "utc").endswith(":60Z"):
+        raise ConfigError(f"{text!r} is no time: there was no leap second then")
+    return found
 
 
 def jsoc_time(time: datetime, scale: str) -> str:
-    """As it stands in record sets."""
-    if scale == "utc":
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return time.strftime("%Y.%m.%d_%H:%M:%S_TAI")
+    """A time in TAI as it stands in record sets of a series with this scale."""
+    if scale == "tai":
+        return time.strftime("%Y.%m.%d_%H:%M:%S_TAI")
+    seconds = (time - _START).total_seconds()
+    since, offset = _leap_seconds()
+    here = max(int(np.searchsorted(since + offset, seconds, side="right")) - 1, 0)
+    utc = time - timedelta(seconds=float(offset[here]))
+    if here + 1 < len(since) and seconds - offset[here] >= since[here + 1]:
+        return (utc - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:60Z")
+    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def record_time(t_rec: str) -> datetime:
-    """T_REC of a record in its own scale, for differences."""
-    return parse_time(t_rec, "utc" if UTC.fullmatch(t_rec) else "tai")
+def from_tai_seconds(seconds: float) -> datetime:
+    """Inverse of `tai_seconds`, as `parse_time` gives it."""
+    return _START + timedelta(seconds=seconds)
+
+
+def seconds_of(time: datetime) -> float:
+    """TAI seconds of what `parse_time` gives."""
+    return (time - _START).total_seconds()
 
 
 def _leap_seconds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

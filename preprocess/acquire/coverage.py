@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preprocess.acquire.jsoc import Found
 from preprocess.acquire.request import prime_keys
 from preprocess.archive import RecordName
-from preprocess.times import record_time
+from preprocess.times import from_tai_seconds, jsoc_time, seconds_of, tai_seconds
+from sunpipe.errors import DataError
 
 LONGEST = 5
 
@@ -43,46 +48,56 @@ class Tally:
 
 
 def time_gaps(
-    times: Sequence[datetime], cadence_s: float, span: tuple[datetime, datetime] | None = None
-) -> tuple[int, list[tuple[int, str, str]]]:
+    times: NDArray[np.float64], cadence_s: float, span: tuple[float, float] | None = None
+) -> tuple[int, list[tuple[int, float, float]]]:
     """Expected slots, and the gaps between sorted times.
 
     Parameters
     ----------
-    times : sequence of datetime
-        In one time scale, sorted.
+    times : float array
+        Sorted, in seconds that have passed (TAI).
     cadence_s : float
         Seconds between slots.
-    span : (datetime, datetime), optional
+    span : (float, float), optional
         First slot and end (not included) of the slots that are expected; by
         default from the first time to the last.
 
     Returns
     -------
     (int, list of (slots, after, before))
-        A gap of n slots lies between two ISO times.
+        A gap of n slots lies between two times.
     """
-    marks = [*times]
     slot = cadence_s / 2  # T_REC is near its slot, not on it
-    gaps = []
-    for before, after in pairwise(marks):
-        lost = int(((after - before).total_seconds() + slot) // cadence_s) - 1
-        if lost > 0:
-            gaps.append((lost, before.isoformat(), after.isoformat()))
-    expected = len(times) + sum(lost for lost, _, _ in gaps)
+    lost = ((np.diff(times) + slot) // cadence_s).astype(int) - 1
+    gaps = [
+        (int(lost[at]), float(times[at]), float(times[at + 1])) for at in np.flatnonzero(lost > 0)
+    ]
+    expected = len(times) + sum(number for number, _, _ in gaps)
     if span is not None:
         start, end = span
-        expected = int(-(-(end - start).total_seconds() // cadence_s))
-        first, last = (marks[0], marks[-1]) if marks else (end, end)
-        head = int(((first - start).total_seconds() + slot) // cadence_s)
-        tail = int(((end - last).total_seconds() + slot) // cadence_s) - 1
-        if not marks:
-            head, tail = expected, 0
+        expected = math.ceil((end - start) / cadence_s)
+        if not len(times):
+            return expected, [(expected, start, end)]
+        head = int((times[0] - start + slot) // cadence_s)
+        tail = int((end - times[-1] + slot) // cadence_s) - 1
         if head > 0:
-            gaps.append((head, start.isoformat(), first.isoformat()))
+            gaps.append((head, start, float(times[0])))
         if tail > 0:
-            gaps.append((tail, last.isoformat(), end.isoformat()))
+            gaps.append((tail, float(times[-1]), end))
     return expected, gaps
+
+
+def _seconds(texts: Iterable[str]) -> tuple[NDArray[np.float64], int]:
+    """Times, sorted and once each, and the number of those that are none, such as hour 25."""
+    texts = sorted(set(texts))
+    try:
+        return np.unique(tai_seconds(texts)), 0
+    except DataError:
+        good = []
+    for text in texts:
+        with suppress(DataError):
+            good.append(tai_seconds([text])[0])
+    return np.unique(np.array(good, np.float64)), len(texts) - len(good)
 
 
 def coverage(
@@ -90,16 +105,26 @@ def coverage(
     cadence_s: float | None,
     span: tuple[datetime, datetime] | None,
     wavelengths: Sequence[int] = (),
+    scale: str = "tai",
 ) -> dict[str, Any]:
-    """Expected slots against found ones.
+    """Expected slots against found ones; says what it can of any records.
 
     A full-disk series should fill the whole span, AIA's once per wavelength; a
     HARP the time from its first record to its last. What conditions leave out
     counts as a gap.
+
+    Parameters
+    ----------
+    cadence_s : float or None
+        Seconds between slots; without it nothing is expected.
+    span : (datetime, datetime) or None
+        In TAI.
+    scale : str
+        In which the ends of gaps are told: that of the series.
     """
     if cadence_s is None:
         return {}
-    groups: dict[tuple[str, int], list[datetime]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[str]] = defaultdict(list)
     groups.update({("wavelength", number): [] for number in wavelengths})
     for name in names:
         group = ("disk", 0)  # HMI's cameras take turns
@@ -107,19 +132,26 @@ def coverage(
             group = ("HARP", name.harpnum)
         elif "WAVELNTH" in prime_keys(name.series):
             group = ("wavelength", name.number or 0)
-        groups[group].append(record_time(name.t_rec))
-    expected = 0
-    gaps: list[dict[str, Any]] = []
-    for (kind, number), times in sorted(groups.items()):
-        slots, found = time_gaps(sorted(set(times)), cadence_s, None if kind == "HARP" else span)
-        expected += slots
+        groups[group].append(name.t_rec)
+    whole = (seconds_of(span[0]), seconds_of(span[1])) if span else None
+    expected = unreadable = 0
+    gaps: list[tuple[int, str, float, float]] = []
+    for (kind, number), texts in sorted(groups.items()):
+        times, wrong = _seconds(texts)
+        slots, found = time_gaps(times, cadence_s, None if kind == "HARP" else whole)
+        expected, unreadable = expected + slots, unreadable + wrong
         label = f"{kind} {number}" if number else kind
-        gaps += [{"of": label, "slots": lost, "after": after, "before": before}
-                 for lost, after, before in found]  # fmt: skip
-    gaps.sort(key=lambda gap: -gap["slots"])
+        gaps += [(lost, label, after, before) for lost, after, before in found]
+    gaps.sort(key=lambda gap: -gap[0])
+    longest = [
+        {"of": label, "slots": lost, "after": jsoc_time(from_tai_seconds(after), scale),
+         "before": jsoc_time(from_tai_seconds(before), scale)}
+        for lost, label, after, before in gaps[:LONGEST]
+    ]  # fmt: skip
     return {
         "expected_slots": expected,
-        "missing_slots": sum(gap["slots"] for gap in gaps),
+        "missing_slots": sum(gap[0] for gap in gaps),
         "gaps": len(gaps),
-        "longest_gaps": gaps[:LONGEST],
+        "longest_gaps": longest,
+        "unreadable_times": unreadable,
     }

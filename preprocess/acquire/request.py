@@ -38,7 +38,7 @@ def series_of(request: QueryRequest) -> str:
 
 
 def time_span(request: QueryRequest) -> tuple[datetime, datetime] | None:
-    """Start and end in the series' own scale; None for a record set."""
+    """Start and end in TAI; None for a record set."""
     if request.record_set:
         return None
     scale = scale_of(request.series)
@@ -58,10 +58,10 @@ def check_keys(request: QueryRequest) -> None:
 
 
 def batches(request: QueryRequest, settings: QuerySettings) -> Iterator[tuple[datetime, int]]:
-    """Start and seconds of each batch of time.
+    """Start (TAI) and seconds of each batch of time.
 
     Batches end on whole cadences after the start, so that the slots are those of
-    the undivided span.
+    the undivided span; a leap second is a second like all others.
     """
     span = time_span(request)
     assert span is not None

@@ -117,8 +117,8 @@ def test_gaps_duplicates_and_records_without_image_are_told(root: Path, jsoc: Js
     assert (report["duplicates"], report["without_image"], report["missing"]) == (1, 1, 1)
     assert (report["expected_slots"], report["missing_slots"], report["gaps"]) == (40, 5, 2)
     worst = report["longest_gaps"][0]
-    assert worst == {"of": "HARP 1", "slots": 4, "after": "2012-01-01T00:48:00",
-                     "before": "2012-01-01T01:48:00"}  # fmt: skip
+    assert worst == {"of": "HARP 1", "slots": 4, "after": "2012.01.01_00:48:00_TAI",
+                     "before": "2012.01.01_01:48:00_TAI"}  # fmt: skip
     entry = states(root)[names[0], "Br"]
     assert (entry.state, entry.final) == ("missing", True)
 

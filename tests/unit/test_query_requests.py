@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from preprocess.acquire.conditions import noaa_clause, parse_condition, spell, where_clause
 from preprocess.acquire.coverage import coverage, time_gaps
 from preprocess.acquire.request import native_cadence_s, record_sets
-from preprocess.archive import parse_record
-from preprocess.times import jsoc_time, parse_time, record_time
+from preprocess.archive import RecordName, parse_record
+from preprocess.times import from_tai_seconds, jsoc_time, parse_time, seconds_of, tai_seconds
 from sunpipe.config import load_config, validate
 from sunpipe.errors import ConfigError
 from sunpipe.query_settings import registered_email
@@ -26,26 +28,77 @@ CONFIGS = sorted((REPO / "configs").glob("data_*.toml"))
     [
         ("2011-02-15", "tai", datetime(2011, 2, 15)),
         ("2011.02.15_02:00:00_TAI", "tai", datetime(2011, 2, 15, 2)),
-        ("2011-02-15T02:00", "utc", datetime(2011, 2, 15, 2)),
+        ("2011-02-15T02:00", "utc", datetime(2011, 2, 15, 2, 0, 34)),
         ("2011-02-15T02:00:00Z", "tai", datetime(2011, 2, 15, 2, 0, 34)),
-        ("2017.01.01_00:00:37_TAI", "utc", datetime(2017, 1, 1)),
-        ("2011-02-15T02:00:02.500Z", "utc", datetime(2011, 2, 15, 2, 0, 2, 500000)),
+        ("2017.01.01_00:00:37_TAI", "utc", datetime(2017, 1, 1, 0, 0, 37)),
+        ("2016-12-31T23:59:60Z", "tai", datetime(2017, 1, 1, 0, 0, 36)),
+        ("2017-01-01", "utc", datetime(2017, 1, 1, 0, 0, 37)),
+        ("2011-02-15T02:00:02.500Z", "utc", datetime(2011, 2, 15, 2, 0, 36, 500000)),
+        ("2099-01-01T00:00:00Z", "tai", datetime(2099, 1, 1, 0, 0, 37)),
     ],
 )
 def test_times(text: str, scale: str, found: datetime) -> None:
     assert parse_time(text, scale) == found
 
 
-@pytest.mark.parametrize("text", ["", "2011", "2011-02-30", "15.02.2011", "2011-02-15 or 1=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2011",
+        "2011-02-30",
+        "15.02.2011",
+        "2011-02-15 or 1=1",
+        "2016-12-31T23:59:60_TAI",
+        "2015-12-31T23:59:60Z",
+        "2016-12-31T23:58:60Z",
+        "9999-12-31T23:59:59Z",
+    ],
+)
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_time(text, "tai")
 
 
-def test_times_of_records_and_record_sets() -> None:
-    assert record_time("2011-02-15T02:00:02Z") == datetime(2011, 2, 15, 2, 0, 2)
-    assert jsoc_time(datetime(2011, 2, 15, 2), "tai") == "2011.02.15_02:00:00_TAI"
-    assert jsoc_time(datetime(2011, 2, 15, 2), "utc") == "2011-02-15T02:00:00Z"
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("2011-02-15T02:00:00Z", "2011.02.15_02:00:34_TAI"),
+        ("2012-06-30T23:59:60Z", "2012.07.01_00:00:34_TAI"),
+        ("2016-12-31T23:59:59Z", "2017.01.01_00:00:35_TAI"),
+        ("2016-12-31T23:59:60Z", "2017.01.01_00:00:36_TAI"),
+        ("2017-01-01T00:00:00Z", "2017.01.01_00:00:37_TAI"),
+    ],
+)
+def test_times_in_record_sets(text: str, other: str) -> None:
+    found = parse_time(text, "tai")
+    assert found == parse_time(other, "utc")
+    assert (jsoc_time(found, "utc"), jsoc_time(found, "tai")) == (text, other)
+    assert seconds_of(found) == tai_seconds([text])[0] == tai_seconds([other])[0]
+    assert from_tai_seconds(seconds_of(found)) == found
+
+
+def test_batches_do_not_leave_out_a_leap_second() -> None:
+    aia = {"series": "aia.lev1_euv_12s", "cadence": "12s", "batch_slots": 10000, "batch_days": 1}
+    found = sets(**aia, start="2016-12-31", end="2017-01-02")
+    assert found[:2] == ["aia.lev1_euv_12s[2016-12-31T00:00:00Z/86400s@12s]",
+                         "aia.lev1_euv_12s[2016-12-31T23:59:60Z/86400s@12s]"]  # fmt: skip
+    assert found[2:] == ["aia.lev1_euv_12s[2017-01-01T23:59:59Z/1s@12s]"]
+    assert sets(**aia, start="2017.01.01_00:00:36_TAI", end="2017-01-01T00:00:24Z") == [
+        "aia.lev1_euv_12s[2016-12-31T23:59:60Z/25s@12s]"
+    ]
+
+
+def test_any_record_can_be_counted() -> None:
+    texts = ["2016-12-31T23:59:48Z", "2016-12-31T23:59:60Z", "2017-13-45T00:00:00Z",
+             "2017-01-01T00:00:35Z"]  # fmt: skip
+    names = [RecordName("aia.lev1_euv_12s", text, None, 193) for text in texts]
+    report = coverage(names, 12, None, scale="utc")
+    assert (report["missing_slots"], report["unreadable_times"]) == (2, 1)
+    assert report["longest_gaps"] == [{"of": "wavelength 193", "slots": 2,
+                                       "after": "2016-12-31T23:59:60Z",
+                                       "before": "2017-01-01T00:00:35Z"}]  # fmt: skip
+    assert coverage(names[2:3], 12, None)["unreadable_times"] == 1
 
 
 @pytest.mark.parametrize(
@@ -132,19 +185,18 @@ def test_cadences_of_series() -> None:
     assert native_cadence_s("hmi.other") is None
 
 
-def slots(*numbers: int) -> list[datetime]:
-    return [datetime(2014, 1, 1) + timedelta(hours=n, seconds=1) for n in numbers]
+def slots(*numbers: int) -> NDArray[np.float64]:
+    return np.array([3600.0 * n + 1 for n in numbers])
 
 
 def test_gaps() -> None:
-    span = (datetime(2014, 1, 1), datetime(2014, 1, 1, 10))
+    span = (0.0, 36000.0)
     assert time_gaps(slots(*range(10)), 3600, span) == (10, [])
     expected, gaps = time_gaps(slots(2, 3, 7), 3600, span)
     assert expected == 10
     assert sorted(lost for lost, _, _ in gaps) == [2, 2, 3]
     assert time_gaps([], 3600, span)[1][0][0] == 10
-    assert time_gaps(slots(2, 3, 7), 3600) == (6, [(3, "2014-01-01T03:00:01",
-                                                    "2014-01-01T07:00:01")])  # fmt: skip
+    assert time_gaps(slots(2, 3, 7), 3600) == (6, [(3, 10801.0, 25201.0)])
 
 
 def test_cameras_take_turns_and_wavelengths_do_not() -> None:
