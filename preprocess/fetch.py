@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from preprocess.acquire.journal import Journal, open_journal, stamp
+from preprocess.acquire.journal import Journal, Others, open_journal, stamp
 from preprocess.acquire.sample import fetch_sample, sample_files
 from preprocess.acquire.sharing import working
 from preprocess.acquire.states import WHOLE, Part, in_part, sort_out
@@ -72,11 +72,20 @@ class _Books:
     def __init__(self, journal: Journal, manifest: Manifest) -> None:
         self.journal = journal
         self.manifest = manifest
+        self.others = Others(journal.archive, journal.path)
         self.new = 0
         self.failed: list[Entry] = []
 
+    def known(self, entry: Entry) -> Entry | None:
+        """What another process has made of a segment since this one read the books."""
+        return self.others.find(entry, merged=True)
+
     def record(self, entry: Entry) -> None:
-        entry = replace(entry, time=stamp())
+        held = self.manifest.get(entry.key)
+        later = self.others.find(held) if held is not None else None
+        if later is not None and later.state in ("wanted", "staged") and later.url != held.url:
+            return  # a query found another version meanwhile: what came is the old one
+        entry = replace(entry, time=stamp(later or held))
         self.journal.write([entry])
         self.manifest[entry.key] = entry
         self.new += entry.state == "fetched"
@@ -99,7 +108,7 @@ def _fetch_staged(archive: Path, config: Config, staged: Sequence[Entry], books:
 
     def bring_these(entries: Sequence[Entry], record: Callable[[Entry], None]) -> None:
         with Progress(len(entries), "fetch from tape") as progress:
-            bring(archive, entries, config.fetch, record, progress)
+            bring(archive, entries, config.fetch, record, progress, books.known)
 
     def note(entry: Entry) -> None:
         books.manifest[entry.key] = entry
@@ -144,7 +153,7 @@ def fetch_jsoc(
         try:
             with Progress(len(todo)) as progress:
                 if todo:
-                    bring(archive, todo, config.fetch, books.record, progress)
+                    bring(archive, todo, config.fetch, books.record, progress, books.known)
             if staged:
                 _fetch_staged(archive, config, staged, books)
         except Unreachable as error:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from preprocess.archive import KEYWORDS, relative_path
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path
+from sunpipe.lock import lock_file
 
 NAME = "manifest.parquet"
 SCHEMA = 2
@@ -90,7 +91,7 @@ def manifest_lock(archive: Path) -> Iterator[None]:
     """Wait for the right to replace the manifest, and hold it."""
     archive.mkdir(parents=True, exist_ok=True)
     with open(archive / ".manifest.lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle, fcntl.LOCK_EX)
         yield
 
 
@@ -177,6 +178,20 @@ def read_manifest(archive: Path) -> Manifest:
         if held is None or held.time <= entry.time:
             manifest[entry.key] = entry
     return manifest
+
+
+def read_entry(archive: Path, record: str, segment: str) -> Entry | None:
+    """One row of the table, without reading all of it into memory; journals are left out."""
+    path = archive / NAME
+    if not path.is_file():
+        return None
+    wanted = (pc.field("record") == record) & (pc.field("segment") == segment)
+    rows = pq.read_table(path, filters=wanted).to_pylist()
+    if len(rows) != 1:
+        return None
+    entry = Entry(**rows[0])
+    check_entry(entry, path)
+    return entry
 
 
 def _latest(table: pa.Table) -> pa.Table:

@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from preprocess.acquire.asked import answer_path, write_answer
 from preprocess.acquire.coverage import Tally, coverage
-from preprocess.acquire.journal import Journal, open_journal, stamp
+from preprocess.acquire.enter import enter
+from preprocess.acquire.journal import Journal, open_journal
 from preprocess.acquire.jsoc import (
     Found,
     conditions_of,
     describe,
     list_records,
     make_client,
-    segment_state,
 )
 from preprocess.acquire.request import cadence_s, record_sets, series_of, time_span
 from preprocess.acquire.sharing import asking, working
-from preprocess.archive import KEYWORDS, relative_path
-from preprocess.manifest import Entry, Manifest, count_states, read_manifest
+from preprocess.manifest import Manifest, count_states, read_manifest
 from preprocess.times import scale_of
 from sunpipe.errors import ConfigError, DataError
-from sunpipe.files import digest, read_json, sha256, write_json
 from sunpipe.paths import Layout
 from sunpipe.query_settings import QueryRequest
 from sunpipe.settings import Config
-from sunpipe.sidecar import sidecar
 from sunpipe.stage import Result, log
-
-
-def refreshed(held: Entry | None, found: Found, segment: str, url: str) -> Entry | None:
-    """A segment's entry after a query; None when the one that is held stays.
-
-    What was fetched stays. So does a failure, unless JSOC names another place
-    for the file by now.
-    """
-    state, reason, where, final = segment_state(found, segment, url)
-    if held is not None:
-        same = (held.state, held.reason, held.url) == (state, reason, where)
-        tried = held.state in ("failed", "quarantined", "missing") and held.url == where != ""
-        if same or tried or held.state == "fetched":
-            return None
-    path = relative_path(found.record, segment)
-    return Entry(found.record, segment, path, "", 0, state, reason, where, stamp(), final)
-
-
-def _keywords_entry(archive: Path, manifest: Manifest, found: Found, url: str) -> Entry | None:
-    """Write ``keywords.json`` of a record where it is not what the query says."""
-    content = sidecar(found.record, found.keywords, found.units)
-    held = manifest.get((found.record, KEYWORDS))
-    relative = relative_path(found.record, KEYWORDS)
-    path = archive / relative
-    whole = held is not None and path.is_file() and sha256(path) == held.sha256
-    if whole and digest(read_json(path)) == digest(content):
-        return None
-    write_json(path, content)
-    return Entry(found.record, KEYWORDS, relative, sha256(path), path.stat().st_size, "fetched", "",
-                 url, stamp())  # fmt: skip
 
 
 def _wanted_region(found: Found, request: QueryRequest) -> bool:
@@ -67,30 +33,6 @@ def _wanted_region(found: Found, request: QueryRequest) -> bool:
         return True
     listed = f"{found.keywords.get('NOAA_AR', '')},{found.keywords.get('NOAA_ARS', '')}"
     return bool({str(number) for number in request.noaa} & set(listed.replace(" ", "").split(",")))
-
-
-def _store(
-    archive: Path,
-    journal: Journal,
-    manifest: Manifest,
-    records: Iterable[Found],
-    request: QueryRequest,
-    url: str,
-) -> int:
-    """Enter records into the manifest; returns the number of new segments."""
-    entries: list[Entry] = []
-    new = 0
-    for found in records:
-        if note := _keywords_entry(archive, manifest, found, url):
-            entries.append(note)
-        for segment in request.segments:
-            held = manifest.get((found.record, segment))
-            if entry := refreshed(held, found, segment, url):
-                entries.append(entry)
-                new += held is None
-    journal.write(entries)
-    manifest.update({entry.key: entry for entry in entries})
-    return new
 
 
 def ask_request(
@@ -119,7 +61,8 @@ def ask_request(
         if len(tally.names) > request.max_records:
             raise DataError(f"{record_set} brings the records to {len(tally.names)}, more than"
                             f" max_records = {request.max_records}")  # fmt: skip
-        new += _store(archive, journal, manifest, records, request, settings.url)
+        new += enter(archive, journal, manifest, records, request.segments, series.units,
+                     settings.url)  # fmt: skip
         if len(sets) > 1:
             log(f"{place}/{len(sets)} {record_set}: {len(listed)} records")
     held = (manifest[name, segment] for name in tally.names for segment in request.segments)

@@ -54,7 +54,7 @@ def fsync_file(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Errors of a full disk name `path`; a copy names its source, a library nothing."""
     try:
         yield
@@ -75,7 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        with _naming(path):
+        with naming(path):
             yield temporary
             fsync_file(temporary)
         os.replace(temporary, path)
@@ -121,7 +121,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     temporary.mkdir()
     try:
-        with _naming(path):
+        with naming(path):
             yield temporary
             for found in (*temporary.rglob("*"), temporary):
                 if found.is_dir():

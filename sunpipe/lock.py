@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from sunpipe.errors import DataError
 from sunpipe.files import TEMPORARY_PREFIX
 from sunpipe.paths import Layout
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+def lock_file(handle: IO[Any], operation: int) -> None:
+    """``flock`` on an open file.
+
+    On NFS an exclusive lock needs a file that is open for writing, a shared one
+    a file that is open for reading: open it for both.
+
+    Raises
+    ------
+    BlockingIOError
+        When another process has it and `operation` includes ``LOCK_NB``.
+    DataError
+        When the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, operation)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise DataError(f"{handle.name} cannot be locked ({error.strerror}); mount the file system"
+                        " with locks (Lustre: -o flock; NFS: a running lockd or -o local_lock=none)"
+                        " or choose another with SUNPIPE_ROOT") from None  # fmt: skip
 
 
 @contextmanager
@@ -24,7 +51,7 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f"another process is {what}; wait until it has finished") from None
         yield

@@ -16,6 +16,7 @@ from preprocess.acquire.journal import stamp
 from preprocess.acquire.partial import Partial, lease
 from preprocess.acquire.progress import Progress
 from preprocess.acquire.retry import TransferError, pause_s
+from preprocess.archive import KEYWORDS, relative_path
 from preprocess.manifest import Entry
 from sunpipe.query_settings import FetchSettings
 
@@ -44,6 +45,8 @@ class Session:
     ----------
     record : callable
         Called with the entry of each file that is finished with.
+    known : callable
+        Gives the entry that another process made of the same file meanwhile.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class Session:
         settings: FetchSettings,
         record: Callable[[Entry], None],
         progress: Progress,
+        known: Callable[[Entry], Entry | None] = lambda _: None,
     ) -> None:
         self.archive = archive
         self.settings = settings
         self.record = record
+        self.known = known
         self.progress = progress
         self.gate = Gate(settings.retry_wait_s)
         self.decoders = Decoders(settings.decoders)
@@ -102,16 +107,26 @@ class Session:
         return True
 
     async def _adopt(self, entry: Entry, target: Path) -> Entry | None:
-        """What another process, or one that was killed, brought and could not write down.
+        """What lies under the name of a file already, if it is the one that is wanted.
 
-        Files get their name only when they are whole; here their checksums must
-        say so again.
+        Another process may have brought it meanwhile, whose books then name its
+        digest. Or it was brought by one that could not write it down, or whose
+        books are lost: then its checksums must be right, and it must not be
+        older than the keywords of the record, which are written anew when the
+        record is made again. Anything else stays until what arrives replaces it.
         """
         if not target.is_file():
             return None
         verdict = await self.decoders.check(target)
-        if verdict.fault or not verdict.verified:
-            target.unlink()
+        if verdict.fault:
+            return None
+        known = self.known(entry)
+        if known is not None and known.state == "fetched" and known.sha256 == verdict.sha256:
+            return known
+        if entry.state == "fetched" or not verdict.verified:
+            return None
+        keywords = self.archive / relative_path(entry.record, KEYWORDS)
+        if not keywords.is_file() or target.stat().st_mtime < keywords.stat().st_mtime:
             return None
         return _fetched(entry, verdict)
 
@@ -178,10 +193,11 @@ def bring(
     settings: FetchSettings,
     record: Callable[[Entry], None],
     progress: Progress,
+    known: Callable[[Entry], Entry | None] = lambda _: None,
 ) -> None:
     """Bring files into the archive; see `Session`."""
 
     async def work() -> None:
-        await Session(archive, settings, record, progress).run(entries)
+        await Session(archive, settings, record, progress, known).run(entries)
 
     asyncio.run(work())

@@ -7,6 +7,8 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -20,6 +22,7 @@ from sunpipe.query_settings import FetchSettings
 USER_AGENT = f"sunpipe/{sunpipe.__version__} (solar data pipeline; few connections at a time)"
 FITS_BEGINS = b"SIMPLE  ="
 MAX_REDIRECTS = 3
+SETTLED = timedelta(seconds=60)
 REDIRECTS = (301, 302, 303, 307, 308)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -60,20 +63,44 @@ def make_http(settings: FetchSettings) -> httpx.AsyncClient:
 
 
 def _range_headers(partial: Partial, url: str) -> dict[str, str]:
-    """Headers that ask for the rest; none, and an empty file, where there is nothing to resume."""
-    if partial.note.get("url") != url or not partial.size():
+    """Headers that ask for the rest; none, and an empty file, where there is nothing to resume.
+
+    Without a validator nobody can tell whether the rest is of the same file.
+    """
+    note = partial.note
+    whole = partial.size() == note.get("total")
+    if note.get("url") != url or not partial.size() or not (note.get("validator") or whole):
         partial.restart()
         return {}
-    headers = {"Range": f"bytes={partial.size()}-"}
-    if validator := partial.note.get("validator"):
-        headers["If-Range"] = str(validator)
-    return headers
+    return {"Range": f"bytes={partial.size()}-", "If-Range": str(note["validator"])}
+
+
+def _date(answer: httpx.Response, name: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(answer.headers.get(name, "")).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _validator(answer: httpx.Response) -> str:
-    tag = answer.headers.get("ETag", "")
-    strong = tag if tag and not tag.startswith("W/") else ""
-    return strong or answer.headers.get("Last-Modified", "")
+    """What identifies the bytes of an answer for If-Range; empty when nothing does.
+
+    A strong ETag, or a time of change that lies `SETTLED` before the answer:
+    a younger one does not exclude another change in the same second (RFC 9110,
+    sections 8.8.2.2 and 13.1.5).
+    """
+    if tag := answer.headers.get("ETag", ""):
+        return "" if tag.startswith("W/") else str(tag)
+    changed, now = _date(answer, "Last-Modified"), _date(answer, "Date")
+    if changed is None or now is None or now - changed < SETTLED:
+        return ""
+    return str(answer.headers["Last-Modified"])
+
+
+def _same(answer: httpx.Response, validator: str) -> bool:
+    """Whether a part that arrives is of the file noted, for servers that pass over If-Range."""
+    stated = answer.headers.get("ETag" if validator.startswith('"') else "Last-Modified")
+    return stated is None or stated == validator
 
 
 def _length(answer: httpx.Response) -> int | None:
@@ -98,9 +125,11 @@ def _begin(answer: httpx.Response, partial: Partial, url: str) -> int | None:
         raise TransferError("an HTML page arrived instead of a file")
     if answer.status_code == 206:
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        if match is None or (int(match[1]), int(match[3])) != (
-            partial.size(),
-            partial.note.get("total"),
+        place = (partial.size(), partial.note.get("total"))
+        if (
+            match is None
+            or (int(match[1]), int(match[3])) != place
+            or not _same(answer, str(partial.note.get("validator")))
         ):
             partial.restart()
             raise TransferError("the server resumed another file or at another place")
@@ -129,8 +158,7 @@ async def _receive(
             head = (head + block)[: len(FITS_BEGINS)]
             if not FITS_BEGINS.startswith(head):
                 raise TransferError(f"what arrived is no FITS file, it begins with {head!r}")
-        partial.handle.write(block)
-        partial.handle.flush()  # a kill leaves what came so far
+        partial.write(block)
         add_bytes(len(block))
     if total is not None and partial.size() != total:
         raise TransferError(f"{partial.size()} bytes arrived of {total} announced")

@@ -13,23 +13,32 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
-from preprocess.manifest import Entry, check_entry, manifest_lock, merge
+from preprocess.manifest import Entry, check_entry, manifest_lock, merge, read_entry
 from sunpipe.errors import DataError
-from sunpipe.files import fsync_directory
+from sunpipe.files import fsync_directory, naming
+from sunpipe.lock import lock_file
 
 FOLDER = "journal"
 MERGE_LINES = 100_000
 
 
-def stamp() -> str:
-    """Current time, UTC, ISO 8601 with microseconds: entries are put in order by it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def stamp(held: Entry | None = None) -> str:
+    """Current time, UTC, ISO 8601 with microseconds: entries are put in order by it.
+
+    It is later than that of the entry `held`, which is to be replaced, even when
+    that was written where the clock is ahead.
+    """
+    now = datetime.now(UTC)
+    if held is not None and held.time:
+        with suppress(ValueError, TypeError, OverflowError):  # no time of ours
+            now = max(now, datetime.fromisoformat(held.time) + timedelta(microseconds=1))
+    return now.isoformat(timespec="microseconds")
 
 
 class Journal:
@@ -46,9 +55,10 @@ class Journal:
         lines = [json.dumps(asdict(entry)) for entry in entries]
         if not lines:
             return
-        self._handle.write("".join(f"{line}\n" for line in lines).encode())
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
+        with naming(self.path):
+            self._handle.write("".join(f"{line}\n" for line in lines).encode())
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
         self.lines += len(lines)
         if self.lines >= MERGE_LINES:
             self.merge()
@@ -70,7 +80,7 @@ def open_journal(archive: Path) -> Iterator[Journal]:
     name = f"{socket.gethostname().partition('.')[0]}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
     hidden = folder / f".tmp-{name}"
     with open(hidden, "ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle, fcntl.LOCK_EX)
         os.rename(hidden, folder / name)  # nobody sees it unlocked
         fsync_directory(folder)
         journal = Journal(archive, handle, folder / name)
@@ -87,6 +97,10 @@ def _read(path: Path) -> list[Entry]:
         raw = path.read_bytes()
     except FileNotFoundError:  # merged meanwhile
         return []
+    return _entries(raw, path)
+
+
+def _entries(raw: bytes, path: Path) -> list[Entry]:
     entries = []
     for place, line in enumerate(raw[: raw.rfind(b"\n") + 1].splitlines()):
         try:
@@ -97,6 +111,56 @@ def _read(path: Path) -> list[Entry]:
                             ) from None  # fmt: skip
         entries.append(entry)
     return entries
+
+
+class Others:
+    """What other processes write while this one works, read as it grows.
+
+    Parameters
+    ----------
+    mine : Path
+        Journal of this process, which is left out.
+    """
+
+    def __init__(self, archive: Path, mine: Path) -> None:
+        self._archive = archive
+        self._mine = mine
+        self._read: dict[Path, int] = {}
+        self._latest: dict[tuple[str, str], Entry] = {}
+
+    def _follow(self) -> None:
+        for path in (self._archive / FOLDER).glob("*.jsonl"):
+            if path == self._mine:
+                continue
+            try:
+                with open(path, "rb") as handle:
+                    start = self._read.get(path, 0)
+                    if os.fstat(handle.fileno()).st_size < start:  # merged, begun again
+                        start = 0
+                    handle.seek(start)
+                    raw = handle.read()
+            except FileNotFoundError:  # merged
+                continue
+            whole = raw.rfind(b"\n") + 1
+            self._read[path] = start + whole
+            for entry in _entries(raw[:whole], path):
+                held = self._latest.get(entry.key)
+                if held is None or held.time <= entry.time:
+                    self._latest[entry.key] = entry
+
+    def find(self, held: Entry, merged: bool = False) -> Entry | None:
+        """The entry that another process made after `held` for the same segment.
+
+        Parameters
+        ----------
+        merged : bool
+            Also look into the table, which takes longer.
+        """
+        self._follow()
+        found = self._latest.get(held.key)
+        if merged and (found is None or found.time <= held.time):
+            found = read_entry(self._archive, *held.key)
+        return found if found is not None and found.time > held.time else None
 
 
 def read_journals(archive: Path) -> list[Entry]:
@@ -111,8 +175,9 @@ def merge_dead(archive: Path) -> int:
         dead = []
         for path in sorted((archive / FOLDER).glob("*.jsonl")):
             try:
-                handle = held.enter_context(open(path, "rb"))
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # for writing: NFS grants an exclusive lock on nothing else
+                handle = held.enter_context(open(path, "rb+"))
+                lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (FileNotFoundError, BlockingIOError):  # merged meanwhile, or its writer lives
                 continue
             dead.append(path)

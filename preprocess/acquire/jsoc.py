@@ -51,6 +51,9 @@ class Found:
         Where its storage unit is.
     stored : bool
         Whether it has a storage unit at all.
+    unit : str
+        Number of the storage unit, which another version of its pixels does not
+        have; empty when there is none.
     """
 
     name: RecordName
@@ -61,6 +64,7 @@ class Found:
     online: bool = True
     on_tape: bool = False
     stored: bool = True
+    unit: str = ""
     record: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -211,6 +215,14 @@ def _units(series: Series, segments: Sequence[str], keywords: dict[str, Any]) ->
     return found
 
 
+def _unit(paths: dict[str, str], number: str) -> str:
+    """Storage unit of a record: that of a path, or the number that JSOC names."""
+    for path in paths.values():
+        if STORED_PATH.fullmatch(path):
+            return path.split("/")[2].removeprefix("D")
+    return number if number.isascii() and number.isdigit() else ""
+
+
 def _rows(keys: Any, paths: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     if len(keys) != len(paths):
         raise DataError(f"JSOC listed keywords for {len(keys)} records and files for {len(paths)}")
@@ -244,16 +256,18 @@ def list_records(
         name = _name(series, keywords)
         for segment in segments:
             relative_path(str(name), segment)  # refuses what must not become a path
+        paths = {segment: str(where.get(segment, MARKERS[0])) for segment in segments}
         found.append(
             Found(
                 name,
                 keywords,
                 _units(series, segments, keywords),
-                {segment: str(where.get(segment, MARKERS[0])) for segment in segments},
+                paths,
                 int(size) if size.isdigit() else None,
                 online != "N",
                 tape in ("Y", "Pending"),
                 unit != "-1",
+                _unit(paths, unit),
             )
         )
     return found

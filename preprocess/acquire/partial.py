@@ -7,18 +7,23 @@ breaks off or its process dies, with a note of what they belong to beside them.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sunpipe.files import atomic_path, fsync_directory
+from sunpipe.files import atomic_path, fsync_directory, naming
+from sunpipe.lock import lock_file
 
 FOLDER = ".partial"
+# a series folder may be a link to another disk, and not every file system knows links
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Partial:
@@ -56,14 +61,41 @@ class Partial:
         self.handle.seek(0)
         self.note = note
         if note:
-            self._note_path.write_text(json.dumps(note), encoding="utf-8")
+            with naming(self._note_path):
+                self._note_path.write_text(json.dumps(note), encoding="utf-8")
+
+    def write(self, block: bytes) -> None:
+        """Append bytes; a full disk is an error that names the file."""
+        with naming(self.path):
+            self.handle.write(block)
+            self.handle.flush()  # a kill leaves what came so far
 
     def publish(self, target: Path) -> None:
-        """Give the file its name."""
+        """Give the file its name; the lease stays until the block of `lease` ends."""
         self.handle.flush()
         with atomic_path(target) as temporary:
-            os.replace(self.path, temporary)
+            try:
+                os.link(self.path, temporary)
+            except OSError as error:
+                if error.errno not in NO_LINK:
+                    raise
+                shutil.copyfile(self.path, temporary)
+            self._renew()
+
+    def _renew(self) -> None:
+        """Put an empty file, locked as well, in the place of the one that has its name now.
+
+        A file that only moved would take the lock along, and another process
+        could begin before this one has noted what it brought.
+        """
+        fresh = self.path.with_suffix(".new")
+        handle = open(fresh, "ab+")  # noqa: SIM115, open until `lease` ends
+        lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.replace(fresh, self.path)
         self._note_path.unlink(missing_ok=True)
+        self.note = {}
+        self.handle.close()
+        self.handle = handle
 
     def forget(self) -> None:
         """Remove what is left of it."""
@@ -95,7 +127,7 @@ def lease(archive: Path, record: str, segment: str) -> Iterator[Partial | None]:
     while True:
         with open(path, "ab+") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield None
                 return
@@ -105,6 +137,7 @@ def lease(archive: Path, record: str, segment: str) -> Iterator[Partial | None]:
             try:
                 yield found
             finally:
-                if _is_at(handle, path) and not found.size():
-                    found.forget()
+                with found.handle:
+                    if _is_at(found.handle, path) and not found.size():
+                        found.forget()
             return

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from preprocess.acquire.journal import FOLDER, merge_dead
-from sunpipe.lock import sweep
+from sunpipe.lock import lock_file, sweep
 from sunpipe.stage import log
 
 
@@ -23,13 +23,13 @@ def working(archive: Path) -> Iterator[None]:
     """
     (archive / FOLDER).mkdir(parents=True, exist_ok=True)
     unswept = archive / FOLDER / ".unswept"
-    with open(archive / ".lock", "w") as handle:
+    with open(archive / ".lock", "a+") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True
         except BlockingIOError:
             log("another process is working in this archive; the two share the work")
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            lock_file(handle, fcntl.LOCK_SH)
             alone = False
         if merge_dead(archive):
             unswept.touch()
@@ -38,17 +38,17 @@ def working(archive: Path) -> Iterator[None]:
             if unswept.exists():
                 sweep(archive)
                 unswept.unlink()
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            lock_file(handle, fcntl.LOCK_SH)
         yield
 
 
 @contextmanager
 def asking(archive: Path) -> Iterator[None]:
     """One query of an archive at a time; others wait."""
-    with open(archive / ".query.lock", "w") as handle:
+    with open(archive / ".query.lock", "a+") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log("another process is asking the archive; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_file(handle, fcntl.LOCK_EX)
         yield

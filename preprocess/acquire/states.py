@@ -59,7 +59,8 @@ def sort_out(
 ) -> tuple[list[Entry], list[Entry], int]:
     """What is to be brought, what is on tape, and how many files are there already.
 
-    A file that is not what was fetched any more is removed and brought again.
+    A file that is not what was fetched any more is brought again; it stays
+    until the new one replaces it.
     """
     todo: list[Entry] = []
     staged: list[Entry] = []
@@ -72,7 +73,6 @@ def sort_out(
                 raise DataError(f"{entry.path} is not what was fetched; it is a bundled file, run"
                                 " sunpipe fetch --source sample")  # fmt: skip
             else:
-                (archive / entry.path).unlink(missing_ok=True)
                 todo.append(entry)
         elif entry.state == "staged":
             staged.append(entry)
