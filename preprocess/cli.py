@@ -15,7 +15,7 @@ def query(
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Ask JSOC which records match ``[query]``; they become wanted in the manifest."""
+    """Ask JSOC which records the query section means; they become wanted in the manifest."""
     from preprocess.query import plan
     from preprocess.query import query as work
 

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
@@ -32,7 +33,8 @@ from preprocess.simulation.truth import SCHEME, write_truth
 from sunpipe.errors import DataError, UsageError
 from sunpipe.files import sha256
 from sunpipe.lock import exclusive, sweep
-from sunpipe.stage import Result, log
+from sunpipe.stage import Result
+from sunpipe.ticks import Ticks
 
 FIRST_HARP = 900_001  # real HARPs have up to five digits
 LAST_HARP = 9_999_999
@@ -137,6 +139,16 @@ def _missing(archive: Path, held: Manifest, record: str, segments: list[str]) ->
     return tuple(name for name in segments if not present(held.get((record, name))))
 
 
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Workers start with ctrl-C blocked: until they ignore it, it would end them noisily."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare_worker() -> None:
     """Ctrl-C is the parent's to handle; a worker does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -175,7 +187,8 @@ def _run(
             more = bool(batch)
             for number, step, record, missing in batch:
                 if missing:
-                    job = pool.submit(write_record, plan, number, step, archive, missing)
+                    with _held_back():
+                        job = pool.submit(write_record, plan, number, step, archive, missing)
                     running[job] = record
                 else:
                     yield record, []
@@ -217,13 +230,12 @@ def simulate(request: Request, archive: Path, jobs: int = 1) -> Result:
             raise DataError(f"{request.records} records take about {request.bytes / 1e9:.1f} GB,"
                             f" {archive} has {free / 1e9:.1f} GB free")  # fmt: skip
         sweep(archive / SERIES)
-        with open_journal(archive) as journal:
-            for count, (record, made) in enumerate(_run(request, archive, held, jobs), 1):
+        with open_journal(archive) as journal, Ticks(request.records, "records") as ticks:
+            for record, made in _run(request, archive, held, jobs):
                 _note(journal, request.plan, record, made)
                 new, kept = new + bool(made), kept + (not made)
                 written += sum(one.bytes for one in made)
-                if count % 100 == 0:
-                    log(f"simulate {count} of {request.records} records")
+                ticks.tick()
         rows = write_truth(archive)
     return {"archive": str(archive), "records": request.records, "harps": request.harps,
             "new": new, "kept": kept, "bytes": written, "simulated": rows,

@@ -62,8 +62,8 @@ def simulate(
     from preprocess.simulation.record import Plan
     from sunpipe.paths import Layout
 
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: 0 or more")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed}: from 0 to 2^63 - 1")
     if harps is not None and not 1 <= harps <= max(records, 1):
         raise UsageError(f"--harps {harps}: from 1 to the number of records")
     if jobs is not None and not 1 <= jobs <= 1024:
@@ -84,4 +84,17 @@ def simulate(
         dry_run=dry_run,
         as_json=json_,
         plan=lambda _: plan_request(request, archive),
+        shown={
+            "records": records,
+            "seed": seed,
+            "harps": request.harps,
+            "cadence": cadence,
+            "size": size or "drawn",
+            "start": start,
+            "first_harp": first_harp,
+            "clean": clean,
+            "errors": errors,
+            "out": str(archive),
+            "jobs": count,
+        },
     )

@@ -1,11 +1,30 @@
-"""Entry point: ctrl-C is answered even while the program is still being loaded."""
+"""Entry point: signals are answered even while the program is still being loaded."""
 
 import signal
 import sys
+from types import FrameType
+
+
+def _requeue() -> None:
+    """USR2 came before the stage could install its own handler (contract C10)."""
+    from sunpipe.dist import discover
+    from sunpipe.stop import requeue
+
+    if discover().is_main:
+        requeue()
 
 
 def main() -> None:
     """Run ``sunpipe``."""
+    seen: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if not seen:
+            seen.append(number)
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A script that starts us in the background has us ignore SIGINT; who sends it means it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -14,6 +33,8 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
+        if seen == [signal.SIGUSR2]:
+            _requeue()
         print("sunpipe: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(75)
 

@@ -147,8 +147,8 @@ def guarded(call: Any) -> None:
         if code:
             sys.exit(code)
     except typer.TyperException as error:  # options that do not fit: one line, or the help
-        text = error.format_message()
-        print(text if "\n" in text else f"sunpipe: {text}", file=sys.stderr)
+        if text := error.format_message():  # a bare group has printed its help
+            print(text if "\n" in text else f"sunpipe: {text}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SunpipeError as error:
         print(f"sunpipe: {error}", file=sys.stderr)
@@ -165,6 +165,7 @@ def guarded(call: Any) -> None:
             errno.EROFS: "; choose a writable folder with SUNPIPE_ROOT",
             errno.EACCES: "; choose a writable folder with SUNPIPE_ROOT",
             errno.ENOSPC: "; free some space, then run the same command again",
+            errno.EFBIG: "; raise the limit on file sizes (ulimit -f), then run the same again",
             errno.EDQUOT: "; free some of your quota, then run the same command again",
         }.get(error.errno, "")
         where = f": {error.filename}" if error.filename else ""

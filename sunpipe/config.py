@@ -7,8 +7,10 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date
+from datetime import time as clock_time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +18,18 @@ from sunpipe.errors import ConfigError
 from sunpipe.settings import Config
 
 T = TypeVar("T")
+SHAPES = {  # what a person is told instead of a regular expression
+    "name": "lower-case letters, digits, dots, dashes and underscores",
+    "dataset": "lower-case letters, digits, dots, dashes and underscores",
+    "series": "a series such as hmi.sharp_cea_720s",
+    "segments": "names of segments such as Br",
+    "start": "a time such as 2011-02-15 or 2011.02.15_02:00:00_TAI",
+    "end": "a time such as 2011-02-15 or 2011.02.15_02:00:00_TAI",
+    "cadence": "a number and s, m, h or d, such as 6h",
+    "url": "the root of a web interface, such as http://jsoc.stanford.edu/",
+    "email": "an e-mail address",
+    "where": "a condition such as TOTUSJH > 2000",
+}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,16 +90,22 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     return data
 
 
+def _section(hint: Any) -> type | None:
+    """The section that a type hint holds: itself, of a tuple, or annotated."""
+    if dataclasses.is_dataclass(hint):
+        return hint if isinstance(hint, type) else None
+    return next((found for part in get_args(hint) if (found := _section(part))), None)
+
+
 def _known_keys(location: tuple[Any, ...], kind: type) -> list[str]:
-    here: Any = kind
+    here: type | None = kind
     for part in location[:-1]:
-        fields = {field.name: field for field in dataclasses.fields(here)}
-        if part not in fields:
+        if isinstance(part, int):  # which one of a list
+            continue
+        here = _section(get_type_hints(here).get(part))
+        if here is None:
             return []
-        default = fields[part].default
-        if not dataclasses.is_dataclass(default):
-            return []
-        here = type(default)
+    assert here is not None
     return [field.name for field in dataclasses.fields(here)]
 
 
@@ -100,9 +120,21 @@ def _fault(fault: Any, kind: type) -> str:
     if fault["type"] == "missing_argument" or fault["type"] == "missing":
         return f"{dotted}: missing"
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_pattern_mismatch":
+        names = [part for part in location if isinstance(part, str)]
+        message = f"must be {SHAPES.get(names[-1], 'text of another form')}"
+    if fault["type"] in ("list_type", "tuple_type"):
+        message = "must be a list, such as [193]"
     if "input" in fault and not isinstance(fault["input"], dict):
         message += f", got {fault['input']!r}"
     return f"{dotted}: {message}"
+
+
+def _text(value: Any) -> str:
+    """TOML's dates and times as the text they were written as."""
+    if isinstance(value, date | clock_time):
+        return value.isoformat()
+    raise TypeError(f"{value!r} is no value of a setting")
 
 
 def validate_as(kind: type[T], data: Mapping[str, Any], origin: str) -> T:
@@ -119,11 +151,10 @@ def validate_as(kind: type[T], data: Mapping[str, Any], origin: str) -> T:
         One line per unknown key, wrong type or value out of range.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(data, default=_text), strict=True)
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
-            raise ConfigError(f"{origin}: a value has a type TOML offers but sunpipe does not use"
-                              f" ({error})") from None  # fmt: skip
+            raise ConfigError(f"{origin}: {error}") from None
         faults = [_fault(fault, kind) for fault in error.errors()]
         raise ConfigError(f"{origin}: " + "; ".join(faults)) from None
 

@@ -51,7 +51,7 @@ class ShardSettings:
     reduce: Count = 2
     min_flux_mx: NonNegative = 0.0
     flux_floor_g: NonNegative = 100.0
-    resolution: Count = 1024
+    resolution: Annotated[int, Field(ge=16, le=8192)] = 1024
     disk_share: Annotated[float, Field(gt=0.1, le=1)] = 976 / (0.6 * 2048)
     wavelengths: tuple[Wavelength, ...] = (193,)
     magnetogram: bool = False
@@ -68,7 +68,7 @@ class ShardSettings:
     block_days: Positive = 27.0
     gap_days: NonNegative = 1.0
     dtype: Literal["int16", "float16", "float32"] = "int16"
-    step: Positive = 0.2
+    step: Annotated[float, Field(gt=0, le=2)] = 0.2
     images_per_shard: Count = 512
     storage: Literal["chunked", "contiguous"] = "chunked"
 

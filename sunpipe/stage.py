@@ -93,6 +93,7 @@ def run_stage(
     sections: tuple[str, ...] = (),
     plan: Callable[[Config], Result] | None = None,
     locked: bool = False,
+    shown: Result | None = None,
 ) -> None:
     """Load the configuration, print it, then plan or work and print the result.
 
@@ -108,10 +109,13 @@ def run_stage(
         Says what `work` would do, without writing anything.
     locked : bool
         Only one process at a time may do this stage of this experiment.
+    shown : dict, optional
+        What is printed in place of the configuration, by commands that have none.
     """
     resolved = load_config(config, overrides or ())
     whole = to_dict(resolved)
-    shown = printable({key: whole[key] for key in ("name", "dataset", "seed", *sections)})
+    sections = ("name", "dataset", "seed", *sections)
+    shown = shown or printable({key: whole[key] for key in sections})
     if _is_main():
         log(f"sunpipe {name} {json.dumps(shown)}")
     try:
@@ -126,5 +130,8 @@ def run_stage(
         raise Stopped(f"{name} interrupted; run the same command again to continue") from None
     if result is not None:
         seconds = time.perf_counter() - started
-        _remember(name, resolved.name, seconds, result)
         emit({**result, "seconds": result.get("seconds", round(seconds, 3))}, as_json)
+        try:
+            _remember(name, resolved.name, seconds, result)
+        except OSError as error:  # reading a dataset needs no place to write
+            log(f"not noted in stages.jsonl: {error.strerror}")

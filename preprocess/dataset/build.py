@@ -41,6 +41,7 @@ from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config
 from sunpipe.shards.schema import SCHEMA, TABLES, DatasetInfo, shard_name
 from sunpipe.shards.stored import Stored, check_limits, pixel_digest
+from sunpipe.ticks import Ticks
 
 MAX_SHARD_BYTES = 4 << 30
 OPEN_AT_ONCE = 2  # inputs in memory; groups are runs of candidates, so neighbours share one
@@ -105,10 +106,13 @@ class Builder:
 
         def work() -> int:
             wanted = [group for group in groups if not group.keep]
-            return sum(
-                self._write_group(wanted[place], digests, faults, continued, opened)
-                for place in self.comm.share(len(wanted))
-            )
+            mine = self.comm.share(len(wanted))
+            finished = 0
+            with Ticks(len(mine), "shards of this rank", quiet=self.comm.rank > 0) as ticks:
+                for place in mine:
+                    finished += self._write_group(wanted[place], digests, faults, continued, opened)
+                    ticks.tick()
+            return finished
 
         return sum(self.comm.all(work))
 
@@ -254,7 +258,9 @@ class Builder:
         stated = [{"record": record, "digest": digests[record]} for record in digests]
         write_table(paths[2], stated, inputs_schema())
         if not rows:
-            raise _nothing(paths[1])
+            left = self.folder.with_name(f"{self.name}-quarantine.parquet")
+            shutil.copyfile(paths[1], left)
+            raise _nothing(paths[1], left)
         splits = check_splits(paths[0])
         info = DatasetInfo(
             name=self.name,
@@ -336,11 +342,13 @@ def check_splits(records: Path) -> Counter[str]:
     return Counter(table["split"].to_pylist())
 
 
-def _nothing(quarantine: Path) -> DataError:
-    """Why no candidate can be used."""
-    lines = pq.read_table(quarantine).to_pylist()
-    reasons = dict(Counter(line["reason"] for line in lines))
+def _nothing(quarantine: Path, left: Path) -> DataError:
+    """Why no candidate can be used; every reason stands in `left`."""
+    table = pq.read_table(quarantine)
+    counts = Counter(table["reason"].to_pylist()).most_common()
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
+    first = table.slice(0, 1).to_pylist()[0]
     return DataError(
-        f"none of {len(lines)} candidates can be used ({reasons}); for example"
-        f" {lines[0]['record']}: {lines[0]['detail']}"
+        f"none of {table.num_rows} candidates can be used: {reasons} (all in {left}); for example"
+        f" {first['record']}: {first['detail']}"
     )

@@ -120,8 +120,11 @@ class Disks:
             register=settings.register,
         )
         if channel == FIELD:
-            return calibrate_hmi(segment, how, name=path.name)
-        return calibrate_aia(segment, how, path.name)
+            found = calibrate_hmi(segment, how, name=path.name)
+        else:
+            found = calibrate_aia(segment, how, path.name)
+        check_scale(found, path.name)
+        return found
 
     def open(self, archive: Path, item: Input) -> OpenDisk:
         """Read and calibrate all channels; see `Product`."""
@@ -171,6 +174,17 @@ def same_time(stated: str, t_rec: str) -> bool:
     if one is None or other is None:
         return stated == t_rec
     return abs((one - other).total_seconds()) < 1
+
+
+def check_scale(image: DiskImage, name: str) -> None:
+    """Refuse an image that was enlarged: it would claim detail that nobody observed."""
+    observed, made = float(image.notes["scale_in"]), float(image.header["CDELT1"])
+    if made < 0.9 * observed:
+        raise FitsError(
+            "geometry",
+            f"{name} has pixels of {observed:.2f} arcsec; shard.resolution would make them"
+            f" {made:.2f}",
+        )
 
 
 def _path(text: str | None) -> Path | None:
