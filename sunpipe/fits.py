@@ -263,11 +263,13 @@ def _component(
 
 def _check_copies(fields: NDArray[np.float64], paths: Sequence[Path]) -> None:
     """Refuse a component that is another one's copy; equal everywhere is no pattern to compare."""
+    some = fields.reshape(3, -1)[:, ::101]  # nearly always enough to see that they differ
     for one, two in ((0, 1), (0, 2), (1, 2)):
-        values = fields[one][np.isfinite(fields[one])]
-        if not values.size or values.min() == values.max():
+        if not np.array_equal(some[one], some[two], equal_nan=True):
             continue
-        if np.array_equal(fields[one], fields[two], equal_nan=True):
+        values = fields[one][np.isfinite(fields[one])]
+        same = np.array_equal(fields[one], fields[two], equal_nan=True)
+        if same and values.size and values.min() != values.max():
             raise FitsError(
                 "wrong_segment", f"{paths[two].name} holds the very pixels of {paths[one].name}"
             )

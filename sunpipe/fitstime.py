@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date
+from functools import lru_cache
 
 T_REC = re.compile(r"\d{4}\.\d\d\.\d\d_\d\d:\d\d:\d\d(\.\d+)?_TAI")
+
+
+@lru_cache(maxsize=1024)  # records come day by day
+def _is_day(text: str) -> bool:
+    try:
+        date(int(text[:4]), int(text[5:7]), int(text[8:10]))
+    except ValueError:
+        return False
+    return True
 
 
 def on_calendar(t_rec: str) -> bool:
@@ -15,12 +25,8 @@ def on_calendar(t_rec: str) -> bool:
     ----------
     t_rec : str
         ``2011.02.15_02:00:00_TAI`` or ``2011-02-15T02:00:00Z``; the shape is not checked.
-        TAI has no leap seconds; a minute of UTC may have a second 60.
+        TAI has no leap seconds; the last minute of a UTC day may have a second 60.
     """
-    year, month, day, hour, minute, second = (int(part) for part in re.findall(r"\d+", t_rec)[:6])
-    leap = t_rec.endswith("Z") and second == 60 and (hour, minute) == (23, 59)
-    try:
-        datetime(year, month, day, hour, minute, 59 if leap else second)
-    except ValueError:
-        return False
-    return True
+    clock = t_rec[11:19]
+    whole = clock[:2] < "24" and clock[3:5] < "60" and clock[6:] < "60"
+    return _is_day(t_rec[:10]) and (whole or (clock == "23:59:60" and t_rec.endswith("Z")))
