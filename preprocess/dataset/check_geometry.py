@@ -168,7 +168,9 @@ def _disks(records: Records, settings: ShardSettings) -> None:
                           f"{name} is {values[n]:.6g}, its disk gives {value[n]:.6g}"))  # fmt: skip
     pairs, which = np.unique(np.stack([rows.numbers("cdelt1"), radius], axis=1), axis=0,
                              return_inverse=True)  # fmt: skip
-    pixel = np.array([disk_pixel_cm(*pair) if pair[1] > 0 else np.nan for pair in pairs.tolist()])
+    pixel = np.array(
+        [disk_pixel_cm(*pair) if 0 < pair[1] < 1e5 else np.nan for pair in pairs.tolist()]
+    )
     again, stated = pixel[which.reshape(-1)], rows.numbers("pixel_cm")
     records.fault(
         ~(np.abs(again / stated - 1) < 1e-9),

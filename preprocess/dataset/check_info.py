@@ -59,12 +59,12 @@ def check_config(folder: Path, info: DatasetInfo, settings: ShardSettings, repor
     try:
         config = read_json(path)
         stated, name = config["shard"], config["dataset"]
-    except (DataError, KeyError, TypeError) as error:
+        ours, stated = json.loads(json.dumps(to_dict(settings))), dict(stated)
+    except (DataError, KeyError, TypeError, ValueError) as error:
         report(f"config.json: cannot be read ({error})")
         return
     if name != info.name:
         report(f"config.json: dataset is {name!r}, dataset.json says {info.name!r}")
-    ours = json.loads(json.dumps(to_dict(settings)))
     for key in sorted({*ours, *stated}):
         if stated.get(key) != ours.get(key):
             report(f"config.json: shard.{key} is {stated.get(key)!r}, dataset.json says"

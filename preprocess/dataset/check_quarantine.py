@@ -24,6 +24,7 @@ REASONS = OF_TILES | {
     "truncated", "unknown_unit", "unmatched", "unsupported", "unusable", "wrong_instrument",
     "wrong_level", "wrong_projection", "wrong_record", "wrong_segment", "wrong_wavelength",
 }  # fmt: skip
+FARTHEST = 1 << 16  # pixels; a larger place is in no image of SDO, nor its grid in memory
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _grid = lru_cache(maxsize=1 << 16)(tile_grid)
 
@@ -130,6 +131,11 @@ def check_tiles(records: Records, settings: ShardSettings) -> None:
 
 def _off_grid(places: NDArray[np.int64], settings: ShardSettings) -> tuple[str, int | None] | None:
     """What is wrong with the sorted places of a record, and with which of them."""
+    outside = (np.abs(places) > FARTHEST).any(axis=1)
+    far = np.flatnonzero(outside & (places != NULL).all(axis=1))
+    if len(far):
+        n = int(far[0])
+        return f"tile_y, tile_x = {tuple(places[n].tolist())} is in no patch", n
     expected = _expected(settings, (int(places[-1, 0]), int(places[:, 1].max())))
     if np.array_equal(places, expected):
         return None

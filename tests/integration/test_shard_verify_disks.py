@@ -74,6 +74,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "crval": ({"crval2": all_of(lambda v: 30.0)}, "its disk gives 0"),
     "cdelt": ({"cdelt2": all_of(lambda v: 2 * v)}, "its disk gives"),
     "pixel": ({"pixel_cm": all_of(lambda v: 2 * v)}, "its coordinates give"),
+    "infinite": ({"RSUN_OBS": all_of(lambda v: float("inf"))}, "its coordinates give nan"),
     "mu": ({"mu": all_of(lambda v: 0.3)}, "mu is 0.3, its disk gives 1"),
     "projection": ({"ctype1": all_of(lambda v: "RA---TAN")}, "has 'HPLN-TAN'"),
     "unit": ({"cunit1": all_of(lambda v: "deg")}, "has 'arcsec'"),

@@ -24,7 +24,7 @@ from sunpipe.config import validate
 from sunpipe.files import sha256
 from sunpipe.shards.schema import TABLES
 from sunpipe.shards.stored import pixel_digest
-from tests.conftest import REPO
+from tests.conftest import REPO, Cli
 
 Values = list[Any]
 NAMES = {"records": 0, "quarantine": 1, "inputs": 2}
@@ -194,6 +194,8 @@ ROWS: dict[str, tuple[dict[str, Callable[[Values], Values]], str]] = {
     "no quality": ({"quality": only(5, lambda v: None)}, "row 5 ("),
     "quality": ({"quality": all_of(lambda v: -(2**31))}, "NODATA"),
     "tile": ({"tile_y": only(6, lambda v: v + 3)}, "is not on the grid of the patch"),
+    "far tile": ({"tile_x": only(6, lambda v: 10**12)}, "is in no patch"),
+    "infinite": ({"RSUN_OBS": all_of(lambda v: float("inf"))}, "must be finite"),
     "place": ({"position": only(0, lambda v: 1)}, "two rows stand at one place"),
     "range": ({"nan_share": only(0, lambda v: 2.0)}, "outside of 0 .. 1"),
     "HARP": ({"harpnum": only(0, lambda v: 378)}, "is not its record"),
@@ -304,8 +306,9 @@ def test_the_configuration_is_there_and_of_this_dataset(dataset: Path) -> None:
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "dataset": "other"}))
     assert "dataset is 'other'" in words(dataset)
-    path.write_text("[]")
-    assert "config.json: cannot be read" in words(dataset)
+    for text in ("[]", '{"dataset": "native", "shard": 3}', "{"):
+        path.write_text(text)
+        assert "config.json: cannot be read" in words(dataset)
     path.unlink()
     assert "config.json: missing" in words(dataset)
 
@@ -385,3 +388,12 @@ def test_a_last_column_of_tiles_that_is_gone(dataset: Path, sealed: Path) -> Non
                 == (record, places[record]))  # fmt: skip
     assert gone
     assert "is in neither rows nor quarantine" in words(dataset, sealed / "archive")
+
+
+def test_the_command_against_the_archive(tiny_copy: Path, cli: Cli) -> None:
+    good = cli("verify", "tiny", "--against-archive", "--samples", "1", "--json")
+    assert (good.returncode, json.loads(good.stdout)["ok"]) == (0, True)
+    edit(tiny_copy / "shards/tiny", "inputs", digest=all_of(lambda v: "0" * 64))
+    bad = cli("verify", "tiny", "--against-archive", "--json")
+    assert bad.returncode == 1
+    assert "is made of other files" in json.loads(bad.stdout)["problems"][0]
