@@ -228,7 +228,7 @@ def test_a_killed_run_publishes_nothing_and_its_shards_are_kept(
     env = {**os.environ, "SUNPIPE_ROOT": str(root)}
     with subprocess.Popen(command, cwd=REPO, env=env, stderr=subprocess.DEVNULL) as running:
         deadline = time.monotonic() + 100
-        while len(list((root / "shards/.notes-tiny").glob("*.json"))) < 3:
+        while len(list((root / "shards/.notes-tiny").glob("shard-*.json"))) < 3:
             assert running.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)

@@ -56,7 +56,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         ("name = ", "not valid TOML"),
         ('name = "../../etc"', "name"),
         ('name = "a b"', "name"),
-        ('name = "a"\nseed = 1979-05-27', "type TOML offers"),
+        ('name = "a"\nseed = 1979-05-27', "valid integer"),
         ('name = "a"\nextends = 3', "extends must be"),
         ("seed = 1", "name: missing"),
         ('name = "a"\n[train]\nkimg = nan', "train.kimg"),
@@ -88,3 +88,28 @@ def test_configurations_are_frozen_and_comparable() -> None:
         cfg.seed = 3  # type: ignore[misc]
     other = load_config(None, ["train.model.z_dim=64", "seed=2"])
     assert changed_keys(to_dict(cfg), to_dict(other)) == ["seed", "train.model.z_dim"]
+
+
+def test_dates_need_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "dates.toml"
+    path.write_text('name = "x"\n[[query.requests]]\nseries = "hmi.sharp_cea_720s"\n'
+                    'start = 2011-02-15\nend = "2011-02-16"\nsegments = ["Br"]\n')  # fmt: skip
+    (request,) = load_config(path).query.requests
+    assert (request.start, request.end) == ("2011-02-15", "2011-02-16")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('cadance = "6h"', "query.requests.0.cadance: unknown key (did you mean cadence?)"),
+        ('cadence = "6 hours"', "must be a number and s, m, h or d, such as 6h, got '6 hours'"),
+        ("wavelengths = 193", "must be a list, such as [193], got 193"),
+    ],
+)
+def test_mistakes_in_requests_are_named(tmp_path: Path, line: str, words: str) -> None:
+    path = tmp_path / "typo.toml"
+    path.write_text('name = "x"\n[[query.requests]]\nseries = "hmi.sharp_cea_720s"\n'
+                    f'start = "2011-02-15"\nend = "2011-02-16"\n{line}\n')  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert words in str(caught.value)
