@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preprocess.acquire.asked import answer_path, write_answer
+from preprocess.acquire.asked import (
+    answer_path,
+    batch_path,
+    forget_batches,
+    read_batch,
+    write_answer,
+)
 from preprocess.acquire.coverage import Tally, coverage
 from preprocess.acquire.enter import enter
 from preprocess.acquire.journal import Journal, open_journal
@@ -18,6 +24,7 @@ from preprocess.acquire.jsoc import (
 )
 from preprocess.acquire.request import cadence_s, record_sets, series_of, time_span
 from preprocess.acquire.sharing import asking, working
+from preprocess.archive import parse_record
 from preprocess.manifest import Manifest, count_states, read_manifest
 from preprocess.times import scale_of
 from sunpipe.errors import ConfigError, DataError
@@ -33,6 +40,18 @@ def _wanted_region(found: Found, request: QueryRequest) -> bool:
         return True
     listed = f"{found.keywords.get('NOAA_AR', '')},{found.keywords.get('NOAA_ARS', '')}"
     return bool({str(number) for number in request.noaa} & set(listed.replace(" ", "").split(",")))
+
+
+def _answered_before(mark: Path, tally: Tally, manifest: Manifest, request: QueryRequest) -> bool:
+    """Count a batch that a query which was stopped has entered; whether there was one."""
+    found = read_batch(mark)
+    if found is None:
+        return False
+    records, counts = found
+    if any((record, segment) not in manifest for record in records for segment in request.segments):
+        return False
+    tally.take(map(parse_record, records), counts)
+    return True
 
 
 def ask_request(
@@ -54,23 +73,36 @@ def ask_request(
     settings, client = config.fetch, make_client(config.fetch.url)
     series = describe(client, request, settings)
     sets = record_sets(request, config.query, conditions_of(request, series))
-    tally, new = Tally(), 0
+    answer = answer_path(archive, request, settings.url)
+    tally = Tally()
     for place, record_set in enumerate(sets, 1):
-        listed = list_records(client, record_set, series, request.segments, settings)
-        records = tally.add(found for found in listed if _wanted_region(found, request))
-        if len(tally.names) > request.max_records:
-            raise DataError(f"{record_set} brings the records to {len(tally.names)}, more than"
-                            f" max_records = {request.max_records}")  # fmt: skip
-        new += enter(archive, journal, manifest, records, request.segments, series.units,
-                     settings.url)  # fmt: skip
+        mark = batch_path(answer, record_set)
+        if _answered_before(mark, tally, manifest, request):
+            log(f"{place}/{len(sets)} {record_set}: answered before")
+            continue
+        most = request.max_records - len(tally.names) + 1
+        listed = list_records(client, record_set, series, request.segments, settings, most)
+        batch = Tally()
+        records = batch.add(
+            found
+            for found in listed
+            if _wanted_region(found, request) and found.record not in tally.names
+        )
+        if len(listed) >= most:
+            raise DataError(f"{record_set} brings the records to more than max_records ="
+                            f" {request.max_records}")  # fmt: skip
+        batch.new = enter(archive, journal, manifest, records, request.segments, series.units,
+                          settings.url)  # fmt: skip
         if len(sets) > 1:
+            write_answer(mark, list(batch.names), batch.counts)
             log(f"{place}/{len(sets)} {record_set}: {len(listed)} records")
+        tally.take(batch.names.values(), batch.counts)
     held = (manifest[name, segment] for name in tally.names for segment in request.segments)
     report = {
         "series": series.name,
         "record_sets": len(sets),
         "records": len(tally.names),
-        "new_segments": new,
+        "new_segments": tally.new,
         **count_states(held),
         "duplicates": tally.duplicates,
         "without_image": tally.no_image,
@@ -79,7 +111,8 @@ def ask_request(
         **coverage(tally.names.values(), cadence_s(request), time_span(request),
                    request.wavelengths, scale_of(series.name)),
     }  # fmt: skip
-    write_answer(answer_path(archive, request, settings.url), list(tally.names), report)
+    write_answer(answer, list(tally.names), report)
+    forget_batches(answer)
     return report
 
 

@@ -28,12 +28,13 @@ EMAIL_VARIABLES = ("SUNPIPE_JSOC_EMAIL", "JSOC_EMAIL")
 
 
 def _record_set(text: str) -> str:
-    """Refuse what is no record set, and a bare series: that would be all of it."""
+    """Refuse what is no record set, and one without prime keys: that would be all of a series."""
     if not text:
         return text
     shape = r"[a-z][a-z0-9]{0,15}\.[A-Za-z0-9_]{1,63}((?:\[[^\[\]{}\x00-\x1f]*\])+)"
     match = re.fullmatch(shape, text)
-    if match is None or not match.group(1).strip("[] "):
+    brackets = re.findall(r"\[([^\]]*)\]", match.group(1)) if match else []
+    if not any(inner.strip() and inner.strip()[0] not in "?!" for inner in brackets):
         raise ValueError(
             "a record set is a series with prime keys and without segments, such as"
             " hmi.sharp_cea_720s[377][2011.02.15_02:00:00_TAI]"

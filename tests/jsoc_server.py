@@ -289,7 +289,8 @@ class JsocServer:
         if operation == "rs_summary":
             return {"count": len(records), "runtime": 0.04, "status": 0}
         if operation == "rs_list":
-            return self._list(records, query)
+            most = int(query.get("n", ["0"])[0])
+            return self._list(records[: most or None], query)
         return {"status": 1, "error": f"unknown op {operation}"}
 
     def _list(self, records: list[str], query: dict[str, list[str]]) -> Answer:

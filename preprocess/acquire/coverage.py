@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,7 @@ from preprocess.times import from_tai_seconds, jsoc_time, seconds_of, tai_second
 from sunpipe.errors import DataError
 
 LONGEST = 5
+COUNTS = ("duplicates", "no_image", "known_bytes", "unknown_size", "new")
 
 
 @dataclass
@@ -31,6 +32,18 @@ class Tally:
     no_image: int = 0
     known_bytes: int = 0
     unknown_size: int = 0
+    new: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """All sums."""
+        return {key: getattr(self, key) for key in COUNTS}
+
+    def take(self, names: Iterable[RecordName], counts: Mapping[str, int]) -> None:
+        """Add the records and sums of a batch."""
+        self.names.update({str(name): name for name in names})
+        for key in COUNTS:
+            setattr(self, key, getattr(self, key) + counts[key])
 
     def add(self, records: Iterable[Found]) -> list[Found]:
         """Count records; returns those that are new."""

@@ -235,12 +235,17 @@ def list_records(
     series: Series,
     segments: Sequence[str],
     settings: FetchSettings,
+    most: int,
 ) -> list[Found]:
-    """Keywords, stored paths and whereabouts of every record of a record set."""
+    """Keywords, stored paths and whereabouts of the first `most` records of a record set."""
     keys, files = ask(
         # as text: drms' own conversion loses hexadecimal QUALITY under pandas 3
         lambda: client.query(
-            record_set, key=["**ALL**", *WHEREABOUTS], seg=list(segments), convert_numeric=False
+            record_set,
+            key=["**ALL**", *WHEREABOUTS],
+            seg=list(segments),
+            n=most,
+            convert_numeric=False,
         ),
         settings,
         record_set,

@@ -6,13 +6,16 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import product
 
 from preprocess.acquire.conditions import Condition, parse_condition, where_clause
 from preprocess.times import jsoc_time, parse_time, scale_of, span_s
 from sunpipe.errors import ConfigError
 from sunpipe.query_settings import QueryRequest, QuerySettings
 
-HARPS_PER_BATCH = 100  # a record set is part of a URL
+HARPS_PER_BATCH = 100
+NOAA_PER_BATCH = 30
+LONGEST_SET = 3500  # characters; JSOC takes 4096, as part of a URL
 _NATIVE = re.compile(r"_(\d+)([smh])(?:_nrt)?$")
 
 
@@ -81,6 +84,19 @@ def cadence_s(request: QueryRequest) -> int | None:
     return span_s(request.cadence) if request.cadence else native_cadence_s(series_of(request))
 
 
+def _groups(numbers: Sequence[int], size: int) -> list[list[int]]:
+    """Numbers in order, `size` at a time; one empty group of none."""
+    ordered = sorted(set(numbers))
+    return [ordered[at : at + size] for at in range(0, len(ordered), size)] or [[]]
+
+
+def _not_too_long(found: list[str]) -> list[str]:
+    if (longest := max(map(len, found), default=0)) > LONGEST_SET:
+        raise ConfigError(f"query.requests: a record set has {longest} characters, JSOC takes"
+                          f" {LONGEST_SET}; use fewer conditions or shorter lists")  # fmt: skip
+    return found
+
+
 def record_sets(
     request: QueryRequest, settings: QuerySettings, conditions: Sequence[Condition] | None = None
 ) -> list[str]:
@@ -98,18 +114,18 @@ def record_sets(
     """
     check_keys(request)
     if request.record_set:
-        return [request.record_set]
+        return _not_too_long([request.record_set])
     if conditions is None:
         conditions = [parse_condition(text) for text in request.where]
     keys, scale = prime_keys(request.series), scale_of(request.series)
-    harps = sorted(set(request.harps))
-    groups = [harps[i : i + HARPS_PER_BATCH] for i in range(0, len(harps), HARPS_PER_BATCH)]
+    groups = _groups(request.harps, HARPS_PER_BATCH)
+    regions = _groups(request.noaa, NOAA_PER_BATCH)
     found = []
     for start, seconds in batches(request, settings):
         slots = f"@{request.cadence}" if request.cadence else ""
         when = f"[{jsoc_time(start, scale)}/{seconds}s{slots}]"
         which = ",".join(map(str, sorted(set(request.wavelengths))))
-        for group in groups or [[]]:
+        for group, noaa in product(groups, regions):
             brackets = {
                 "HARPNUM": f"[{','.join(map(str, group))}]",
                 "T_REC": when,
@@ -117,5 +133,5 @@ def record_sets(
                 "CAMERA": "",
             }
             text = "".join(brackets[key] for key in keys)
-            found.append(request.series + text + where_clause(conditions, request.noaa))
-    return found
+            found.append(request.series + text + where_clause(conditions, noaa))
+    return _not_too_long(found)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -103,6 +105,60 @@ def test_a_long_span_is_asked_in_batches_with_the_same_slots(root: Path, jsoc: J
 def test_too_many_records_are_refused(jsoc: JsocServer) -> None:
     with pytest.raises(DataError, match="max_records = 10"):
         ask(jsoc, sharp(max_records=10))
+    assert [
+        parse_qs(urlsplit(r.path).query)["n"] for r in jsoc.requests if "rs_list" in r.path
+    ] == [["11"]]  # JSOC need not list more to say so
+    assert ask(jsoc, sharp(max_records=80))["records"] == 80
+
+
+def test_a_query_that_was_stopped_goes_on(root: Path, jsoc: JsocServer, capfd: Any) -> None:
+    request = sharp(cadence="24m")
+    whole = ask(jsoc, sharp(cadence="24m", max_records=99), batch_slots=7)["requests"][0]
+    (root / "archive/manifest.parquet").unlink()
+    jsoc.requests.clear()
+    jsoc.faults["2012.01.01_11"] = ["404"]  # the fifth batch of nine
+    with pytest.raises(DataError, match="cannot be reached"):
+        ask(jsoc, request, batch_slots=7)
+    first = jsoc.asked("rs_list")
+    assert len(first) == 5
+    jsoc.requests.clear()
+    report = ask(jsoc, request, batch_slots=7)["requests"][0]
+    assert jsoc.asked("rs_list")[0] == first[4]
+    assert len(jsoc.asked("rs_list")) == 5
+    assert report == whole
+    assert "4/9" in capfd.readouterr().err
+    jsoc.requests.clear()
+    ask(jsoc, request, batch_slots=7)  # one that had its answer is asked anew
+    assert len(jsoc.asked("rs_list")) == 9
+    assert not [path for path in (root / "archive/queries").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("what", ["rows", "time"])
+def test_batches_are_asked_again_when_they_hold_no_more(
+    root: Path, jsoc: JsocServer, what: str
+) -> None:
+    jsoc.faults["2012.01.01_05:36"] = ["404"]  # the third batch of nine
+    with pytest.raises(DataError, match="cannot be reached"):
+        ask(jsoc, sharp(cadence="24m"), batch_slots=7)
+    if what == "rows":
+        (root / "archive/manifest.parquet").unlink()
+    for path in (root / "archive/queries").rglob("*.parquet"):
+        os.utime(path, (1, 1)) if what == "time" else None
+    jsoc.requests.clear()
+    assert ask(jsoc, sharp(cadence="24m"), batch_slots=7)["records"] == 40
+    assert len(jsoc.asked("rs_list")) == 9
+
+
+def test_many_regions_are_asked_in_batches(root: Path, jsoc: JsocServer) -> None:
+    names = sorted(jsoc.archive.keywords)
+    for record in names:
+        jsoc.archive.keywords[record] |= {"NOAA_AR": 0, "NOAA_ARS": "MISSING"}
+    jsoc.archive.keywords[names[0]]["NOAA_ARS"] = "11001,11100"  # of two batches
+    report = ask(jsoc, sharp(noaa=list(range(11001, 11101))))["requests"][0]
+    assert (report["records"], report["duplicates"]) == (1, 0)
+    assert report["known_bytes"] == 3 * 5760
+    assert len(jsoc.asked("rs_list")) == 4
+    assert max(map(len, jsoc.asked("rs_list"))) < 3500
 
 
 def test_gaps_duplicates_and_records_without_image_are_told(root: Path, jsoc: JsocServer) -> None:

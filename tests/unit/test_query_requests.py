@@ -166,6 +166,7 @@ def test_record_sets() -> None:
         ({"segments": []}, "segments is empty"),
         ({"series": ""}, "needs series, start and end"),
         ({"record_set": "hmi.sharp_cea_720s[377]"}, "nothing else"),
+        ({"where": [f"HARPNUM != {n}" for n in range(1000, 1300)]}, "a record set has"),
         ({"cadence": "6 h"}, "cadence"),
         ({"harps": [0]}, "harps"),
         ({"series": "../x"}, "series"),
@@ -176,6 +177,23 @@ def test_record_sets() -> None:
 def test_requests_that_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         sets(**changes)
+
+
+@pytest.mark.parametrize(
+    ("brackets", "good"),
+    [("[377]", True), ("[][2011.02.15_TAI]", True), ("[377][? QUALITY >= 0 ?]", True),
+     ("[$]", True),
+     ("", False), ("[]", False), ("[][ ]", False), ("[? 1=1 ?]", False), ("[?1=1?]", False),
+     ("[][! 1=1 !]", False), ("[ ? 1=1 ? ]", False)],
+)  # fmt: skip
+def test_a_record_set_names_prime_keys(brackets: str, good: bool) -> None:
+    request = {"record_set": f"hmi.sharp_cea_720s{brackets}", "segments": ["Br"]}
+    values = {"name": "x", "query": {"requests": [request]}}
+    if good:
+        validate(values)
+        return
+    with pytest.raises(ConfigError, match="a series with prime keys"):
+        validate(values)
 
 
 def test_cadences_of_series() -> None:
