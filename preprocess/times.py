@@ -60,7 +60,7 @@ def parse_time(text: str, scale: str) -> datetime:
         found = clock + timedelta(seconds=leap + float(match[7] or 0))
         if named == "utc":
             since, offset = _leap_seconds()
-    XX
+            here = int(np.searchsorted(since, seconds_of(clock), side="right")) - 1
             found += timedelta(seconds=float(offset[max(here, 0)]))
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"{text!r} is no time: {error}") from None
