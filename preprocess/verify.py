@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from preprocess.dataset.check_geometry import check_geometry
 from preprocess.dataset.check_info import check_config, check_files, check_info
@@ -41,8 +40,7 @@ def find_dataset(name: str) -> Path:
 def _open_table(path: Path, schema: pa.Schema, report: Report) -> Columns | None:
     try:
         table = Columns(path)
-        for batch in pq.ParquetFile(path).iter_batches():
-            batch.validate(full=True)
+        table.read_all()
     except (pa.ArrowException, OSError) as error:
         report(f"{path.name}: cannot be read ({error})")
         return None

@@ -76,9 +76,8 @@ def _patches(records: Records, settings: ShardSettings) -> None:
     held |= {f"CDELT{axis}": rows.numbers(f"cdelt{axis}")[first] / settings.reduce
              for axis in (1, 2)}  # fmt: skip
     pixel, mu = rows.numbers("pixel_cm")[first], rows.numbers("mu")[first]
-    lists = {key: values.tolist() for key, values in held.items()}
     for n in range(len(first)):
-        header = {key: values[n] for key, values in lists.items()}
+        header = {key: float(values[n]) for key, values in held.items()}
         try:
             again = pixel_size_cm(header) * settings.reduce
         except DataError as error:

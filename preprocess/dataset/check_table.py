@@ -17,6 +17,7 @@ Numbers = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 NULL = np.iinfo(np.int64).min  # stands for null among whole numbers
+BATCH = 1 << 16  # rows
 NAMED = 3  # faults of one kind that are named one by one
 
 
@@ -66,6 +67,18 @@ class Columns:
         self._file = pq.ParquetFile(path)
         self.schema: pa.Schema = self._file.schema_arrow
         self.count: int = self._file.metadata.num_rows
+
+    def read_all(self) -> None:
+        """Read every column once.
+
+        Raises
+        ------
+        pyarrow.ArrowException, OSError
+            At the first that cannot be read, or whose texts are no text.
+        """
+        for name in self.schema.names:
+            for batch in self._file.iter_batches(BATCH, columns=[name], use_threads=False):
+                batch.validate(full=True)
 
     def column(self, name: str) -> pa.Array:
         """One column."""

@@ -12,8 +12,8 @@ import pytest
 from preprocess.shard import shard
 from preprocess.verify import verify
 from sunpipe.config import validate
+from tests.integration.tampering import all_of, edit, only, rows_of
 from tests.integration.test_shard_disks import DAY, SIDE, Sky
-from tests.integration.test_shard_verify_rows import all_of, edit, only, rows_of
 
 
 @pytest.fixture(scope="module")
