@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from preprocess.archive import parse_record
 from preprocess.comm import Communicator
-from preprocess.dataset.groups import Fault, Group
+from preprocess.dataset.groups import Fault, Group, continued_records
 from preprocess.dataset.hdf5 import write_shard
 from preprocess.dataset.inputs import Input
 from preprocess.dataset.product import Opened, Row, make_product
+from preprocess.dataset.splits import check_splits
 from preprocess.dataset.table import (
     inputs_schema,
     quarantine_schema,
@@ -297,17 +298,6 @@ class Builder:
         return info
 
 
-def continued_records(groups: list[Group]) -> dict[int, set[str]]:
-    """Group number to those of its records that began in an earlier group."""
-    seen: set[str] = set()
-    found = {}
-    for group in sorted(groups, key=lambda one: one.number):
-        records = {record for record, _ in group.candidates}
-        found[group.number] = records & seen
-        seen |= records
-    return found
-
-
 def _line(number: int, record: str, place: Any, error: FitsError) -> Row:
     name = parse_record(record)
     y, x = place if place is not None else (None, None)
@@ -322,24 +312,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def check_splits(records: Path) -> Counter[str]:
-    """Rows per split.
-
-    Raises
-    ------
-    DataError
-        Names the HARPs that stand on both sides.
-    """
-    table = pq.read_table(records, columns=["harpnum", "split"])
-    sides: dict[int, set[str]] = {}
-    for harp, split in zip(table["harpnum"].to_pylist(), table["split"].to_pylist(), strict=True):
-        if harp is not None:
-            sides.setdefault(harp, set()).add(split)
-    if both := sorted(harp for harp, split in sides.items() if len(split) > 1):
-        raise DataError(f"HARPs {both} stand in the training and in the test split")
-    return Counter(table["split"].to_pylist())
 
 
 def _nothing(quarantine: Path, left: Path) -> DataError:

@@ -99,8 +99,9 @@ class Disks:
             segments = held[:1] or IMAGES[:1]
         keywords = stored_keywords(archive, member, segments)
         (path,) = files_of(archive, member, segments)
-        segment = read_segment(path, keywords, dtype="float32")
-        check_unchanged(archive, member, segments)
+        sum_ = member.entries[segments[0]].sha256
+        segment = read_segment(path, keywords, dtype="float32", sha256=sum_)
+        check_unchanged(archive, member, ())  # of the keywords
         settings = self.settings
         limits = Limits(settings.max_nan_share, settings.max_saturated_share)
         judge(segment.header, segment.data, settings.quality, series=member.name.series,

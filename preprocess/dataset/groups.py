@@ -90,3 +90,14 @@ def carry_over(
         if stay:
             groups.append(Group(number, tuple(stay), keep=not lost))
     return groups
+
+
+def continued_records(groups: list[Group]) -> dict[int, set[str]]:
+    """Group number to those of its records that began in an earlier group."""
+    seen: set[str] = set()
+    found = {}
+    for group in sorted(groups, key=lambda one: one.number):
+        records = {record for record, _ in group.candidates}
+        found[group.number] = records & seen
+        seen |= records
+    return found

@@ -233,7 +233,7 @@ def files_of(archive: Path, member: Member, segments: Iterable[str]) -> list[Pat
         if entry.state != "fetched":
             raise FitsError("missing_segment", f"{segment} is {entry.state}: {entry.reason}")
         if not (archive / entry.path).is_file():
-            raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch again")
+            raise FitsError("missing_file", f"{entry.path} is gone; run sunpipe fetch")
         paths.append(archive / entry.path)
     return paths
 
@@ -244,7 +244,7 @@ def check_unchanged(archive: Path, member: Member, segments: Iterable[str]) -> N
         path = archive / entry.path
         if entry.state == "fetched" and sha256(path) != entry.sha256:
             raise FitsError(
-                "changed", f"{path.name} is not what was fetched; run sunpipe fetch again"
+                "changed", f"{path.name} is not what was fetched; run sunpipe fetch --check"
             )
 
 
@@ -254,6 +254,6 @@ def stored_keywords(archive: Path, member: Member, segments: tuple[str, ...]) ->
     if entry is None or entry.state != "fetched":
         return {}
     try:
-        return read_sidecar(archive / entry.path, segments)
+        return read_sidecar(archive / entry.path, segments, member.record)
     except DataError as error:
         raise FitsError("changed", f"{error}; run sunpipe fetch again") from None

@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from preprocess.archive import RecordName
 from preprocess.times import DAY_S, tai_seconds
+from sunpipe.errors import DataError
 from sunpipe.fitsfile import FitsError
 from sunpipe.shard_settings import ShardSettings
 
@@ -49,3 +54,21 @@ def split_of(name: RecordName, settings: ShardSettings) -> str:
                 f"within {settings.gap_days:g} days of a block of the other side of the split",
             )
     return side
+
+
+def check_splits(records: Path) -> Counter[str]:
+    """Rows per split.
+
+    Raises
+    ------
+    DataError
+        Names the HARPs that stand on both sides.
+    """
+    table = pq.read_table(records, columns=["harpnum", "split"])
+    sides: dict[int, set[str]] = {}
+    for harp, split in zip(table["harpnum"].to_pylist(), table["split"].to_pylist(), strict=True):
+        if harp is not None:
+            sides.setdefault(harp, set()).add(split)
+    if both := sorted(harp for harp, split in sides.items() if len(split) > 1):
+        raise DataError(f"HARPs {both} stand in the training and in the test split")
+    return Counter(table["split"].to_pylist())
