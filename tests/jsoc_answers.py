@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
+
+from astropy.time import Time
 
 from preprocess.archive import parse_record
 from tests.jsoc_archive import PRIME, SEGMENTS, Archive
 
 SPAN_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_SET = 4096
+EPOCH = Time("2000-01-01T00:00:00", scale="tai", format="isot")
 SLOT_S = 7  # T_REC of AIA lies within its 12 s slot
 PSEUDO = ("*size*", "*online*", "*archive*", "*sunum*")
 
@@ -21,25 +25,46 @@ class Refused(Exception):
 
 
 def split_sets(text: str) -> list[tuple[str, list[str] | None]]:
-    """Record sets of a comma list, each with the segments in its braces."""
-    parts = re.findall(r"([a-zA-Z0-9_.]+(?:\[[^\]]*\])*)(?:\{([^{}]*)\})?(?:,|$)", text)
+    """Record sets of a comma list, each with the segments in its braces; one series only."""
+    if len(text) > LONGEST_SET:
+        raise Refused("too long")
+    one = r"([a-zA-Z0-9_.]+(?:\[[^\]]*\])*)(?:\{([^{}]*)\})?"
+    if not re.fullmatch(rf"{one}(,{one})*", text):
+        raise Refused(text)
+    parts = re.findall(rf"{one}(?:,|$)", text)
+    if len({name.partition("[")[0].lower() for name, _ in parts}) > 1:
+        raise Refused("only one series")
     return [(name, names.split(",") if names else None) for name, names in parts]
 
 
-def _time(text: str) -> datetime:
-    match = re.fullmatch(r"(\d{4})[-.](\d\d)[-.](\d\d)(?:[T_](\d\d):(\d\d):(\d\d))?(_TAI|Z)?", text)
+def _time(text: str) -> float:
+    """Seconds of TAI since 2000; a time without zone is UTC."""
+    shape = r"(\d{4})[-.](\d\d)[-.](\d\d)(?:[T_](\d\d):(\d\d)(?::(\d\d(?:\.\d+)?))?)?(_TAI|_UTC|Z)?"
+    match = re.fullmatch(shape, text)
     if match is None:
         raise Refused(text)
-    return datetime(*(int(part or 0) for part in match.groups()[:6]))  # type: ignore[arg-type]
+    *day, hour, minute, second, zone = match.groups()
+    clock = f"{'-'.join(day)}T{hour or '00'}:{minute or '00'}:{second or '00'}"
+    try:  # astropy's leap seconds, not those of the code under test
+        time = Time(clock, scale="tai" if zone == "_TAI" else "utc", format="isot").tai
+    except ValueError:
+        raise Refused(text) from None
+    days, rest = time.jd1 - EPOCH.jd1, time.jd2 - EPOCH.jd2
+    return round(86400 * (float(days) + float(rest)), 3)
 
 
-def _times(text: str, values: dict[str, datetime]) -> set[str]:
+@cache
+def _record_time(text: str) -> float:
+    return _time(text)
+
+
+def _times(text: str, values: dict[str, float]) -> set[str]:
     """Records whose time is in a bracket: a list, ``t1-t2`` or ``t/span@cadence``."""
     body, _, cadence = text.partition("@")
     first, slash, span = body.partition("/")
     if slash:
         start = _time(first)
-        end = start + timedelta(seconds=int(span[:-1]) * SPAN_S[span[-1]])
+        end = start + int(span[:-1]) * SPAN_S[span[-1]]
         found = {name for name, when in values.items() if start <= when < end}
     elif match := re.fullmatch(r"(.+_TAI|.+Z)-(.+_TAI|.+Z)", body):
         start, end = _time(match[1]), _time(match[2])
@@ -50,7 +75,7 @@ def _times(text: str, values: dict[str, datetime]) -> set[str]:
         step = int(cadence[:-1]) * SPAN_S[cadence[-1]]
 
         def off(name: str) -> float:
-            return ((values[name] - start).total_seconds() + SLOT_S) % step
+            return (values[name] - start + SLOT_S) % step
 
         found = {name for name in found if off(name) <= 2 * SLOT_S}
     return found
@@ -96,7 +121,7 @@ def select(archive: Archive, record_set: str) -> list[str]:
             raise Refused(record_set)
         key = keys.pop(0)
         if key == "T_REC" and text:
-            found &= _times(text, {r: _time(str(archive.keywords[r]["T_REC"])) for r in found})
+            found &= _times(text, {r: _record_time(archive.keywords[r]["T_REC"]) for r in found})
         elif text:
             wanted = _numbers(text)
             found = {r for r in found if archive.keywords[r][key] in wanted}

@@ -235,9 +235,9 @@ def list_records(
     series: Series,
     segments: Sequence[str],
     settings: FetchSettings,
-    most: int,
+    most: int | None = None,
 ) -> list[Found]:
-    """Keywords, stored paths and whereabouts of the first `most` records of a record set."""
+    """Keywords, stored paths and whereabouts of the records of a record set, or of the first `most`."""
     keys, files = ask(
         # as text: drms' own conversion loses hexadecimal QUALITY under pandas 3
         lambda: client.query(

@@ -13,7 +13,7 @@ import pytest
 
 from preprocess.acquire.export import Desk, bring_staged
 from preprocess.acquire.journal import Journal
-from preprocess.acquire.orders import make_orders
+from preprocess.acquire.orders import Order, make_orders
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
 from sunpipe.config import validate
@@ -203,6 +203,29 @@ def test_a_fetch_that_was_killed_goes_on_with_its_order(
     assert orders(root) == []
     assert len(set(jsoc.downloads())) == 12
     assert len(jsoc.downloads()) <= 13  # one was under way
+
+
+def test_a_kill_before_the_id_was_kept_costs_nothing(
+    root: Path, jsoc: JsocServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise Killed
+
+    jsoc.export_states = [0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Order, "keep", kill)
+        with pytest.raises(Killed):
+            fetch(jsoc)
+    assert fetch(jsoc)["fetched"] == 12
+    assert list(jsoc.exports) == ["JSOC_20260101_000001"]  # JSOC knows the request for a day
+
+
+def test_a_record_that_lost_its_image_is_missing(root: Path, jsoc: JsocServer) -> None:
+    fetch(jsoc, email="")
+    lost = min(jsoc.tape)
+    jsoc.overrides[lost, "QUALITY"] = "0x80000000"
+    result = fetch(jsoc)
+    assert (result["fetched"], result["missing"]) == (10, 2)
 
 
 def test_a_file_that_did_not_arrive_is_brought_from_the_same_export(

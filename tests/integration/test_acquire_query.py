@@ -287,6 +287,25 @@ def test_mistakes_are_one_line(jsoc: JsocServer, changes: dict[str, Any], words:
     assert jsoc.asked("rs_list") == []
 
 
+@pytest.mark.parametrize(
+    ("online", "tape", "state"),
+    [
+        ("N", "Y", "staged"),
+        ("N", "Pending", "staged"),
+        ("N", "N", "missing"),
+        ("Y", "Y", "missing"),
+    ],
+)
+def test_what_is_offline_is_ordered_only_from_tape(
+    root: Path, jsoc: JsocServer, online: str, tape: str, state: str
+) -> None:
+    record = min(jsoc.archive.keywords)
+    jsoc.overrides |= {(record, "*online*"): online, (record, "*archive*"): tape}
+    jsoc.missing.add((record, "Br"))
+    assert ask(jsoc, sharp(harps=[1], cadence="4h"))[state] == 1
+    assert states(root)[record, "Br"].state == state
+
+
 def test_harps_of_a_full_disk_series_are_refused(disk: JsocServer) -> None:
     with pytest.raises(ConfigError, match="no HARPs"):
         ask(disk, {"series": "hmi.M_720s", **SPAN, "harps": [1], "segments": ["magnetogram"]})
