@@ -237,7 +237,7 @@ def list_records(
     settings: FetchSettings,
     most: int | None = None,
 ) -> list[Found]:
-    """Keywords, stored paths and whereabouts of the records of a record set, or of the first `most`."""
+    """Keywords, stored paths and whereabouts of records, of the first `most` if that is given."""
     keys, files = ask(
         # as text: drms' own conversion loses hexadecimal QUALITY under pandas 3
         lambda: client.query(
