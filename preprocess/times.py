@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,7 @@ def seconds_of(time: datetime) -> float:
     return (time - _START).total_seconds()
 
 
+@lru_cache(maxsize=1)
 def _leap_seconds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """UTC seconds since `EPOCH` at which TAI - UTC changed, and its new value."""
     import erfa
