@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.acquire.journal import Journal, Others, open_journal, stamp
+from preprocess.acquire.retry import FOREIGN, GONE
 from preprocess.acquire.sample import fetch_sample, sample_files
 from preprocess.acquire.sharing import working
 from preprocess.acquire.states import WHOLE, Part, in_part, sort_out
@@ -75,22 +76,49 @@ class _Books:
         self.others = Others(journal.archive, journal.path)
         self.new = 0
         self.failed: list[Entry] = []
+        self.gone: list[Entry] = []
 
     def known(self, entry: Entry) -> Entry | None:
         """What another process has made of a segment since this one read the books."""
         return self.others.find(entry, merged=True)
 
+    def record_or_ask(self, entry: Entry) -> None:
+        """Like `record`; what is not at its address waits for `ask_gone`."""
+        if entry.state == "missing" and entry.reason in (*GONE, FOREIGN):
+            self.gone.append(entry)
+        else:
+            self.record(entry)
+
     def record(self, entry: Entry) -> None:
+        """Write down what became of a file."""
         held = self.manifest.get(entry.key)
-        later = self.others.find(held) if held is not None else None
-        if later is not None and later.state in ("wanted", "staged") and later.url != held.url:
-            return  # a query found another version meanwhile: what came is the old one
-        entry = replace(entry, time=stamp(later or held))
+        if held is not None:
+            later = self.others.find(held)
+            if later is not None and later.url != held.url and later.state in ("wanted", "staged"):
+                return  # a query found another version meanwhile: what came is the old one
+            held = later or held
+        entry = replace(entry, time=stamp(held))
         self.journal.write([entry])
         self.manifest[entry.key] = entry
         self.new += entry.state == "fetched"
         if entry.state == "failed":
             self.failed.append(entry)
+
+    def ask_gone(self, config: Config) -> list[Entry]:
+        """Ask where files that are not at their address are now; those that are wanted anew."""
+        from preprocess.acquire.again import ask_again
+
+        gone = {entry.key: entry for entry in self.gone}
+        self.gone = []
+        if not gone:
+            return []
+        # in memory only, until it is known: a kill leaves them as they were
+        self.manifest.update(gone)
+        ask_again(self.journal.archive, self.journal, self.manifest, config.fetch, gone)
+        for key, entry in gone.items():
+            if self.manifest[key] is entry:
+                self.record(entry)
+        return [self.manifest[key] for key in gone if self.manifest[key].state != "missing"]
 
 
 def _fetch_staged(archive: Path, config: Config, staged: Sequence[Entry], books: _Books) -> None:
@@ -136,6 +164,7 @@ def fetch_jsoc(
     DataError
         When JSOC cannot be reached, no record matches, or transfers failed.
     """
+    from preprocess.acquire.again import ask_again, without_keywords
     from preprocess.acquire.bring import Unreachable, bring
     from preprocess.acquire.jsoc import unreachable
     from preprocess.acquire.progress import Progress
@@ -146,18 +175,27 @@ def fetch_jsoc(
     if not keys and part == WHOLE:
         raise DataError("no record of JSOC matches the requests of [query]; sunpipe query --dry-run"
                         " shows what is asked")  # fmt: skip
-    held = [manifest[key] for key in keys]
-    todo, staged, kept = sort_out(archive, held, retry_failed, check)
     with open_journal(archive) as journal:
         books = _Books(journal, manifest)
+        if lost := without_keywords(archive, manifest, keys, check):
+            log("keywords.json of some records is not what was written; asking for them again")
+            ask_again(archive, journal, manifest, config.fetch, lost)
+        held = [manifest[key] for key in keys]
+        todo, staged, kept = sort_out(archive, held, retry_failed, check)
         try:
-            with Progress(len(todo)) as progress:
-                if todo:
+            if todo:
+                with Progress(len(todo)) as progress:
+                    bring(archive, todo, config.fetch, books.record_or_ask, progress, books.known)
+            found = books.ask_gone(config)
+            staged += [entry for entry in found if entry.state == "staged"]
+            if todo := [entry for entry in found if entry.state == "wanted"]:
+                with Progress(len(todo), "fetch from new places") as progress:
                     bring(archive, todo, config.fetch, books.record, progress, books.known)
             if staged:
                 _fetch_staged(archive, config, staged, books)
         except Unreachable as error:
-            raise unreachable(config.fetch.url, TransferError(str(error))) from None
+            failure = TransferError(str(error), refused=error.refused)
+            raise unreachable(config.fetch.url, failure) from None
     if books.failed:
         first = books.failed[0]
         raise DataError(

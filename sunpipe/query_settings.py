@@ -116,7 +116,7 @@ class FetchSettings:
     decoders: Annotated[int, Field(ge=1, le=64)] = 1
     timeout_s: Positive = 60.0
     retries: CountOrNone = 4
-    retry_wait_s: NonNegative = 1.0
+    retry_wait_s: NonNegative = 30.0
     email: Email = ""
     export_records: Annotated[int, Field(ge=1, le=1000)] = 50
     export_poll_s: Positive = 10.0

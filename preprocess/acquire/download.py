@@ -15,7 +15,7 @@ import httpx
 
 import sunpipe
 from preprocess.acquire.partial import Partial
-from preprocess.acquire.retry import TransferError, http_error, pause_s
+from preprocess.acquire.retry import TransferError, http_error, pause_s, say_wait
 from sunpipe.fits import MAX_BYTES
 from sunpipe.query_settings import FetchSettings
 
@@ -24,7 +24,7 @@ FITS_BEGINS = b"SIMPLE  ="
 MAX_REDIRECTS = 3
 SETTLED = timedelta(seconds=60)
 REDIRECTS = (301, 302, 303, 307, 308)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
 class Gate:
@@ -33,22 +33,30 @@ class Gate:
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
         self._until = 0.0
-        self._strikes = 0
+        self._turn = 0
+        self.strikes = 0
 
-    async def passed(self) -> None:
-        """Wait until nobody is asked to wait any more."""
+    async def passed(self) -> int:
+        """Wait until nobody is asked to wait any more; returns the number of the turn."""
         while (left := self._until - time.monotonic()) > 0:
             await asyncio.sleep(left)
+        return self._turn
 
-    def pause(self, asked_s: float) -> None:
-        """The server is busy: the longer, the more often it has said so in a row."""
-        wait = pause_s(self._strikes, self._wait_s, asked_s)
-        self._strikes += 1
+    def pause(self, failure: TransferError, turn: int) -> None:
+        """The server is busy: the longer, the more often it has said so in a row.
+
+        What several transfers of one turn are told counts once.
+        """
+        wait = pause_s(self.strikes, self._wait_s, failure.wait_s)
+        if turn == self._turn:
+            self._turn += 1
+            self.strikes += 1
+            say_wait(failure, wait)
         self._until = max(self._until, time.monotonic() + wait)
 
     def calm(self) -> None:
         """The server answered."""
-        self._strikes = 0
+        self.strikes = 0
 
 
 def make_http(settings: FetchSettings) -> httpx.AsyncClient:
@@ -105,7 +113,7 @@ def _same(answer: httpx.Response, validator: str) -> bool:
 
 def _length(answer: httpx.Response) -> int | None:
     text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else None
 
 
 def _begin(answer: httpx.Response, partial: Partial, url: str) -> int | None:
@@ -122,7 +130,7 @@ def _begin(answer: httpx.Response, partial: Partial, url: str) -> int | None:
     if answer.status_code not in (200, 206):
         raise http_error(answer.status_code, answer.headers.get("Retry-After"))
     if answer.headers.get("Content-Type", "").startswith("text/html"):
-        raise TransferError("an HTML page arrived instead of a file")
+        raise TransferError("an HTML page arrived instead of a file", refused=True)
     if answer.status_code == 206:
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         place = (partial.size(), partial.note.get("total"))
@@ -157,11 +165,38 @@ async def _receive(
         if len(head) < len(FITS_BEGINS):
             head = (head + block)[: len(FITS_BEGINS)]
             if not FITS_BEGINS.startswith(head):
-                raise TransferError(f"what arrived is no FITS file, it begins with {head!r}")
+                raise TransferError(
+                    f"what arrived is no FITS file, it begins with {head!r}", refused=True
+                )
         partial.write(block)
         add_bytes(len(block))
     if total is not None and partial.size() != total:
         raise TransferError(f"{partial.size()} bytes arrived of {total} announced")
+
+
+def redirected(url: str, here: str, location: str) -> str:
+    """Where a redirect leads: on the same host, or to its encrypted side.
+
+    Raises
+    ------
+    TransferError
+        For any other place, and for what is no address.
+    """
+    try:
+        there = urljoin(here, location)
+        old, new = urlsplit(url), urlsplit(there)
+        same = new[:2] == old[:2]
+        upgrade = (
+            (old.scheme, new.scheme) == ("http", "https")
+            and new.hostname == old.hostname
+            and new.port in (None, 443, old.port)
+            and not new.username
+        )
+    except ValueError:
+        raise TransferError(f"{url} redirects to {location!r}", transient=False) from None
+    if not (same or upgrade):
+        raise TransferError(f"{url} redirects to another host", transient=False)
+    return there
 
 
 async def transfer(
@@ -199,9 +234,7 @@ async def transfer(
                         resumed = answer.status_code == 206
                         await _receive(answer, partial, url, add_bytes)
                         return not resumed
-                    here = urljoin(here, answer.headers.get("Location", ""))
-                    if urlsplit(here)[:2] != urlsplit(url)[:2]:
-                        raise TransferError(f"{url} redirects to another host", transient=False)
+                    here = redirected(url, here, answer.headers.get("Location", ""))
             raise TransferError(f"{url} redirects in circles", transient=False)
     except TimeoutError:
         raise TransferError(f"slower than {10 * timeout_s:g} s for one file") from None
@@ -211,5 +244,7 @@ async def transfer(
         raise TransferError(f"{error}", unreachable=True) from None
     except httpx.TransportError as error:
         raise TransferError(f"the connection broke ({error})") from None
+    except (httpx.InvalidURL, ValueError) as error:  # httpx reads headers that are none
+        raise TransferError(f"its answer is not HTTP ({error})", refused=True) from None
     finally:
         partial.size()  # flushes: what came is there for whoever continues

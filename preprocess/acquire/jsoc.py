@@ -152,9 +152,10 @@ def ask(work: Callable[[], Any], settings: FetchSettings, what: str) -> Any:
 
 
 def unreachable(url: str, error: TransferError) -> DataError:
-    """The line a user gets when JSOC does not answer."""
-    return DataError(f"JSOC cannot be reached at {url} ({error}); what was fetched is kept, run the"
-                     " same command again later, or use the bundled sample:"
+    """The line a user gets when JSOC does not answer, or refuses whatever is asked."""
+    what = "does not serve" if error.refused else "cannot be reached"
+    return DataError(f"JSOC {what} at {url} ({error}); what was fetched is kept, run the same"
+                     " command again later, or use the bundled sample:"
                      " sunpipe fetch --source sample, or make demo")  # fmt: skip
 
 

@@ -84,6 +84,12 @@ class Progress(AbstractContextManager["Progress"]):
         """Bytes came in."""
         self.received += count
 
+    def waiting(self, count: int) -> None:
+        """Files are at another process; a line per tick says so."""
+        if time.monotonic() - self._ticked > self._tick_s:
+            self._ticked = time.monotonic()
+            log(f"{self.what}: waiting for {count} files that another process brings")
+
     def finish(self, state: str) -> None:
         """One file is finished with."""
         self.states[state] += 1

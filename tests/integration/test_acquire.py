@@ -194,7 +194,7 @@ def test_a_passing_fault_of_a_query_is_survived(jsoc: JsocServer, fault: str) ->
     assert fetch(jsoc)["fetched"] == 3
 
 
-@pytest.mark.parametrize("fault", ["short", "html", "page", "503", "reset"])
+@pytest.mark.parametrize("fault", ["short", "html", "page", "500", "reset"])
 def test_a_lasting_fault_stores_nothing_and_spares_the_neighbours(
     root: Path, jsoc: JsocServer, fault: str
 ) -> None:
