@@ -30,6 +30,7 @@ from preprocess.acquire.orders import (
 )
 from preprocess.manifest import Entry, read_manifest
 from sunpipe.errors import DataError
+from sunpipe.lock import lock_file
 from sunpipe.query_settings import FetchSettings
 from sunpipe.stage import log
 
@@ -93,7 +94,7 @@ class Desk:
         with open(self.archive / FOLDER / ".lock", "w") as handle:
             while not mine:
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     mine = True
                 except BlockingIOError:
                     if not self.pause(turn, "another process orders files on tape"):

@@ -8,6 +8,7 @@ killed at any moment finds it again instead of placing a second one.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from sunpipe.provenance import now
 FOLDER = "exports"
 MAX_SET = 3500  # JSOC takes 4096 characters
 REQUEST_ID = re.compile(r"JSOC_\d{8}_\d+(_[A-Z]+)*")
+KEPT_S = 8 * 86400.0  # JSOC keeps exports for a week
 LEFT_OUT = "not in the export"
 _ROW = re.compile(r"(.+)\{([^{}]*)\}")
 _PART = re.compile(r"([^{},]+)\{([^{}]+)\}(?:,|$)")
@@ -105,9 +107,11 @@ def _kept(path: Path) -> tuple[str, list[Key]]:
     try:
         content = read_json(path)
         identity, text = str(content["id"]), str(content["record_set"])
+        parts = _PART.findall(text)
+        for record, _ in parts:
+            parse_record(record)
     except (DataError, KeyError, TypeError):
-        identity = text = ""
-    parts = _PART.findall(text)
+        identity, text, parts = "", "", []
     keys = [(record, segment) for record, names in parts for segment in names.split(",")]
     whole = ",".join(f"{record}{{{names}}}" for record, names in parts)
     if not REQUEST_ID.fullmatch(identity) or not keys or whole != text:
@@ -118,8 +122,9 @@ def _kept(path: Path) -> tuple[str, list[Key]]:
 def open_orders(archive: Path, staged: Mapping[Key, Entry]) -> Iterator[Order]:
     """Orders that an earlier run placed, the oldest first, with what is still staged of them.
 
-    Those of which nothing is asked for here are another run's. What an order is
-    known to lack is not expected of it again.
+    Those of which nothing is asked for here are another run's; they are removed
+    when JSOC must have deleted them. What an order is known to lack is not
+    expected of it again.
     """
     taken: set[Key] = set()
     for path in sorted((archive / FOLDER).glob("*.json"), key=lambda p: p.stat().st_mtime_ns):
@@ -132,6 +137,8 @@ def open_orders(archive: Path, staged: Mapping[Key, Entry]) -> Iterator[Order]:
         taken |= {entry.key for entry in entries}
         if entries:
             yield Order(tuple(entries), identity, path.stem)
+        elif time.time() - path.stat().st_mtime > KEPT_S:
+            path.unlink()
 
 
 def left_out(identity: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
 from sunpipe.config import validate
 from sunpipe.errors import DataError
-from sunpipe.files import read_json
+from sunpipe.files import read_json, write_json
 from tests.jsoc_archive import SHARP, tiny_archive
 from tests.jsoc_export import EMAIL
 from tests.jsoc_server import JsocServer
@@ -99,6 +100,33 @@ def test_an_order_that_was_deleted_is_placed_again(root: Path, jsoc: JsocServer)
     jsoc.export_states = [2, 0]
     assert fetch(jsoc)["fetched"] == 12
     assert len(jsoc.asked("exp_request")) == 2
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_orders_of_other_runs_are_theirs_until_jsoc_has_deleted_them(
+    root: Path, jsoc: JsocServer, old: bool
+) -> None:
+    kept = root / "archive/exports/other.json"
+    write_json(kept, {"id": "JSOC_20250101_000001", "time": "",
+                      "record_set": f"{SHARP}[9][2012.01.01_00:00:00_TAI]{{Br}}"})  # fmt: skip
+    if old:
+        os.utime(kept, (1.4e9, 1.4e9))
+    assert fetch(jsoc)["fetched"] == 12
+    assert orders(root) == ([] if old else [kept])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"id": "../x", "record_set": "a.b[1]{c}"}',
+     b'{"id": "JSOC_20250101_000001", "record_set": "junk a.b[1]{c}"}',
+     b'{"id": "JSOC_20250101_000001", "record_set": 3}'],
+)  # fmt: skip
+def test_a_damaged_order_is_named(root: Path, jsoc: JsocServer, content: bytes) -> None:
+    (root / "archive/exports").mkdir(parents=True)
+    (root / "archive/exports/x.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.json is not an order; remove it"):
+        fetch(jsoc)
+    assert jsoc.asked("exp_request") == []
 
 
 def test_one_order_at_a_time(root: Path, jsoc: JsocServer) -> None:
