@@ -35,6 +35,8 @@ def request_export(server: JsocServer, query: dict[str, list[str]]) -> Answer:
     if not process.removeprefix("n=").startswith("0"):
         return {"status": 4, "error": "bad process"}
     pending = [name for name, export in server.exports.items() if export["states"]]
+    for name in pending:  # it goes on while nobody asks for it
+        server.exports[name]["states"].pop(0)
     if pending:
         return {"status": 7, "error": f"User has {len(pending)} pending export requests: {pending};"
                                       " please wait until one completes"}  # fmt: skip

@@ -20,6 +20,7 @@ from preprocess.manifest import read_manifest
 from sunpipe.config import load_config
 from tests.conftest import REPO
 from tests.jsoc_archive import SHARP, tiny_archive
+from tests.jsoc_export import EMAIL
 from tests.jsoc_server import JsocServer
 
 BOOKS = {".lock", ".query.lock", ".manifest.lock", "manifest.parquet"}
@@ -136,6 +137,25 @@ def test_fifty_kills_leave_no_mark(tmp_path: Path) -> None:
         assert contents(Path(root)) == wanted
     # a kill costs the transfer it hits, and no file that had arrived
     assert requests <= (len(result["roots"]) + 1) * 180 + result["kills"]
+
+
+def test_kills_place_no_order_twice(tmp_path: Path) -> None:
+    with JsocServer(tiny_archive(24), delay_s=0.02) as server:
+        server.tape = set(server.archive.keywords)
+        server.export_states = [2, 0]
+        config = write_config(server, tmp_path, email=EMAIL, export_poll_s=0.02, export_records=8)
+        argv = [sys.executable, "-m", "tests.fetch_killer", str(config), str(tmp_path), "12"]
+        done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        server.delay_s = 0
+        finish(start(config, tmp_path / "alone"))
+    assert len(server.exports) == 3  # JSOC gives the same request the same id, no other was made
+    wanted = contents(tmp_path / "alone")
+    assert len(wanted[1]) == 24 * 4
+    for root in result["roots"]:
+        assert contents(Path(root)) == wanted
+        assert list(Path(root).glob("archive/exports/*.json")) == []
 
 
 def test_decoders_do_not_outlive_a_killed_fetch(root: Path, tmp_path: Path) -> None:
