@@ -43,19 +43,23 @@ def asked_keys(archive: Path, config: Config, part: Part = WHOLE) -> list[tuple[
     return sorted(keys, key=lambda key: (records[key[0]], key[1]))
 
 
-def ask_first(archive: Path, config: Config) -> Manifest:
-    """The manifest, once all requests were put to the archive.
+def ask_first(archive: Path, config: Config, part: Part = WHOLE) -> Manifest:
+    """The manifest of a part, once all requests were put to the archive.
 
     Those are that never were, and those whose rows the manifest has lost.
     """
     from preprocess.acquire.asked import answer_path
     from preprocess.query import ask_all
 
-    manifest = read_manifest(archive)
+    def mine(record: str) -> bool:
+        return in_part(record, part)
+
+    keep = None if part == WHOLE else mine
+    manifest = read_manifest(archive, keep)
     answered = bool(config.query.requests)
     for request in config.query.requests:
         path = answer_path(archive, request, config.fetch.url)
-        records = _answer(archive, config, request)
+        records = filter(mine, _answer(archive, config, request))
         if any((record, segment) not in manifest
                for record in records for segment in request.segments):  # fmt: skip
             log("the manifest lacks rows of a query; asking again")
@@ -63,8 +67,9 @@ def ask_first(archive: Path, config: Config) -> Manifest:
         answered = answered and path.is_file()
     if answered:
         return manifest
+    del manifest  # asking reads it as well
     ask_all(archive, config, only_new=True)
-    return read_manifest(archive)
+    return read_manifest(archive, keep)
 
 
 class _Books:
@@ -170,7 +175,7 @@ def fetch_jsoc(
     from preprocess.acquire.progress import Progress
     from preprocess.acquire.retry import TransferError
 
-    manifest = ask_first(archive, config)
+    manifest = ask_first(archive, config, part)
     keys = asked_keys(archive, config, part)
     if not keys and part == WHOLE:
         raise DataError("no record of JSOC matches the requests of [query]; sunpipe query --dry-run"

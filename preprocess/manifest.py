@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import gc
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,11 +27,12 @@ from sunpipe.lock import lock_file
 
 NAME = "manifest.parquet"
 SCHEMA = 2
+BATCH = 50_000  # rows
 STATES = ("wanted", "staged", "fetched", "missing", "failed", "quarantined")
 _TYPES = {"bytes": pa.int64(), "final": pa.bool_()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One segment of one record.
 
@@ -106,24 +108,35 @@ def write_manifest(archive: Path, manifest: Manifest) -> None:
     _write(archive, pa.Table.from_pylist(rows, schema=_schema()))
 
 
-def _read_table(archive: Path) -> pa.Table:
+def _current(batch: pa.Table) -> pa.Table:
+    """Rows of a table of this version or of the one before, which had no `final`."""
+    if batch.column_names == _schema().names:
+        return batch
+    return batch.append_column("final", pa.array([False] * batch.num_rows, pa.bool_()))
+
+
+def _batches(archive: Path) -> Iterator[pa.Table]:
+    """Rows of the manifest, a part at a time: a large archive's do not fit twice."""
     path = archive / NAME
     if not path.is_file():
-        return _schema().empty_table()
+        return
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            version = (file.schema_arrow.metadata or {}).get(b"sunpipe.manifest")
+            columns = {b"1": _schema().names[:-1], str(SCHEMA).encode(): _schema().names}
+            if file.schema_arrow.names != columns.get(version or b""):
+                raise DataError(f"{path} is not a manifest of version {SCHEMA}; remove it and run"
+                                " sunpipe fetch")  # fmt: skip
+            for batch in file.iter_batches(BATCH):
+                yield _current(pa.Table.from_batches([batch])).cast(_schema())
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); remove it and run sunpipe fetch"
         ) from None
-    version = (table.schema.metadata or {}).get(b"sunpipe.manifest")
-    if version == b"1" and table.column_names == _schema().names[:-1]:
-        table = table.append_column("final", pa.array([False] * table.num_rows, pa.bool_()))
-        return table.cast(_schema())
-    if version != str(SCHEMA).encode() or table.column_names != _schema().names:
-        raise DataError(f"{path} is not a manifest of version {SCHEMA}; remove it and run sunpipe"
-                        " fetch")  # fmt: skip
-    return table
+
+
+def _read_table(archive: Path) -> pa.Table:
+    return pa.concat_tables([_schema().empty_table(), *_batches(archive)])
 
 
 def check_entry(entry: Entry, where: Path) -> None:
@@ -152,8 +165,31 @@ def _journalled(archive: Path) -> list[Entry]:
     return read_journals(archive)
 
 
-def read_manifest(archive: Path) -> Manifest:
+def _rows(batch: pa.Table) -> Iterator[Entry]:
+    """Entries of a part of the table; words that many rows share are kept once."""
+    for name in ("record", "segment", "state", "reason"):  # Arrow makes a string per row
+        place = batch.column_names.index(name)
+        batch = batch.set_column(place, name, batch.column(name).dictionary_encode())
+    columns = []
+    for column in batch.itercolumns():
+        if pa.types.is_dictionary(column.type):
+            shared = column.combine_chunks()
+            shared = shared.chunk(0) if isinstance(shared, pa.ChunkedArray) else shared
+            words = [sys.intern(word) for word in shared.dictionary.to_pylist()]
+            columns.append([None if n is None else words[n] for n in shared.indices.to_pylist()])
+        else:
+            columns.append(column.to_pylist())
+    for row in zip(*columns, strict=True):
+        yield Entry(*row)
+
+
+def read_manifest(archive: Path, keep: Callable[[str], bool] | None = None) -> Manifest:
     """Read the manifest and the journals; an archive without either is an empty manifest.
+
+    Parameters
+    ----------
+    keep : callable, optional
+        Says of a record whether it is wanted; by default all are.
 
     Raises
     ------
@@ -163,19 +199,19 @@ def read_manifest(archive: Path) -> Manifest:
     """
     path = archive / NAME
     later = _journalled(archive)  # first: a journal is removed after its rows are in the table
-    table = _read_table(archive)
     manifest: Manifest = {}
-    columns = (table.column(field.name).to_pylist() for field in fields(Entry))
     with _no_collection():
-        for row in zip(*columns, strict=True):
-            entry = Entry(*row)
-            check_entry(entry, path)
-            if entry.key in manifest:
-                raise DataError(f"{path} has a double row for {entry.record} {entry.segment}")
-            manifest[entry.key] = entry
+        for batch in _batches(archive):
+            for entry in _rows(batch):
+                if keep is not None and not keep(entry.record):
+                    continue
+                check_entry(entry, path)
+                if entry.key in manifest:
+                    raise DataError(f"{path} has a double row for {entry.record} {entry.segment}")
+                manifest[entry.key] = entry
     for entry in later:
         held = manifest.get(entry.key)
-        if held is None or held.time <= entry.time:
+        if (keep is None or keep(entry.record)) and (held is None or held.time <= entry.time):
             manifest[entry.key] = entry
     return manifest
 

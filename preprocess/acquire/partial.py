@@ -67,8 +67,9 @@ class Partial:
     def write(self, block: bytes) -> None:
         """Append bytes; a full disk is an error that names the file."""
         with naming(self.path):
-            self.handle.write(block)
-            self.handle.flush()  # a kill leaves what came so far
+            left = memoryview(block)
+            while left:  # unbuffered: a kill leaves what came so far, and a short write is told
+                left = left[self.handle.write(left) :]
 
     def publish(self, target: Path) -> None:
         """Give the file its name; the lease stays until the block of `lease` ends."""
@@ -89,7 +90,7 @@ class Partial:
         could begin before this one has noted what it brought.
         """
         fresh = self.path.with_suffix(".new")
-        handle = open(fresh, "ab+")  # noqa: SIM115, open until `lease` ends
+        handle = open(fresh, "ab+", buffering=0)  # noqa: SIM115, open until `lease` ends
         lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.replace(fresh, self.path)
         self._note_path.unlink(missing_ok=True)
@@ -125,7 +126,7 @@ def lease(archive: Path, record: str, segment: str) -> Iterator[Partial | None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         fsync_directory(archive)
     while True:
-        with open(path, "ab+") as handle:
+        with open(path, "ab+", buffering=0) as handle:
             try:
                 lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
