@@ -27,6 +27,7 @@ from tests.jsoc_archive import (
     sample_archive,
     stored_bytes,
     tiny_archive,
+    tiny_fits,
 )
 from tests.jsoc_server import JsocServer
 
@@ -285,6 +286,25 @@ def test_mistakes_are_one_line(jsoc: JsocServer, changes: dict[str, Any], words:
     with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
         ask(jsoc, sharp(**changes))
     assert jsoc.asked("rs_list") == []
+
+
+def test_a_leap_second_is_asked_for_and_kept(root: Path) -> None:
+    archive = Archive()
+    for text in ("2016-12-31T23:59:48Z", "2016-12-31T23:59:60Z", "2017-01-01T00:00:11Z"):
+        record = f"aia.lev1_euv_12s[{text}][193]"
+        archive.keywords[record] = record_keywords(record)
+        archive.add(record, "image", tiny_fits(1), "image_lev1")
+    aia = {"series": "aia.lev1_euv_12s", "start": "2016-12-31T23:59:48", "segments": ["image"],
+           "end": "2017-01-01T00:00:23", "wavelengths": [193]}  # fmt: skip
+    with JsocServer(archive) as server:
+        report = ask(server, aia, batch_slots=1)["requests"][0]
+        assert (report["records"], report["missing_slots"]) == (3, 0)
+        assert [text.split("[")[1] for text in server.asked("rs_list")] == [
+            "2016-12-31T23:59:48Z/12s]", "2016-12-31T23:59:60Z/12s]", "2017-01-01T00:00:11Z/12s]"
+        ]  # fmt: skip
+        assert fetch_stage(config(server, aia, batch_slots=1))["fetched"] == 3
+        late = {**aia, "start": "2017.01.01_00:00:36_TAI"}
+        assert ask(server, late)["records"] == 2
 
 
 @pytest.mark.parametrize(
