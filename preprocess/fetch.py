@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from preprocess.acquire.journal import Journal, Others, open_journal, stamp
+from preprocess.acquire.journal import Journal, Others, open_journal, stamp, working
 from preprocess.acquire.retry import FOREIGN, GONE
 from preprocess.acquire.sample import fetch_sample, sample_files
-from preprocess.acquire.sharing import working
 from preprocess.acquire.states import WHOLE, Part, in_part, sort_out
 from preprocess.archive import parse_record
 from preprocess.manifest import Entry, Manifest, count_states, read_manifest
@@ -128,10 +127,10 @@ class _Books:
 
 def _fetch_staged(archive: Path, config: Config, staged: Sequence[Entry], books: _Books) -> None:
     """Order what is on tape, or say what is needed for that."""
-    from preprocess.acquire.bring import bring
     from preprocess.acquire.export import Desk, bring_staged
     from preprocess.acquire.jsoc import make_client
     from preprocess.acquire.progress import Progress
+    from preprocess.acquire.session import bring
 
     email = registered_email(config.fetch)
     if not email:
@@ -170,10 +169,10 @@ def fetch_jsoc(
         When JSOC cannot be reached, no record matches, or transfers failed.
     """
     from preprocess.acquire.again import ask_again, without_keywords
-    from preprocess.acquire.bring import Unreachable, bring
     from preprocess.acquire.jsoc import unreachable
     from preprocess.acquire.progress import Progress
     from preprocess.acquire.retry import TransferError
+    from preprocess.acquire.session import Unreachable, bring
 
     manifest = ask_first(archive, config, part)
     keys = asked_keys(archive, config, part)

@@ -14,7 +14,7 @@ from preprocess.acquire.asked import (
 )
 from preprocess.acquire.coverage import Tally, coverage
 from preprocess.acquire.enter import enter
-from preprocess.acquire.journal import Journal, open_journal
+from preprocess.acquire.journal import Journal, asking, open_journal, working
 from preprocess.acquire.jsoc import (
     Found,
     conditions_of,
@@ -23,7 +23,6 @@ from preprocess.acquire.jsoc import (
     make_client,
 )
 from preprocess.acquire.request import cadence_s, record_sets, series_of, time_span
-from preprocess.acquire.sharing import asking, working
 from preprocess.archive import parse_record
 from preprocess.manifest import Manifest, count_states, read_manifest
 from preprocess.times import scale_of

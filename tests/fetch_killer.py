@@ -19,8 +19,8 @@ from pathlib import Path
 import drms  # noqa: F401  loaded here and not in every child
 import httpx  # noqa: F401
 
-import preprocess.acquire.bring
 import preprocess.acquire.export
+import preprocess.acquire.session
 import preprocess.query  # noqa: F401
 from preprocess.fetch import fetch
 from sunpipe.config import load_config

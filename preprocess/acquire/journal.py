@@ -2,7 +2,8 @@
 
 ``archive/journal/<host>-<process>-<random>.jsonl``. The file is locked while its
 process lives; those of dead processes are taken into the manifest by whoever
-comes next. A last line that a kill has torn counts as never written.
+comes next. A last line that a kill has torn counts as never written. Processes
+share an archive (`working`), and one of them asks JSOC at a time (`asking`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import IO
 from preprocess.manifest import Entry, check_entry, manifest_lock, merge, read_entry
 from sunpipe.errors import DataError
 from sunpipe.files import fsync_directory, naming
-from sunpipe.lock import lock_file
+from sunpipe.lock import lock_file, sweep
+from sunpipe.stage import log
 
 FOLDER = "journal"
 MERGE_LINES = 100_000
@@ -187,3 +189,45 @@ def merge_dead(archive: Path) -> int:
                 for path in dead:
                     path.unlink(missing_ok=True)
     return len(dead)
+
+
+@contextmanager
+def working(archive: Path) -> Iterator[None]:
+    """Share the archive with others that write into it.
+
+    Journals of dead processes are taken into the manifest. Who is alone also
+    removes the temporary files of a process that died, which would be those of
+    a living one otherwise; to look for them takes long in a large archive, so
+    that it is done only after a death.
+    """
+    (archive / FOLDER).mkdir(parents=True, exist_ok=True)
+    unswept = archive / FOLDER / ".unswept"
+    with open(archive / ".lock", "a+") as handle:
+        try:
+            lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            log("another process is working in this archive; the two share the work")
+            lock_file(handle, fcntl.LOCK_SH)
+            alone = False
+        if merge_dead(archive):
+            unswept.touch()
+        if alone:
+            sweep(archive / FOLDER)
+            if unswept.exists():
+                sweep(archive)
+                unswept.unlink()
+            lock_file(handle, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def asking(archive: Path) -> Iterator[None]:
+    """One query of an archive at a time; others wait."""
+    with open(archive / ".query.lock", "a+") as handle:
+        try:
+            lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log("another process is asking the archive; waiting for it")
+            lock_file(handle, fcntl.LOCK_EX)
+        yield

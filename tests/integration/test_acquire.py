@@ -255,7 +255,9 @@ def test_a_decoder_that_crashes_costs_its_file_only(
         "    print(json.dumps(found.__dict__), flush=True)\n"
     )
     command = (sys.executable, "-c", code)
-    monkeypatch.setattr("preprocess.acquire.bring.Decoders", lambda count: Decoders(count, command))
+    monkeypatch.setattr(
+        "preprocess.acquire.session.Decoders", lambda count: Decoders(count, command)
+    )
     result = fetch(jsoc)
     assert (result["fetched"], result["quarantined"]) == (2, 1)
     assert "the decoder ended with -11 [crash], twice" in states(root)[RECORD, "Bt"].reason

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from preprocess.acquire.again import MAX_SET, sets_by_name
-from preprocess.acquire.download import redirected
 from preprocess.acquire.journal import open_journal, stamp
 from preprocess.acquire.partial import lease
 from preprocess.acquire.retry import (
@@ -23,6 +22,7 @@ from preprocess.acquire.retry import (
     retry_after_s,
     say_wait,
 )
+from preprocess.acquire.transfer import redirected
 from preprocess.fetch import fetch as fetch_stage
 from preprocess.manifest import Entry, read_manifest
 from preprocess.query import query as query_stage

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 
 from preprocess.acquire.decoder import Decoders, Verdict
-from preprocess.acquire.download import Gate, make_http, transfer
 from preprocess.acquire.journal import stamp
 from preprocess.acquire.jsoc import STORED_PATH
 from preprocess.acquire.partial import Partial, lease
 from preprocess.acquire.progress import Progress
 from preprocess.acquire.retry import FOREIGN, GONE, TransferError, pause_s
+from preprocess.acquire.transfer import Gate, make_http, transfer
 from preprocess.archive import KEYWORDS, relative_path
 from preprocess.manifest import Entry
 from sunpipe.query_settings import FetchSettings
