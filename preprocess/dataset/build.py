@@ -42,6 +42,7 @@ from sunpipe.provenance import provenance, versions
 from sunpipe.settings import Config
 from sunpipe.shards.schema import SCHEMA, TABLES, DatasetInfo, shard_name
 from sunpipe.shards.stored import Stored, check_limits, pixel_digest
+from sunpipe.stage import printable
 from sunpipe.ticks import Ticks
 
 MAX_SHARD_BYTES = 4 << 30
@@ -62,7 +63,7 @@ class Builder:
         self.folder = layout.shards(config.dataset)
         self.building = self.folder.with_name(f".building-{config.dataset}")
         self.notes = self.folder.with_name(f".notes-{config.dataset}")
-        self.config = to_dict(config)
+        self.config = printable(to_dict(config))
         self.schema = records_schema(config.shard.is_patch)
         product, images = self.product, config.shard.images_per_shard
         size = images * len(product.channels) * product.resolution**2

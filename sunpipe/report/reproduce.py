@@ -10,6 +10,7 @@ from sunpipe.provenance import git_revision, versions
 from sunpipe.report.section import Section
 from sunpipe.report.sources import Sources
 from sunpipe.shards.schema import dataset_id
+from sunpipe.stage import printable
 
 STAGES = ("fetch", "shard", "train", "sample", "directions fit", "ssl", "embed", "index build",
           "search", "report")  # fmt: skip
@@ -43,6 +44,6 @@ def reproduce(sources: Sources) -> Section:
         "digests": digests(sources),
         "git": git_revision() or "not a git checkout",
         "versions": versions(),
-        "config": json.dumps(to_dict(sources.cfg), indent=2),
+        "config": json.dumps(printable(to_dict(sources.cfg)), indent=2),
     }
     return Section("reproduce", "Provenance, and how to reproduce this", data=data)
