@@ -24,7 +24,7 @@ from sunpipe.report.training import training
 from sunpipe.report.walked import directions
 from sunpipe.run import find_run, ssl_name
 from sunpipe.settings import Config
-from sunpipe.stage import Result, log
+from sunpipe.stage import Result, log, printable
 
 SCHEMA = 1
 PAGE, PICTURE, ABOUT = "report.html", "hero.png", "report.json"
@@ -54,7 +54,7 @@ def fingerprint(cfg: Config, layout: Layout, config: Path | None) -> str:
             state = path.stat()
             files[str(path)] = [state.st_size, state.st_mtime_ns]
     return digest({
-        "schema": SCHEMA, "files": files, "config": to_dict(cfg), "path": str(config),
+        "schema": SCHEMA, "files": files, "config": printable(to_dict(cfg)), "path": str(config),
         "stages": [line for line in lines if '"stage": "report"' not in line],
         "git": git_revision(), "versions": versions(),
         "code": {path.name: sha256(path) for path in sorted(Path(__file__).parent.glob("*.[ph]*"))},
