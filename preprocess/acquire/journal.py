@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
+from preprocess.acquire.partial import sweep_empty
 from preprocess.manifest import Entry, check_entry, manifest_lock, merge, read_entry
 from sunpipe.errors import DataError
 from sunpipe.files import fsync_directory, naming
@@ -216,6 +217,7 @@ def working(archive: Path) -> Iterator[None]:
             sweep(archive / FOLDER)
             if unswept.exists():
                 sweep(archive)
+                sweep_empty(archive)
                 unswept.unlink()
             lock_file(handle, fcntl.LOCK_SH)
         yield

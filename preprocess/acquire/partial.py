@@ -110,6 +110,16 @@ def partial_path(archive: Path, record: str, segment: str) -> Path:
     return archive / FOLDER / f"{name}.part"
 
 
+def sweep_empty(archive: Path) -> None:
+    """Remove what a killed process left without bytes. Call it when nobody else is at work."""
+    for path in (archive / FOLDER).glob("*"):
+        if path.suffix == ".new":  # its .part goes on
+            path.unlink()
+        elif path.suffix == ".part" and not path.stat().st_size:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
+
+
 def _is_at(handle: IO[bytes], path: Path) -> bool:
     """Whether an open file is still the one at `path`."""
     try:

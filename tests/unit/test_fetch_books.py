@@ -13,7 +13,7 @@ import pytest
 from hpc.stages import STAGES
 from preprocess.acquire.decoder import Decoders, Verdict
 from preprocess.acquire.journal import merge_dead, open_journal, stamp
-from preprocess.acquire.partial import lease, partial_path
+from preprocess.acquire.partial import lease, partial_path, sweep_empty
 from preprocess.acquire.progress import Progress, size_text
 from preprocess.acquire.retry import TransferError, pause_s, retry_after_s, with_retries
 from preprocess.acquire.sample import sample_files
@@ -115,6 +115,16 @@ def test_a_lease_on_a_file_that_was_published_meanwhile_is_none(tmp_path: Path) 
                 assert fresh is not None
                 assert fresh.size() == 0
     assert (tmp_path / "done").read_bytes() == b"whole"
+
+
+def test_what_a_kill_leaves_empty_is_swept(tmp_path: Path) -> None:
+    folder = tmp_path / ".partial"
+    folder.mkdir()
+    for name in ("a.part", "a.json", "a.new", "b.part", "b.json"):
+        (folder / name).write_text("")
+    (folder / "b.part").write_bytes(b"SIMPLE")
+    sweep_empty(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["b.json", "b.part"]
 
 
 def test_torn_notes_are_good_for_nothing(tmp_path: Path) -> None:
