@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from astropy.io import fits
 
 from preprocess.fetch import fetch as fetch_stage
-from preprocess.manifest import Entry, read_manifest, write_manifest
+from preprocess.manifest import read_manifest, write_manifest
 from preprocess.shard import shard as shard_stage
 from sunpipe.config import load_config, validate
 from sunpipe.errors import DataError
@@ -320,8 +321,8 @@ def _replace(archive: Path, segment: str, raw: bytes) -> None:
     manifest = read_manifest(archive)
     old = manifest[RECORD, segment]
     (archive / old.path).write_bytes(raw)
-    changed = {**old.__dict__, "sha256": sha256(archive / old.path), "bytes": len(raw)}
-    write_manifest(archive, {**manifest, old.key: Entry(**changed)})
+    changed = replace(old, sha256=sha256(archive / old.path), bytes=len(raw))
+    write_manifest(archive, {**manifest, old.key: changed})
 
 
 def _image(data: np.ndarray, **cards: object) -> bytes:
