@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +114,14 @@ def read_segment(
 
 
 def _check_size(path: Path) -> None:
-    """Refuse a file that is larger than any image of SDO, unread."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise FitsError("too_large", f"{path.name} has {size} bytes; no SDO image is so large")
+    """Refuse, unread, what is no plain file or larger than any image of SDO."""
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # might never end
+        raise FitsError("not_fits", f"{path.name} is no plain file")
+    if found.st_size > MAX_BYTES:
+        raise FitsError(
+            "too_large", f"{path.name} has {found.st_size} bytes; no SDO image is so large"
+        )
 
 
 def read_bytes(path: Path) -> bytes:

@@ -129,7 +129,7 @@ def test_times_within_a_slot_are_of_one_record() -> None:
         (AIA, {"IMG_TYPE": "LIGHT", "WAVEUNIT": "Angstrom"}),
         (HMI, {"T_OBS": "2012.06.01_00:06:00_TAI", "WAVEUNIT": ""}),
     ):
-        judge(segment.header | change, segment.data)
+        assert judge(segment.header | change, segment.data).saturated_share == 0
 
 
 def test_the_series_decides_over_the_header() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from pathlib import Path
 
@@ -164,3 +165,11 @@ def test_strange_compression_is_refused_not_decoded() -> None:
     out = io.BytesIO()
     hdu.writeto(out, checksum=True)
     assert refused(out.getvalue()) == "unsupported"
+
+
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.fits")
+    for path in (tmp_path / "pipe.fits", Path("/dev/zero")):
+        with pytest.raises(FitsError, match="no plain file") as caught:
+            read_segment(path)
+        assert caught.value.reason == "not_fits"
