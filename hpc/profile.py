@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from hpc.stages import STAGES
 from sunpipe.config import read_toml, validate_as
 from sunpipe.errors import UsageError
-from sunpipe.settings import STRICT, Count, CountOrNone
+from sunpipe.setting_types import STRICT, Count, CountOrNone
 
 Word = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.,-]{0,127})?$")]
 _FEATURE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"

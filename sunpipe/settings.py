@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.physics.quantities import check_measurable
 from sunpipe.query_settings import FetchSettings, QuerySettings
 from sunpipe.setting_types import (
@@ -21,6 +21,7 @@ from sunpipe.setting_types import (
     Share,
 )
 from sunpipe.shard_settings import ShardSettings
+from sunpipe.train_settings import TrainSettings
 
 
 def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,110 +31,6 @@ def _measurable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 QuantityNames = Annotated[tuple[str, ...], AfterValidator(_measurable)]
-
-
-def _per_channel(value: object) -> float | tuple[float, ...]:
-    """One number, or a list with one per channel."""
-    listed = value if isinstance(value, list | tuple) else [value]
-    numbers = [one for one in listed if isinstance(one, int | float) and not isinstance(one, bool)]
-    if not listed or len(numbers) < len(listed) or not all(map(math.isfinite, numbers)):
-        raise ValueError("write one number, or a list with one number per channel")
-    return tuple(map(float, numbers)) if isinstance(value, list | tuple) else float(numbers[0])
-
-
-def _above_zero(value: object) -> float | tuple[float, ...]:
-    found = _per_channel(value)
-    if not all(one > 0 for one in (found if isinstance(found, tuple) else (found,))):
-        raise ValueError("every number must be greater than 0")
-    return found
-
-
-def _inside(value: object) -> float | tuple[float, ...]:
-    found = _per_channel(value)
-    if not all(-1 <= one < 1 for one in (found if isinstance(found, tuple) else (found,))):
-        raise ValueError("every number must be at least -1 and less than 1")
-    return found
-
-
-PositivePerChannel = Annotated[float | tuple[float, ...], PlainValidator(_above_zero)]
-InsidePerChannel = Annotated[float | tuple[float, ...], PlainValidator(_inside)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class NormalizeSettings:
-    """``normalize``: an invertible map from gauss or DN/s to about [-1, 1].
-
-    ``asinh`` and ``signed_log`` bend at `scale`; ``linear`` does not bend.
-    `limit` is the magnitude that maps to 1; larger values map beyond 1 and come
-    back unchanged. `zero` is what 0 maps to: 0 for a field of both signs, -1 for
-    an intensity. Each is one number or a list with one per channel.
-    """
-
-    kind: Literal["asinh", "signed_log", "linear"] = "asinh"
-    scale: PositivePerChannel = 100.0
-    limit: PositivePerChannel = 3000.0
-    zero: InsidePerChannel = 0.0
-
-    def __post_init__(self) -> None:
-        lists = (self.scale, self.limit, self.zero)
-        if len({len(one) for one in lists if isinstance(one, tuple)}) > 1:
-            raise ValueError("scale, limit and zero list different numbers of channels")
-
-    @property
-    def channels(self) -> int | None:
-        """Channels that the lists are for; None when every number is for all."""
-        lists = (self.scale, self.limit, self.zero)
-        return next((len(one) for one in lists if isinstance(one, tuple)), None)
-
-
-@dataclass(frozen=True, config=STRICT)
-class ModelSettings:
-    """``[train.model]``: widths of StyleGAN2; resolution and channels come from the shards.
-
-    Width at resolution r is ``min(channel_base / r, channel_max)``.
-    """
-
-    z_dim: Count = 512
-    w_dim: Count = 512
-    mapping_layers: Count = 8
-    channel_base: Count = 32768
-    channel_max: Count = 512
-    mbstd_group: Count = 4
-
-
-@dataclass(frozen=True, config=STRICT)
-class ZeroSettings:
-    """``[train.zero]``: how DeepSpeed shares the optimiser state."""
-
-    stage: Literal[0, 1, 2] = 1
-    offload: bool = True
-
-
-@dataclass(frozen=True, config=STRICT)
-class TrainSettings:
-    """``[train]``: StyleGAN2. The clock is images shown (kimg = thousands)."""
-
-    kimg: Positive = 25000.0
-    batch: Count = 32
-    lr_g: Positive = 0.002
-    lr_d: Positive = 0.002
-    r1_gamma: NonNegative = 10.0
-    r1_interval: Count = 16
-    pl_weight: NonNegative = 2.0
-    pl_interval: Count = 4
-    pl_decay: Share = 0.01
-    pl_batch_shrink: Count = 2
-    style_mixing: Share = 0.9
-    ema_kimg: Positive = 10.0
-    ema_rampup: Share = 0.05
-    diffaugment: tuple[Literal["translation", "cutout"], ...] = ("translation", "cutout")
-    normalize: NormalizeSettings = NormalizeSettings()
-    model: ModelSettings = ModelSettings()
-    zero: ZeroSettings = ZeroSettings()
-    tick_kimg: Positive = 4.0
-    checkpoint_kimg: Positive = 40.0
-    image_kimg: Positive = 40.0
-    keep_checkpoints: Count = 3
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -15,9 +15,9 @@ import torch.distributed as torch_dist
 
 from sunpipe import dist
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.settings import ModelSettings, TrainSettings, ZeroSettings
 from sunpipe.train.engine import Engine, initialize
 from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases
+from sunpipe.train_settings import ModelSettings, TrainSettings, ZeroSettings
 
 BATCH = 4
 

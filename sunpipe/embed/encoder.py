@@ -15,11 +15,11 @@ from sunpipe import checkpoint
 from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json
 from sunpipe.models.encoder import Encoder
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.paths import Layout
 from sunpipe.physics.channels import apply_symmetry
 from sunpipe.physics.channels import orbit as list_ways
 from sunpipe.run import require_run, ssl_name
-from sunpipe.settings import NormalizeSettings
 from sunpipe.shards.normalize import encode
 from sunpipe.stage import log
 

@@ -14,10 +14,10 @@ from sunpipe.errors import DataError
 from sunpipe.files import read_json, sha256
 from sunpipe.models import stylegan2
 from sunpipe.run import network_identity
-from sunpipe.settings import TrainSettings
 from sunpipe.shards.normalize import decode
 from sunpipe.shards.order import generator_seed
 from sunpipe.stage import log
+from sunpipe.train_settings import TrainSettings
 
 Noise = Literal["const", "none"]
 

@@ -21,7 +21,7 @@ from sunpipe.models.ops import (
     minibatch_std,
     normalize_2nd_moment,
 )
-from sunpipe.settings import ModelSettings
+from sunpipe.train_settings import ModelSettings
 
 
 def resolutions(resolution: int) -> list[int]:

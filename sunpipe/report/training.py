@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, GREEN, ORANGE, curves
 from sunpipe.report.section import Section, section
 from sunpipe.report.sources import RunFolder, Sources
-from sunpipe.settings import NormalizeSettings
 from sunpipe.shards.normalize import describe
 
 Rows = list[dict[str, Any]]

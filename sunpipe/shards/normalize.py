@@ -11,7 +11,7 @@ import functools
 
 import torch
 
-from sunpipe.settings import NormalizeSettings
+from sunpipe.normalize_settings import NormalizeSettings
 
 # Unit roundoff and half the least subnormal (IEEE 754-2019, table 3.5; bfloat16 has 8 bits).
 ROUNDOFF = {torch.float16: (2.0**-11, 2.0**-25), torch.bfloat16: (2.0**-8, 2.0**-134),

@@ -18,7 +18,7 @@ from torch import nn
 
 from sunpipe.dist import Ranks
 from sunpipe.errors import SunpipeError
-from sunpipe.settings import ZeroSettings
+from sunpipe.train_settings import ZeroSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.settings import TrainSettings
 from sunpipe.train.augment import diffaugment
 from sunpipe.train.losses import (
     discriminator_loss,
@@ -20,6 +19,7 @@ from sunpipe.train.losses import (
     path_lengths,
     r1_penalty,
 )
+from sunpipe.train_settings import TrainSettings
 
 Observed = dict[str, torch.Tensor]
 

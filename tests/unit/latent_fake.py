@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sunpipe.settings import NormalizeSettings
+from sunpipe.normalize_settings import NormalizeSettings
 
 DIMS = 8
 

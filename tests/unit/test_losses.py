@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sunpipe.models.stylegan2 import Generator
-from sunpipe.settings import ModelSettings
 from sunpipe.train.ema import ema_beta, update_ema
 from sunpipe.train.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from sunpipe.train.phases import mix_styles
+from sunpipe.train_settings import ModelSettings
 
 TINY = ModelSettings(z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=8)
 

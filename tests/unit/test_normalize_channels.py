@@ -7,7 +7,7 @@ import torch
 
 from sunpipe.config import to_dict, validate
 from sunpipe.errors import ConfigError
-from sunpipe.settings import NormalizeSettings
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.shards.normalize import decode, describe, encode, rounding_error
 
 # kind, scale, limit, zero: a field of both signs, and intensities of AIA.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sunpipe.settings import NormalizeSettings
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.shards.normalize import decode, encode
 from sunpipe.shards.order import generator_seed, sample_indices
 

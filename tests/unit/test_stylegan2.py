@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from sunpipe.models.ops import Blur, Conv, Dense, ModulatedConv, minibatch_std
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.settings import ModelSettings
+from sunpipe.train_settings import ModelSettings
 
 TINY = ModelSettings(
     z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=8, mbstd_group=2
