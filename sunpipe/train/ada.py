@@ -1,0 +1,104 @@
+"""Adaptive strength of augmentation: the rule of ADA.
+
+Karras et al. 2020 (arXiv:2006.06676, section 3.1): ``r_t = E[sign(D(real))]``
+tells how far D overfits, 0 not at all, 1 wholly. Every few steps the probability
+p of each augmentation is moved by a fixed amount, up when r_t is above its
+target and down when below. The state lives on the device: nothing waits for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+
+from sunpipe.errors import DataError
+from sunpipe.train_settings import AdaSettings
+
+KEYS = ("p", "signs", "count")
+
+
+@dataclass(frozen=True)
+class Ada:
+    """Where the rule stands; the same on every rank.
+
+    Attributes
+    ----------
+    p : Tensor, 0-dim float64
+        Probability of each augmentation.
+    signs, count : Tensor, 0-dim int64
+        Sum of the signs of D(real) since p was last moved, and of how many images:
+        whole numbers, so that their sum does not depend on the number of ranks.
+    """
+
+    p: torch.Tensor
+    signs: torch.Tensor
+    count: torch.Tensor
+
+
+def start(device: torch.device) -> Ada:
+    """State of a new run: p is 0 and nothing was seen."""
+    whole = torch.zeros((), dtype=torch.int64, device=device)
+    return Ada(torch.zeros((), dtype=torch.float64, device=device), whole, whole.clone())
+
+
+def observe(ada: Ada, real_logits: torch.Tensor, world: int) -> Ada:
+    """Add one step's logits of (augmented) real images; a collective when ``world > 1``.
+
+    Parameters
+    ----------
+    real_logits : Tensor, any shape
+        D(real) of this rank's samples. A NaN is no image seen.
+    world : int
+        Number of ranks; their sums are added.
+    """
+    logits = real_logits.detach()
+    signs = (logits > 0).sum() - (logits < 0).sum()
+    both = torch.stack((signs, (~logits.isnan()).sum()))
+    if world > 1:
+        torch_dist.all_reduce(both)
+    return Ada(ada.p, ada.signs + both[0], ada.count + both[1])
+
+
+def adjust(ada: Ada, settings: AdaSettings, batch: int) -> Ada:
+    """Move p after `interval` steps and forget the signs.
+
+    Parameters
+    ----------
+    settings : AdaSettings
+        p moves by ``sign(r_t - target) * batch * interval / (1000 * kimg)`` and
+        stays within 0 and 1. It does not move when no image was seen.
+    batch : int
+        Images per step on all ranks.
+    """
+    step = batch * settings.interval / (1000 * settings.kimg)
+    overfitting = ada.signs.double() / ada.count.clamp(min=1).double()
+    move = torch.sign(overfitting - settings.target) * (ada.count > 0) * step
+    zero = torch.zeros_like(ada.count)
+    return Ada((ada.p + move).clamp(0.0, 1.0), zero, zero.clone())
+
+
+def to_json(ada: Ada) -> dict[str, Any]:
+    """Plain numbers for a checkpoint; waits for the device."""
+    return {key: getattr(ada, key).item() for key in KEYS}
+
+
+def from_json(data: dict[str, Any], device: torch.device) -> Ada:
+    """Inverse of `to_json`, exact.
+
+    Raises
+    ------
+    DataError
+        Missing or extra numbers, or a p outside 0 to 1.
+    """
+    numbers = [data.get(key) for key in KEYS]
+    whole = all(type(number) is int for number in numbers[1:])
+    p = numbers[0]
+    if data.keys() != set(KEYS) or not whole or not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise DataError(f"the checkpoint's state of ADA cannot be used: {data}")
+    return Ada(
+        torch.tensor(p, dtype=torch.float64, device=device),
+        *(torch.tensor(number, dtype=torch.int64, device=device) for number in numbers[1:]),
+    )
