@@ -2,12 +2,18 @@
 
 A checkpoint is a folder ``checkpoints/kimg-NNNNNN.nnn`` written under a
 temporary name, with the digest of every file in ``COMPLETE``, renamed, and only
-then named by ``checkpoints/latest``. A torn or altered one is passed over.
+then named by ``checkpoints/latest``. A torn or altered one is passed over, and
+one that holds NaN is not written. `sunpipe.checkpoint_writer` writes them in the
+background.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +21,21 @@ from typing import TYPE_CHECKING, Any
 
 from sunpipe.config import changed_keys
 from sunpipe.errors import DataError
-from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, sha256, write_json, write_text
+from sunpipe.files import (
+    TEMPORARY_PREFIX,
+    atomic_folder,
+    read_json,
+    replace_folder,
+    sha256,
+    write_text,
+)
+from sunpipe.tensorfile import write_tensors
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+WRITTEN = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{12}-(kimg-\d{6,}\.\d{3})")
 Tensors = Mapping[str, "torch.Tensor"]
 
 
@@ -29,10 +44,46 @@ def folder_name(nimg: int) -> str:
     return f"kimg-{nimg // 1000:06d}.{nimg % 1000:03d}"
 
 
+def refuse_nonfinite(nimg: int, tensors: Mapping[str, Tensors]) -> None:
+    """A `DataError` naming file and tensor if any value is NaN or infinite.
+
+    One wait for the device in all, however many tensors there are.
+    """
+    import torch
+
+    named = {(stem, name): tensor for stem, group in tensors.items()
+             for name, tensor in group.items()
+             if tensor.is_floating_point() and tensor.numel()}  # fmt: skip
+    # NaN and infinity both show in the extremes; unlike isfinite, these need no memory
+    extremes = [torch.stack(torch.aminmax(tensor.detach())).float() for tensor in named.values()]
+    if not extremes:
+        return
+    device = extremes[0].device
+    finite = torch.stack([each.to(device) for each in extremes]).isfinite().all(dim=1).tolist()
+    for (stem, name), good in zip(named, finite, strict=True):
+        if not good:
+            raise DataError(f"checkpoint {folder_name(nimg)} is not written: {name} of"
+                            f" {stem}.safetensors holds a value that is not finite")  # fmt: skip
+
+
+def state_text(nimg: int, state: Mapping[str, Any]) -> str:
+    """What ``state.json`` will hold; a number that is not finite is a `DataError`."""
+    try:
+        return json.dumps({"schema": SCHEMA, "nimg": nimg, **state}, indent=2, allow_nan=False)
+    except ValueError:
+        raise DataError(f"checkpoint {folder_name(nimg)} is not written: state.json would hold a"
+                        " number that is not finite") from None  # fmt: skip
+
+
 def save(
-    folder: Path, nimg: int, tensors: Mapping[str, Tensors], state: dict[str, Any], keep: int
+    folder: Path, nimg: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int
 ) -> Path:
     """Write a checkpoint and point ``latest`` at it; keep the last `keep`.
+
+    The order makes a kill or a power cut at any moment harmless: every file and
+    folder is on the device and was read back before the folder has its name,
+    ``latest`` comes after it, and the removal of older ones after that. One
+    writer at a time: the caller holds the lock of the run.
 
     Parameters
     ----------
@@ -42,37 +93,70 @@ def save(
         Images shown so far.
     tensors : mapping
         File stem (``G``, ``D``, ``zero/G``) to named tensors.
-    state : dict
+    state : mapping
         JSON-able training state.
     keep : int
         Older complete checkpoints beyond this number are removed.
-    """
-    from safetensors.torch import save as to_bytes
 
+    Raises
+    ------
+    DataError
+        A tensor or the state holds a value that is not finite.
+    OSError
+        The disk is full or fails; earlier checkpoints are untouched.
+    """
+    refuse_nonfinite(nimg, tensors)
+    text = state_text(nimg, state) + "\n"
+    sweep(folder)
     target = folder / folder_name(nimg)
     with atomic_folder(target) as temporary:
         files = {}
         for stem, named in tensors.items():
             file = temporary / f"{stem}.safetensors"
             file.parent.mkdir(exist_ok=True)
-            # safetensors' own save_file makes files that only their owner may read
-            plain = {key: value.detach().cpu().contiguous() for key, value in named.items()}
-            file.write_bytes(to_bytes(plain))
-            files[f"{stem}.safetensors"] = sha256(file)
-        write_json(temporary / "state.json", {"schema": SCHEMA, "nimg": nimg, **state})
-        files["state.json"] = sha256(temporary / "state.json")
+            files[f"{stem}.safetensors"] = write_tensors(file, named)
+        write_text(temporary / "state.json", text)
+        files["state.json"] = hashlib.sha256(text.encode()).hexdigest()
         write_text(temporary / "COMPLETE", json.dumps(files, indent=2) + "\n")
+        if why := fault(temporary):
+            raise OSError(errno.EIO, f"what was just written reads back otherwise: {why}",
+                          str(target))  # fmt: skip
     write_text(folder / "latest", target.name + "\n")
     kept = complete(folder)
     # anything newer was passed over when the run continued from an older checkpoint
     for rejected in [path for path in kept if path.name > target.name]:
-        shutil.rmtree(rejected)
+        _discard(rejected)
     for old in [path for path in kept if path.name <= target.name][:-keep]:
-        shutil.rmtree(old)
-    for torn in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if torn.is_dir():
-            shutil.rmtree(torn, ignore_errors=True)
+        _discard(old)
     return target
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint; a kill on the way leaves nothing that looks like one."""
+    aside = path.with_name(f"{TEMPORARY_PREFIX}removed-{path.name}")
+    os.rename(path, aside)
+    # NFS keeps files that somebody still reads: the next sweep removes them
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
+    """Clear up after killed writers; call it under the lock of the run, before `newest`.
+
+    A checkpoint that was whole but for its name gets it: the last rename was
+    still to come, or the exchange with an older one of the same name was cut
+    short where the file system has no exchange. All else is removed.
+    """
+    for left in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
+        if not left.is_dir():
+            left.unlink()
+            continue
+        named = WRITTEN.fullmatch(left.name)
+        target = folder / (named[1] if named else "")
+        if named and fault(left) is None and fault(target) is not None:
+            replace_folder(left, target)
+            report(f"checkpoint {target.name} had been written, but not named; it is kept")
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def complete(folder: Path) -> list[Path]:
@@ -86,12 +170,20 @@ def fault(path: Path) -> str | None:
         files = read_json(path / "COMPLETE")
     except DataError as error:
         return str(error)
+    except OSError as error:
+        return f"COMPLETE cannot be read ({error.strerror})"
+    if not isinstance(files, dict) or "state.json" not in files:
+        return "COMPLETE does not list the files"
     for name, known in files.items():
-        file = path / name
-        if not file.is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"COMPLETE lists {name!r}, which is not in the folder"
+        try:
+            if sha256(path / name) != known:
+                return f"{name} was altered or cut short"
+        except FileNotFoundError:
             return f"{name} is missing"
-        if sha256(file) != known:
-            return f"{name} was altered or cut short"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 
