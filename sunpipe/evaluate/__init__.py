@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sunpipe.evaluate.block import FeatureBlock
     from sunpipe.evaluate.lens import Lens
     from sunpipe.evaluate.reference import Reference, compare
+    from sunpipe.evaluate.sheet import contact_sheet
 
 
 _HOMES = {
@@ -21,6 +22,7 @@ _HOMES = {
     "Lens": "lens",
     "Reference": "reference",
     "compare": "reference",
+    "contact_sheet": "sheet",
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Metric",
     "Reference",
     "compare",
+    "contact_sheet",
     "metric",
 ]
 

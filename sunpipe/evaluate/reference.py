@@ -160,11 +160,11 @@ def _pixels(reference: Reference, fake: FeatureBlock) -> dict[str, float]:
     found = {"w1_pixels": float(np.mean(each))}
     for place in lens.intensities:
         name = lens.channels[place]
-        mean = [block["moments"][:, place] for block in (real, fake)]
-        found[f"w1_mean_{name}"] = _scaled(*mean, f"mean of {name}")
+        mean, made = real["moments"][:, place], fake["moments"][:, place]
+        found[f"w1_mean_{name}"] = _scaled(mean, made, f"mean of {name}")
         for label, level in (("median", 0.5), ("p99", 0.99)):
-            values = [quantiles(side[:, place], edge[place], level) for side in shares]
-            found[f"w1_{label}_{name}"] = _scaled(*values, f"{label} of {name}")
+            one, two = (quantiles(side[:, place], edge[place], level) for side in shares)
+            found[f"w1_{label}_{name}"] = _scaled(one, two, f"{label} of {name}")
     return found
 
 
@@ -200,6 +200,6 @@ def compare(reference: Reference, fake: FeatureBlock) -> dict[str, float]:
     found |= _spectrum(reference, fake) | _pixels(reference, fake)
     if "flux" in fake:
         for place, (key, what) in enumerate((("w1_usflux", "flux"), ("w1_imbalance", "imbalance"))):
-            sides = (block["flux"][:, place] for block in (reference.block, fake))
-            found[key] = _scaled(*sides, what)
+            one, two = reference.block["flux"][:, place], fake["flux"][:, place]
+            found[key] = _scaled(one, two, what)
     return found
