@@ -91,14 +91,18 @@ def from_json(data: dict[str, Any], device: torch.device) -> Ada:
     Raises
     ------
     DataError
-        Missing or extra numbers, or a p outside 0 to 1.
+        Missing or extra entries, or numbers that cannot be.
     """
-    numbers = [data.get(key) for key in KEYS]
-    whole = all(type(number) is int for number in numbers[1:])
-    p = numbers[0]
-    if data.keys() != set(KEYS) or not whole or not isinstance(p, int | float) or not 0 <= p <= 1:
+    p, signs, count = (data.get(key) for key in KEYS)
+    sound = (
+        data.keys() == set(KEYS)
+        and isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1
+        and type(signs) is int and type(count) is int and abs(signs) <= count
+    )  # fmt: skip
+    if not sound:
         raise DataError(f"the checkpoint's state of ADA cannot be used: {data}")
     return Ada(
         torch.tensor(p, dtype=torch.float64, device=device),
-        *(torch.tensor(number, dtype=torch.int64, device=device) for number in numbers[1:]),
+        torch.tensor(signs, dtype=torch.int64, device=device),
+        torch.tensor(count, dtype=torch.int64, device=device),
     )
