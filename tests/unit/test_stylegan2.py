@@ -1,31 +1,55 @@
-"""StyleGAN2 against its papers: counts, modulation, resampling, double backward."""
+"""StyleGAN2 as a whole: counts, shapes, architectures, truncation, noise."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
-import torch.nn.functional as F
 
-from sunpipe.models.ops import Blur, Conv, Dense, ModulatedConv, minibatch_std
+from sunpipe.models.layers import width
+from sunpipe.models.noise import SampleNoise
+from sunpipe.models.ops import Dense, minibatch_std
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.train_settings import ModelSettings
+from sunpipe.train_settings import ComputeSettings, ModelSettings
 
 TINY = ModelSettings(
     z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=8, mbstd_group=2
 )
+ARCHITECTURES = ["skip", "residual", "orig"]
 
 
 def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def test_parameter_counts_at_1024_are_the_published_ones() -> None:
+def on_meta(resolution: int, channels: int, **model: Any) -> tuple[Generator, Discriminator]:
+    settings = ModelSettings(**model)
     with torch.device("meta"):
-        g, d = Generator(1024, 1, ModelSettings()), Discriminator(1024, 1, ModelSettings())
+        return (
+            Generator(resolution, channels, settings),
+            Discriminator(resolution, channels, settings),
+        )
+
+
+def test_parameter_counts_at_1024_are_the_published_ones() -> None:
+    g, d = on_meta(1024, 1)
     # G 30.4 M, D 29.0 M for one channel, from the layer formulas of arXiv:1912.04958
     assert parameters(g) == pytest.approx(30.36e6, rel=1e-3)
     assert parameters(d) == pytest.approx(29.01e6, rel=1e-3)
     assert g.num_ws == 18
+
+
+@pytest.mark.parametrize(("resolution", "least"), [(2048, 1), (4096, 1), (4096, 32)])
+def test_sizes_beyond_1024(resolution: int, least: int) -> None:
+    g, d = on_meta(resolution, 3, channel_min=least)
+    settings = ModelSettings(channel_min=least)
+    assert width(resolution, settings) == max(32768 // resolution, least)
+    image = g(torch.randn(2, 512, device="meta"))
+    assert image.shape == (2, 3, resolution, resolution)
+    assert d(image).shape == (2,)
+    assert g.num_ws == 2 * len(g.synthesis.sizes) == len(g.synthesis.blocks) * 2
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 64])
@@ -34,7 +58,26 @@ def test_shapes(resolution: int, channels: int) -> None:
     g, d = Generator(resolution, channels, TINY), Discriminator(resolution, channels, TINY)
     image = g(torch.randn(4, 8))
     assert image.shape == (4, channels, resolution, resolution)
-    assert d(image).shape == (4,)
+    logits, features = d.features(image)
+    assert torch.equal(logits, d(image))
+    assert logits.shape == (4,)
+    torch.testing.assert_close(d.out(features)[:, 0], logits)
+
+
+@pytest.mark.parametrize("g_architecture", ARCHITECTURES)
+@pytest.mark.parametrize("d_architecture", ARCHITECTURES)
+def test_every_parameter_of_every_architecture_learns(
+    g_architecture: Any, d_architecture: Any
+) -> None:
+    model = replace(TINY, g_architecture=g_architecture, d_architecture=d_architecture)
+    g, d = Generator(16, 2, model), Discriminator(16, 2, model)
+    d(g(torch.randn(4, 8))).sum().backward()
+    without = [name for name, p in [*g.named_parameters(), *d.named_parameters()]
+               if p.grad is None or (not p.grad.any() and name != "out.bias")]  # fmt: skip
+    assert without == []
+    assert g.num_ws == 6  # 5 convolutions and the last share of the image
+    images = [name for name in g.state_dict() if name.endswith("to_image.weight")]
+    assert len(images) == (3 if g_architecture == "skip" else 1)
 
 
 @pytest.mark.parametrize("resolution", [0, 4, 48, 100])
@@ -43,50 +86,14 @@ def test_other_sizes_are_refused(resolution: int) -> None:
         Generator(resolution, 1, TINY)
 
 
-@pytest.mark.parametrize("up", [False, True])
-@pytest.mark.parametrize("demodulate", [False, True])
-def test_modulated_conv_equals_per_sample_weights(up: bool, demodulate: bool) -> None:
-    torch.manual_seed(0)
-    layer = ModulatedConv(6, 5, 3, up=up, demodulate=demodulate).double()
-    x, style = torch.randn(4, 6, 8, 8).double(), torch.randn(4, 6).double()
-    expected = []
-    for sample, s in zip(x, style, strict=True):
-        weight = layer.weight * layer.gain * s[None, :, None, None]  # eq. 1
-        if demodulate:
-            weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()  # eq. 3
-        if up:
-            # zero insertion, convolution, then the filter: no transposed convolution involved
-            zeros = torch.zeros(1, 6, 17, 17, dtype=torch.double)
-            zeros[:, :, 1:16:2, 1:16:2] = sample
-            wide = F.conv2d(F.pad(zeros, (1, 1, 1, 1)), weight.flip(2, 3))
-            taps = torch.tensor([1.0, 3.0, 3.0, 1.0]).double()
-            kernel = (taps[:, None] * taps / 64 * 4).expand(5, 1, 4, 4)
-            expected.append(F.conv2d(wide, kernel, padding=1, groups=5)[0])
-        else:
-            expected.append(F.conv2d(sample[None], weight, padding=1)[0])
-    torch.testing.assert_close(layer(x, style), torch.stack(expected), rtol=1e-6, atol=1e-8)
-
-
-def test_modulated_conv_is_twice_differentiable() -> None:
-    torch.manual_seed(0)
-    layer = ModulatedConv(2, 2, 3, up=True).double()
-    x = torch.randn(2, 2, 4, 4, dtype=torch.double, requires_grad=True)
-    style = torch.rand(2, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradgradcheck(layer, (x, style))
-
-
-def test_resampling_keeps_a_constant_inside() -> None:
-    x = torch.full((1, 2, 8, 8), 3.0)
-    up, down = Blur("up", gain=4.0)(x), Blur("down")(x)
-    assert up.shape[2:] == (16, 16)
-    assert down.shape[2:] == (4, 4)
-    torch.testing.assert_close(up[:, :, 2:-2, 2:-2], torch.full((1, 2, 12, 12), 3.0))
-    torch.testing.assert_close(down[:, :, 1:-1, 1:-1], torch.full((1, 2, 2, 2), 3.0))
-
-
-def test_strided_convolution_halves_the_size() -> None:
-    assert Conv(3, 4, 3, down=True)(torch.randn(2, 3, 16, 16)).shape == (2, 4, 8, 8)
-    assert Conv(3, 4, 1, down=True)(torch.randn(2, 3, 16, 16)).shape == (2, 4, 8, 8)
+def test_parameters_are_named_by_resolution() -> None:
+    """A larger network has all the blocks of a smaller one but its outermost layers."""
+    small, large = Generator(16, 1, TINY), Generator(32, 1, TINY)
+    assert set(small.state_dict()) < set(large.state_dict())
+    small_d, large_d = Discriminator(16, 1, TINY), Discriminator(32, 1, TINY)
+    assert {name for name in small_d.state_dict() if name not in large_d.state_dict()} == {
+        "blocks.16.from_image.weight", "blocks.16.from_image.bias",
+    }  # fmt: skip
 
 
 def test_learning_rate_multiplier_scales_the_update_only() -> None:
@@ -104,18 +111,69 @@ def test_minibatch_std_sees_identical_samples() -> None:
     assert float(varied[:, -1].min()) > 0.3
 
 
-def test_truncation_noise_and_mixing_inputs() -> None:
+def noisy(resolution: int = 16) -> Generator:
     torch.manual_seed(0)
-    g = Generator(16, 1, TINY)
+    g = Generator(resolution, 1, TINY)
     g.mapping.w_avg.copy_(torch.randn(8))
-    z = torch.randn(3, 8)
+    for name, parameter in g.named_parameters():
+        if name.endswith("noise_strength"):
+            torch.nn.init.constant_(parameter, 1.0)
+    return g
+
+
+def test_truncation_reaches_the_layers_asked_for() -> None:
+    g, z = noisy(), torch.randn(3, 8)
+    w = g.mapping(z)
     torch.testing.assert_close(g.mapping(z, psi=0.0), g.mapping.w_avg.expand(3, 8))
-    for layer in [g.synthesis.first, *g.synthesis.grow, *g.synthesis.refine]:
-        torch.nn.init.constant_(layer.noise_strength, 1.0)
+    w_plus = g.broadcast(w)
+    assert g.truncate(w_plus, 1.0) is w_plus
+    half = g.truncate(w_plus, 0.5, psi_layers=2)
+    assert torch.equal(half[:, 2:], w_plus[:, 2:])
+    torch.testing.assert_close(half[:, 1], g.mapping.w_avg + 0.5 * (w - g.mapping.w_avg))
+    truncated = g.synthesis(g.broadcast(g.mapping(z, 0.7)), "const")
+    torch.testing.assert_close(g(z, 0.7, "const"), truncated)
+    assert not torch.equal(g(z, 0.7, "const"), g(z, 0.7, "const", psi_layers=2))
+
+
+def test_noise_is_stored_drawn_or_the_samples_own() -> None:
+    g, z = noisy(), torch.randn(3, 8)
     assert torch.equal(g(z, noise="const"), g(z, noise="const"))
     assert not torch.equal(g(z, noise="random"), g(z, noise="random"))
+    torch.manual_seed(5)
+    drawn = g(z, noise="random")
+    torch.manual_seed(5)
+    assert torch.equal(drawn, g(z, noise="random"))
+    seeds = (1, 2, 3)
+    whole = g(z, noise=SampleNoise(seeds))
+    assert not torch.equal(whole, g(z, noise="none"))
+    torch.testing.assert_close(whole[1:2], g(z[1:2], noise=SampleNoise(seeds[1:2])))
     with pytest.raises(ValueError, match="noise"):
-        g(z, noise="maybe")
-    w_plus = g.broadcast(g.mapping(z)).clone()
-    w_plus[:, -1] += 1.0  # only the last image layer changes: structure stays, values move
-    assert not torch.equal(g.synthesis(w_plus, "none"), g(z, noise="none"))
+        g(z, noise="maybe")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch of 3"):
+        g(z, noise=SampleNoise((1, 2)))
+
+
+def test_each_layer_of_w_plus_has_a_say() -> None:
+    g, z = noisy(), torch.randn(3, 8)
+    w_plus = g.broadcast(g.mapping(z))
+    plain = g.synthesis(w_plus, "none")
+    for layer in range(g.num_ws):
+        moved = w_plus.clone()
+        moved[:, layer] += 1.0
+        assert not torch.equal(g.synthesis(moved, "none"), plain), layer
+
+
+def test_clamp_bounds_what_the_layers_put_out() -> None:
+    torch.manual_seed(0)
+    model = replace(TINY, conv_clamp=0.5, g_architecture="orig")
+    g = Generator(16, 1, model)
+    assert float(g(torch.randn(64, 8)).detach().abs().max()) == 0.5
+
+
+def test_memory_format_changes_nothing_but_rounding() -> None:
+    torch.manual_seed(0)
+    g = Generator(16, 2, TINY).double()
+    other = Generator(16, 2, TINY, ComputeSettings(channels_last=False)).double()
+    other.load_state_dict(g.state_dict())
+    z = torch.randn(2, 8).double()
+    torch.testing.assert_close(g(z, noise="const"), other(z, noise="const"))
