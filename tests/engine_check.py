@@ -1,7 +1,8 @@
-"""One rank of the engine test: DeepSpeed phases against plain PyTorch, same seeds.
+"""One rank of the engine tests: DeepSpeed phases against plain PyTorch, same seeds.
 
-Run by tests/integration/test_engine.py with the torchrun variables set. Prints
-the largest relative difference of any parameter after six iterations.
+Run by tests/integration/test_engine.py with the torchrun variables set and a JSON
+list of cases: ``equal`` prints the largest relative difference of any parameter
+after six iterations, ``resume`` continues from files of any number of ranks.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as torch_dist
+from safetensors.torch import load_file, save_file
 
 from sunpipe import dist
 from sunpipe.models.stylegan2 import Discriminator, Generator
@@ -19,21 +23,31 @@ from sunpipe.train.engine import Engine, initialize
 from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases
 from sunpipe.train_settings import ModelSettings, TrainSettings, ZeroSettings
 
-BATCH = 4
+BATCH = 8  # of all ranks together
+MODEL = ModelSettings(
+    z_dim=16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=8, mbstd_group=1
+)
+Parts = list[tuple[torch.Tensor, ...]]
 
 
 class Plain:
-    """The reference: torch's Adam on gradients averaged over ranks."""
+    """The reference: torch's Adam on gradients averaged over parts and ranks."""
 
     def __init__(self, phases: torch.nn.Module, lr: float, world: int) -> None:
         self.phases, self.world = phases, world
-        self.adam = torch.optim.Adam(phases.parameters(), lr=lr, betas=(0.0, 0.99), eps=1e-8)
+        self.trained = [p for p in phases.parameters() if p.requires_grad]
+        self.adam = torch.optim.Adam(self.trained, lr=lr, betas=(0.0, 0.99), eps=1e-8)
 
-    def step(self, phase: str, *args: torch.Tensor) -> None:
+    def requires_grad(self, needed: bool) -> None:
+        for parameter in self.trained:
+            parameter.requires_grad_(needed)
+
+    def step(self, phase: str, parts: Parts) -> None:
         self.adam.zero_grad()
-        loss, _ = self.phases(phase, *args)
-        loss.backward()
-        for parameter in self.phases.parameters():
+        for part in parts:
+            loss, _ = self.phases(phase, *part)
+            (loss / len(parts)).backward()
+        for parameter in self.trained:
             # a flat partition has no missing gradients: they are zero
             gradient = parameter.grad
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
@@ -43,29 +57,40 @@ class Plain:
         self.adam.step()
 
 
+def split(tensors: tuple[torch.Tensor, ...], ranks: dist.Ranks, accumulate: int) -> Parts:
+    """A rank's part of the global batch, then its passes."""
+    local = [tensor[ranks.rank :: ranks.world] for tensor in tensors]
+    return [tuple(tensor[m::accumulate] for tensor in local) for m in range(accumulate)]
+
+
 def iterate(
-    g: object, d: object, generator: Generator, network_d: Discriminator, rank: int
+    g: Any, d: Any, generator: Generator, ranks: dist.Ranks, accumulate: int, numbers: range
 ) -> None:
-    for number in range(6):
-        torch.manual_seed(1000 * rank + number)
+    """Iterations of a GAN; the numbers of a batch do not depend on the ranks."""
+    for number in numbers:
+        torch.manual_seed(number)
         z, z2 = torch.randn(BATCH, 16), torch.randn(BATCH, 16)
         real = torch.randn(BATCH, 3, 16, 16)
-        network_d.requires_grad_(False)
-        g.step("main", z, z2)  # type: ignore[attr-defined]
+        d.requires_grad(False)
+        g.step("main", split((z, z2), ranks, accumulate))
         if number % 2 == 0:
-            g.step("path", z[:2], z2[:2])  # type: ignore[attr-defined]
-        network_d.requires_grad_(True)
-        with torch.no_grad():
-            fake = generator(z)
-        d.step("main", real, fake)  # type: ignore[attr-defined]
+            g.step("path", split((z, z2), ranks, accumulate))
+        d.requires_grad(True)
+        parts = []
+        for part_z, part_real in split((z2, real), ranks, accumulate):
+            with torch.no_grad():
+                parts.append((part_real, generator(part_z, noise="none")))
+        d.step("main", parts)
         if number % 3 == 0:
-            d.step("r1", real)  # type: ignore[attr-defined]
+            d.step("r1", split((real,), ranks, accumulate))
 
 
 def moment_error(engine: Engine, plain: Plain) -> float:
     """Largest relative difference of the named moments; infinite if the step counts differ."""
     state, worst = engine.optimizer_state(), 0.0
     for name, parameter in plain.phases.named_parameters():
+        if not parameter.requires_grad:
+            continue
         entry = plain.adam.state[parameter]
         if float(entry["step"]) != float(state["step"]):
             return float("inf")
@@ -86,41 +111,132 @@ def restores(engine: Engine, network: Discriminator, cfg: TrainSettings, common:
     )
 
 
+def networks(freeze: int) -> tuple[Generator, Discriminator]:
+    """The toy pair; the first `freeze` parameters of D are frozen for good."""
+    torch.manual_seed(0)
+    generator, discriminator = Generator(16, 3, MODEL), Discriminator(16, 3, MODEL)
+    for parameter in list(discriminator.parameters())[:freeze]:
+        parameter.requires_grad_(False)
+    return generator, discriminator
+
+
+def difference(ours: Any, reference: Any) -> float:
+    """Largest difference of a parameter relative to the largest of its tensor."""
+    return max(
+        float((a - b).detach().abs().max()) / (float(b.detach().abs().max()) or 1.0)
+        for a, b in zip(ours, reference, strict=True)
+    )
+
+
+def pair(
+    zero: ZeroSettings, accumulate: int, ranks: dist.Ranks, freeze: int = 0
+) -> tuple[Engine, Engine, Generator, Discriminator, dict[str, Any], TrainSettings]:
+    """Both engines around the toy pair, their networks and what they were made with."""
+    cfg = TrainSettings(model=MODEL, zero=zero, batch=BATCH, style_mixing=0.0, diffaugment=())
+    generator, discriminator = networks(freeze)
+    common = {"lr": 0.002, "beta2": 0.99, "zero": zero, "accumulate": accumulate,
+              "micro_batch": BATCH // ranks.world // accumulate, "ranks": ranks}  # fmt: skip
+    engine_g = Engine(GeneratorPhases(generator, discriminator, cfg), **common)
+    engine_d = Engine(DiscriminatorPhases(discriminator, cfg), **common)
+    return engine_g, engine_d, generator, discriminator, common, cfg
+
+
+def equal(ranks: dist.Ranks, stage: int, offload: bool, passes: int, freeze: int) -> dict:
+    """Six iterations of the engines and of plain PyTorch."""
+    zero = ZeroSettings(stage=stage, offload=offload)  # type: ignore[arg-type]
+    g, d, generator, discriminator, common, cfg = pair(zero, passes, ranks, freeze)
+    plain_g, plain_d = networks(freeze)
+    start = copy.deepcopy([*plain_g.parameters(), *plain_d.parameters()])
+    iterate(g, d, generator, ranks, passes, range(6))
+    reference_g = Plain(GeneratorPhases(plain_g, plain_d, cfg), 0.002, ranks.world)
+    reference_d = Plain(DiscriminatorPhases(plain_d, cfg), 0.002, ranks.world)
+    iterate(reference_g, reference_d, plain_g, ranks, passes, range(6))
+    ours = [*generator.parameters(), *discriminator.parameters()]
+    frozen = list(zip(discriminator.parameters(), networks(0)[1].parameters(), strict=True))
+    return {
+        "worst": difference(ours, [*plain_g.parameters(), *plain_d.parameters()]),
+        "moved": max(float((a - b).detach().abs().max()) for a, b in zip(ours, start, strict=True)),
+        "frozen": all(torch.equal(a, b) for a, b in frozen[:freeze]),
+        "moments": max(moment_error(g, reference_g), moment_error(d, reference_d)),
+        "restored": restores(d, copy.deepcopy(discriminator), cfg, common),
+    }
+
+
+class Faulty(torch.nn.Module):
+    """A loss that can be spoilt: in its value, or in its gradients only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.layer = torch.nn.Linear(4, 5), torch.nn.Linear(5, 3)  # odd partitions
+
+    def forward(self, phase: str, x: torch.Tensor, fault: str) -> tuple[torch.Tensor, dict]:
+        loss = self.layer(self.first(x).tanh()).square().mean() * (0.5 if phase == "half" else 1.0)
+        if fault == "loss":
+            loss = loss * float("nan")
+        if fault == "gradient":  # finite, with a derivative that is not: the root at zero
+            loss = loss + self.layer.weight.sub(self.layer.weight.detach()).abs().sum().sqrt()
+        return loss, {"loss": loss.detach()}
+
+
+def skip(ranks: dist.Ranks, stage: int, offload: bool, fault: str) -> dict:
+    """Steps of two parts: the last rank's first part is spoilt in the second step."""
+    zero = ZeroSettings(stage=stage, offload=offload)  # type: ignore[arg-type]
+    ours, plain = Faulty(), Faulty()
+    engine = Engine(ours, lr=0.01, beta2=0.99, zero=zero, micro_batch=2, accumulate=2, ranks=ranks,
+                    skip_nonfinite=True)  # fmt: skip
+    reference = Plain(plain, 0.01, ranks.world)
+    seen, after = [], []
+    for number in range(3):
+        torch.manual_seed(number)
+        parts = split((torch.randn(4 * ranks.world, 4),), ranks, 2)
+        spoilt = fault if number == 1 and ranks.rank == ranks.world - 1 else "none"
+        seen.append(engine.step("all", [(*parts[0], spoilt), (*parts[1], "none")]))
+        after.append(copy.deepcopy(list(ours.parameters())))
+        if number != 1:
+            reference.step("all", [(*part, "none") for part in parts])
+        elif fault == "loss":  # half of the mean over two parts, the other part is zero
+            reference.step("half", [(*parts[1], "none"), (*parts[1], "none")])
+    return {
+        "skipped": [float(one["skipped"]) for one in seen],
+        "losses": [float(one.get("loss", -1.0)) for one in seen],
+        "stayed": all(torch.equal(a, b) for a, b in zip(after[0], after[1], strict=True)),
+        "finite": all(bool(p.isfinite().all()) for p in ours.parameters()),
+        "worst": difference(ours.parameters(), plain.parameters()),
+    }
+
+
+def resume(
+    ranks: dist.Ranks, stage: int, offload: bool, first: int, last: int, folder: str
+) -> dict:
+    """Steps `first` to `last`, from and to the files in `folder`."""
+    zero = ZeroSettings(stage=stage, offload=offload)  # type: ignore[arg-type]
+    where, phases = Path(folder), Faulty()
+    if first > 0:
+        phases.load_state_dict(load_file(where / "weights.safetensors"))
+    engine = Engine(phases, lr=0.01, beta2=0.99, zero=zero, micro_batch=8 // ranks.world,
+                    ranks=ranks)  # fmt: skip
+    if first > 0:
+        engine.load_optimizer_state(load_file(where / "adam.safetensors"))
+    for number in range(first, last):
+        torch.manual_seed(number)
+        engine.step("all", [(*part, "none") for part in split((torch.randn(8, 4),), ranks, 1)])
+    state = engine.optimizer_state()
+    if ranks.is_main:
+        save_file({key: v.clone() for key, v in phases.state_dict().items()},
+                  where / "weights.safetensors")  # fmt: skip
+        save_file(state, where / "adam.safetensors")
+    return {"step": float(state["step"])}
+
+
 def main() -> None:
-    zero = ZeroSettings(stage=int(sys.argv[1]), offload=sys.argv[2] == "offload")
     ranks = dist.discover()
     torch.set_num_threads(1)
     initialize(ranks)
-    model = ModelSettings(
-        z_dim=16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=8, mbstd_group=2
-    )
-    cfg = TrainSettings(model=model, zero=zero, batch=BATCH)
-    torch.manual_seed(0)
-    generator, discriminator = Generator(16, 3, model), Discriminator(16, 3, model)
-    start = copy.deepcopy((generator, discriminator))
-    plain_g, plain_d = copy.deepcopy(start)
-    common = {"lr": 0.002, "beta2": 0.99, "zero": zero, "micro_batch": BATCH, "ranks": ranks}
-    engine_g = Engine(GeneratorPhases(generator, discriminator, cfg), **common)
-    engine_d = Engine(DiscriminatorPhases(discriminator, cfg), **common)
-    iterate(engine_g, engine_d, generator, discriminator, ranks.rank)
-    reference_g = Plain(GeneratorPhases(plain_g, plain_d, cfg), 0.002, ranks.world)
-    reference_d = Plain(DiscriminatorPhases(plain_d, cfg), 0.002, ranks.world)
-    iterate(reference_g, reference_d, plain_g, plain_d, ranks.rank)
-    moments = max(moment_error(engine_g, reference_g), moment_error(engine_d, reference_d))
-    restored = restores(engine_d, copy.deepcopy(discriminator), cfg, common)
-    worst, moved = 0.0, 0.0
-    for ours, reference, old in zip(
-        [*generator.parameters(), *discriminator.parameters()],
-        [*plain_g.parameters(), *plain_d.parameters()],
-        [*start[0].parameters(), *start[1].parameters()],
-        strict=True,
-    ):
-        scale = float(reference.abs().max()) or 1.0
-        worst = max(worst, float((ours - reference).abs().max()) / scale)
-        moved = max(moved, float((ours - old).abs().max()))
-    if ranks.is_main:
-        found = {"worst": worst, "moved": moved, "moments": moments, "restored": restored}
-        print(json.dumps(found))
+    for words in json.loads(sys.argv[1]):
+        found = {"equal": equal, "resume": resume, "skip": skip}[words[0]](ranks, *words[1:])
+        if ranks.is_main:
+            print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ the optimiser is named per parameter, so that it fits any number of ranks.
 
 from __future__ import annotations
 
-import os
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,86 +16,98 @@ import torch.distributed as torch_dist
 from torch import nn
 
 from sunpipe.dist import Ranks
-from sunpipe.errors import SunpipeError
+from sunpipe.errors import UsageError
+from sunpipe.train.optimizer_state import (
+    flat_moments,
+    named_moments,
+    put_flat_moments,
+    put_named_moments,
+)
+from sunpipe.train.process_group import (
+    any_rank,
+    average_over_ranks,
+    from_main,
+    initialize,
+    pick_device,
+)
 from sunpipe.train_settings import ZeroSettings
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+__all__ = [
+    "Engine",
+    "any_rank",
+    "average_over_ranks",
+    "deepspeed_config",
+    "from_main",
+    "initialize",
+    "pick_device",
+]
+
+Observed = dict[str, torch.Tensor]
+BUCKET = 8 * 2**20  # gradients per all-reduce, 32 MiB of float32
+NOTHING = "nothing"  # the phase whose loss is zero
 
 
-def pick_device(ranks: Ranks) -> torch.device:
-    """GPU of this rank, or the CPU."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
-def initialize(ranks: Ranks, minutes: float = 10) -> torch.device:
-    """Set up DeepSpeed's process group for these ranks and return the device.
-
-    All five rendezvous variables are set, otherwise DeepSpeed falls into MPI
-    discovery. On the CPU its shared-memory operation is switched off: it would
-    compile C++ at the first run, and Gloo does the same work. DeepSpeed takes
-    LOCAL_RANK for the number of the GPU, so it is told the one that was picked:
-    a launcher may show each rank only its own.
-    """
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    import deepspeed
-    from deepspeed.utils import logger
-
-    logger.setLevel("WARNING")
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if torch_dist.is_initialized():
-        return pick_device(ranks)
-    device = pick_device(ranks)
-    port = ranks.master_port or _free_port()
-    os.environ.update(
-        RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world),
-        LOCAL_RANK=str(ranks.local_rank if device.index is None else device.index),
-        MASTER_ADDR=ranks.master_addr, MASTER_PORT=str(port),
-    )  # fmt: skip
-    try:
-        deepspeed.init_distributed(
-            dist_backend="nccl" if device.type == "cuda" else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
-            timeout=timedelta(minutes=minutes),
-        )
-    except (RuntimeError, TimeoutError) as error:
-        raise SunpipeError(
-            f"rank {ranks.rank} of {ranks.world} could not join rank 0 at"
-            f" {ranks.master_addr}:{port} ({str(error).splitlines()[0]})"
-        ) from None
-    return device
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def deepspeed_config(zero: ZeroSettings, micro_batch: int, world: int) -> dict[str, Any]:
+def deepspeed_config(
+    zero: ZeroSettings, micro_batch: int, world: int, accumulate: int = 1, norm: bool = False
+) -> dict[str, Any]:
     """Return the DeepSpeed JSON for one engine.
 
     Gradient clipping is written as 0.0 because DeepSpeed's default clips at
     norm 1. The torch optimiser is kept under offload, so nothing is compiled.
+
+    The gradients of several GPUs are summed while the backward pass runs
+    (``overlap_comm``), in buckets of 32 MiB: the 30 million gradients of
+    StyleGAN2 make four of them, so that three can travel before the pass ends.
+    DeepSpeed's own bucket of 500 million would hold all of them until the end, and
+    takes 2 GB of the GPU at every backward pass (twice that with overlap). At the
+    end of an overlapped pass DeepSpeed waits for the device; one rank has nothing
+    to overlap and does not wait. On the CPU Gloo blocks, overlapped or not.
+
+    The norm of the gradients, which DeepSpeed would fetch from the device at every
+    step, is computed only where it decides (`norm`) or cannot be left out (offload).
+
+    Parameters
+    ----------
+    micro_batch : int
+        Images of one rank in one backward pass.
+    accumulate : int
+        Backward passes per update.
+    norm : bool
+        A step whose gradients are not finite is left out (stages 1 and 2).
     """
     section: dict[str, Any] = {"stage": zero.stage}
+    if zero.stage > 0:
+        several_gpus = world > 1 and torch.cuda.is_available()
+        section |= {"overlap_comm": several_gpus, "reduce_bucket_size": BUCKET,
+                    "allgather_bucket_size": BUCKET,
+                    "compute_grad_norm": norm or zero.offload}  # fmt: skip
     if zero.offload and zero.stage > 0:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
-        "train_batch_size": micro_batch * world,
-        "gradient_accumulation_steps": 1,
+        "train_batch_size": micro_batch * accumulate * world,
+        "gradient_accumulation_steps": accumulate,
         "gradient_clipping": 0.0,
         "zero_optimization": section,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31,
     }
+
+
+class _Whole(nn.Module):
+    """The phases, and one more whose loss is a zero that depends on every parameter."""
+
+    def __init__(self, phases: nn.Module, trained: Mapping[str, nn.Parameter]) -> None:
+        super().__init__()
+        self.phases = phases
+        self._trained = tuple(trained.values())
+
+    def forward(self, phase: str, *args: Any) -> tuple[torch.Tensor, Observed]:
+        if phase == NOTHING:
+            # selects zero elements: a weight that is not finite would survive a product with 0
+            return torch.stack([p.flatten()[:0].sum() for p in self._trained]).sum(), {}
+        return self.phases(phase, *args)
 
 
 class Engine:
@@ -106,48 +117,101 @@ class Engine:
     ----------
     phases : nn.Module
         ``phases(name, *args)`` returns ``(loss, observed)``; `observed` is a
-        dictionary of detached tensors.
+        dictionary of detached tensors. Its loss is a mean over the samples of the
+        call and depends on every parameter. Parameters that do not require
+        gradients now are left alone for good (Freeze-D).
     lr : float
-    beta2 : float
-        beta1 is 0, as in StyleGAN2.
+    beta2, eps : float
+        Adam (arXiv:1412.6980); beta1 is 0, as in StyleGAN2.
+    micro_batch : int
+        Samples of this rank in one part of a step.
+    accumulate : int
+        Parts of a step.
+    skip_nonfinite : bool
+        Leave out what is not finite instead of letting it into the weights. It
+        costs one exchange and one wait for the device per part.
     """
 
     def __init__(
         self, phases: nn.Module, *, lr: float, beta2: float, zero: ZeroSettings,
-        micro_batch: int, ranks: Ranks,
+        micro_batch: int, ranks: Ranks, accumulate: int = 1, skip_nonfinite: bool = False,
+        eps: float = 1e-8,
     ) -> None:  # fmt: skip
         import deepspeed
 
-        self.phases = phases
-        self.ranks = ranks
-        self.names = [name for name, _ in phases.named_parameters()]
-        parameters = list(phases.parameters())
-        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.0, beta2), eps=1e-8)
-        self.config = deepspeed_config(zero, micro_batch, ranks.world)
+        if zero.stage == 3:
+            raise UsageError("train.zero.stage = 3 is not offered; use 0, 1 or 2")
+        self.phases, self.ranks, self.stage = phases, ranks, zero.stage
+        self.accumulate, self.skip_nonfinite = accumulate, skip_nonfinite
+        self.trained = {name: p for name, p in phases.named_parameters() if p.requires_grad}
+        parameters = list(self.trained.values())
+        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.0, beta2), eps=eps)
+        self.config = deepspeed_config(zero, micro_batch, ranks.world, accumulate, skip_nonfinite)
         self.engine, *_ = deepspeed.initialize(
-            model=phases, optimizer=optimizer, model_parameters=parameters, config=self.config
-        )
-        self.stage = zero.stage
+            model=_Whole(phases, self.trained), optimizer=optimizer, model_parameters=parameters,
+            config=self.config,
+        )  # fmt: skip
 
-    def step(self, phase: str, *args: Any) -> dict[str, torch.Tensor]:
-        """One forward, backward and update of a phase; returns the phase's observations."""
-        loss, observed = self.engine(phase, *args)
-        self.engine.backward(loss)
-        self.engine.step()
-        return observed
+    def requires_grad(self, needed: bool) -> None:
+        """Let gradients reach the trained parameters or not: a borrowed network is left alone."""
+        for parameter in self.trained.values():
+            parameter.requires_grad_(needed)
 
-    def _adam(self) -> torch.optim.Optimizer:
-        optimizer = self.engine.optimizer
-        return optimizer if self.stage == 0 else optimizer.optimizer
+    def step(self, phase: str, parts: Sequence[tuple[Any, ...]]) -> Observed:
+        """One update of a phase from `accumulate` forward and backward passes.
 
-    def _gather(self, part: torch.Tensor) -> torch.Tensor:
-        if self.ranks.world == 1:
-            return part
-        # under offload the moments are on the CPU, and NCCL takes only tensors of the GPU
-        here = part.to(self.engine.device).contiguous()
-        parts = [torch.empty_like(here) for _ in range(self.ranks.world)]
-        torch_dist.all_gather(parts, here)
-        return torch.cat(parts)
+        Parameters
+        ----------
+        parts : sequence of tuple
+            Arguments of the phase for each pass; equally many samples in each.
+
+        Returns
+        -------
+        dict
+            Mean over the parts of what the phase observed. With `skip_nonfinite`,
+            ``skipped`` counts the parts that were left out on all ranks, because
+            the loss, or the gradients of the whole step, of any rank were not
+            finite; the means are over the others, and missing if there are none.
+        """
+        if len(parts) != self.accumulate:
+            raise ValueError(f"{len(parts)} parts for a step of {self.accumulate}")
+        kept: list[Observed] = []
+        for number, part in enumerate(parts, 1):
+            loss, observed = self.engine(phase, *part)
+            if self.skip_nonfinite and self._anywhere_nonfinite(loss):
+                loss, _ = self.engine(NOTHING)
+            else:
+                kept.append(observed)
+            self.engine.backward(loss)
+            last = number == len(parts)
+            if last and self.skip_nonfinite and not self._finite_gradients():
+                kept = []
+            self.engine.step()
+        if self.skip_nonfinite and not self.engine.was_step_applied():
+            kept = []
+        means = _mean(kept)
+        if self.skip_nonfinite:
+            means["skipped"] = torch.tensor(float(len(parts) - len(kept)))
+        return means
+
+    def _anywhere_nonfinite(self, loss: torch.Tensor) -> bool:
+        word = (~torch.isfinite(loss.detach())).int()
+        if self.ranks.world > 1:
+            torch_dist.all_reduce(word, op=torch_dist.ReduceOp.MAX)
+        return bool(word.item())
+
+    def _finite_gradients(self) -> bool:
+        """Whether the summed gradients are finite; if not, Adam finds none.
+
+        Stages 1 and 2 leave such a step out by themselves, by the norm.
+        """
+        if self.stage > 0:
+            return True
+        found = [p.grad for p in self.trained.values() if p.grad is not None]
+        if bool(torch.isfinite(torch.stack(torch._foreach_norm(found))).all()):
+            return True
+        self.engine.zero_grad()
+        return False
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """Adam's moments by parameter name and its step count; all ranks must call it.
@@ -156,78 +220,39 @@ class Engine:
         -------
         dict
             ``exp_avg/<name>``, ``exp_avg_sq/<name>`` with the parameter's shape,
-            and ``step``. Empty before the first update.
+            and ``step``, on the CPU. Empty before the first update.
         """
         adam = self._adam()
         if not adam.state:
             return {}
-        shapes = [parameter.shape for parameter in self.phases.parameters()]
-        state: dict[str, torch.Tensor] = {}
         if self.stage == 0:
-            for name, parameter in zip(self.names, self.phases.parameters(), strict=True):
-                for key in MOMENTS:
-                    value = adam.state[parameter].get(key) if parameter in adam.state else None
-                    filled = torch.zeros_like(parameter) if value is None else value
-                    state[f"{key}/{name}"] = filled.detach().cpu().clone()
-            steps = [entry["step"] for entry in adam.state.values()]
-            state["step"] = torch.as_tensor(max(float(step) for step in steps))
-            return state
-        flat = self.engine.optimizer.single_partition_of_fp32_groups[0]
-        entry = adam.state[flat]
-        for key in MOMENTS:
-            whole = self._gather(entry[key]).cpu()
-            place = 0
-            for name, shape in zip(self.names, shapes, strict=True):
-                state[f"{key}/{name}"] = whole[place : place + shape.numel()].reshape(shape).clone()
-                place += shape.numel()
-        state["step"] = torch.as_tensor(float(entry["step"]))
-        return state
+            return named_moments(adam, self.trained)
+        return flat_moments(adam, self._flat(), self.trained, self.ranks, self.engine.device)
 
     def load_optimizer_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Restore `optimizer_state`, at any number of ranks and any stage."""
+        """Restore `optimizer_state`, at any number of ranks and any stage.
+
+        Raises
+        ------
+        DataError
+            The state is of other parameters than those that are trained here.
+        """
         if not state:
             return
-        adam = self._adam()
-        step = state["step"].reshape([])
         if self.stage == 0:
-            for name, parameter in zip(self.names, self.phases.parameters(), strict=True):
-                adam.state[parameter] = {
-                    "step": step.clone(),
-                    **{key: state[f"{key}/{name}"].to(parameter.device) for key in MOMENTS},
-                }
-            return
-        flat = self.engine.optimizer.single_partition_of_fp32_groups[0]
-        entry: dict[str, torch.Tensor] = {"step": step.clone()}
-        for key in MOMENTS:
-            whole = torch.cat([state[f"{key}/{name}"].flatten() for name in self.names])
-            padded = torch.zeros(flat.numel() * self.ranks.world, dtype=flat.dtype)
-            padded[: whole.numel()] = whole
-            start = self.ranks.rank * flat.numel()
-            entry[key] = padded[start : start + flat.numel()].to(flat.device).clone()
-        adam.state[flat] = entry
+            put_named_moments(self._adam(), self.trained, state)
+        else:
+            put_flat_moments(self._adam(), self._flat(), self.trained, self.ranks, state)
+
+    def _adam(self) -> torch.optim.Optimizer:
+        optimizer = self.engine.optimizer
+        return optimizer if self.stage == 0 else optimizer.optimizer
+
+    def _flat(self) -> torch.Tensor:
+        return self.engine.optimizer.single_partition_of_fp32_groups[0]
 
 
-def average_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-    """Mean over all ranks of a tensor on the ranks' device, in place."""
-    if ranks.world > 1:
-        torch_dist.all_reduce(values)
-        values /= ranks.world
-    return values
-
-
-def any_rank(flag: bool, ranks: Ranks, device: torch.device) -> bool:
-    """Whether any rank raised `flag`: the same answer everywhere."""
-    if ranks.world == 1:
-        return flag
-    word = torch.tensor([int(flag)], device=device)
-    torch_dist.all_reduce(word, op=torch_dist.ReduceOp.MAX)
-    return bool(word.item())
-
-
-def from_main(value: Any, ranks: Ranks) -> Any:
-    """Rank 0's value of a small JSON-able object, on every rank."""
-    if ranks.world == 1:
-        return value
-    box = [value]
-    torch_dist.broadcast_object_list(box, src=0)
-    return box[0]
+def _mean(kept: Sequence[Observed]) -> Observed:
+    if len(kept) < 2:
+        return dict(kept[0]) if kept else {}
+    return {key: torch.stack([seen[key] for seen in kept]).mean(dim=0) for key in kept[0]}

@@ -91,21 +91,21 @@ class Trainer:
         seen: dict[str, torch.Tensor] = {}
         self.D.requires_grad_(False)
         self._seed("G")
-        seen |= self.engine_g.step("main", *self._latents(self.local_batch))
+        seen |= self.engine_g.step("main", [self._latents(self.local_batch)])
         if t.pl_weight > 0 and step % t.pl_interval == 0:
             self._seed("path")
             small = max(self.local_batch // t.pl_batch_shrink, 1)
-            seen |= self.engine_g.step("path", *self._latents(small))
+            seen |= self.engine_g.step("path", [self._latents(small)])
             average_over_ranks(seen["pl_mean"], self.ranks)
             self.g_phases.pl_mean.copy_(seen["pl_mean"])
         self.D.requires_grad_(True)
         self._seed("D")
         z, z2 = self._latents(self.local_batch)
         fake = self._fake(z, z2)
-        seen |= self.engine_d.step("main", real, fake)
+        seen |= self.engine_d.step("main", [(real, fake)])
         if t.r1_gamma > 0 and step % t.r1_interval == 0:
             self._seed("r1")
-            seen |= self.engine_d.step("r1", real)
+            seen |= self.engine_d.step("r1", [(real,)])
         self.nimg += t.batch
         w_mean = average_over_ranks(seen.pop("w_mean"), self.ranks)
         self.G.mapping.w_avg.lerp_(w_mean, 1 - W_AVG_BETA)

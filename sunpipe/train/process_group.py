@@ -1,0 +1,101 @@
+"""The ranks of a training as one process group, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+
+from sunpipe.dist import Ranks
+from sunpipe.errors import SunpipeError
+
+
+def pick_device(ranks: Ranks) -> torch.device:
+    """GPU of this rank, or the CPU."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
+    """Set up DeepSpeed's process group for these ranks and return the device.
+
+    All five rendezvous variables are set, otherwise DeepSpeed falls into MPI
+    discovery. On the CPU its shared-memory operation is switched off: it would
+    compile C++ at the first run, and Gloo does the same work. DeepSpeed takes
+    LOCAL_RANK for the number of the GPU, so it is told the one that was picked:
+    a launcher may show each rank only its own.
+
+    Parameters
+    ----------
+    timeout_s : float
+        How long an exchange between ranks may take before they give up.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel("WARNING")
+    # DeepSpeed calls it by a name that torch is about to change
+    warnings.filterwarnings("ignore", ".*all_gather_into_tensor", FutureWarning)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if torch_dist.is_initialized():
+        return pick_device(ranks)
+    device = pick_device(ranks)
+    port = ranks.master_port or _free_port()
+    os.environ.update(
+        RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world),
+        LOCAL_RANK=str(ranks.local_rank if device.index is None else device.index),
+        MASTER_ADDR=ranks.master_addr, MASTER_PORT=str(port),
+    )  # fmt: skip
+    try:
+        deepspeed.init_distributed(
+            dist_backend="nccl" if device.type == "cuda" else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    except (RuntimeError, TimeoutError) as error:
+        raise SunpipeError(
+            f"rank {ranks.rank} of {ranks.world} could not join rank 0 at"
+            f" {ranks.master_addr}:{port} ({str(error).splitlines()[0]})"
+        ) from None
+    return device
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def average_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Mean over all ranks of a tensor on the ranks' device, in place."""
+    if ranks.world > 1:
+        torch_dist.all_reduce(values)
+        values /= ranks.world
+    return values
+
+
+def any_rank(flag: bool, ranks: Ranks, device: torch.device) -> bool:
+    """Whether any rank raised `flag`: the same answer everywhere."""
+    if ranks.world == 1:
+        return flag
+    word = torch.tensor([int(flag)], device=device)
+    torch_dist.all_reduce(word, op=torch_dist.ReduceOp.MAX)
+    return bool(word.item())
+
+
+def from_main(value: Any, ranks: Ranks) -> Any:
+    """Rank 0's value of a small JSON-able object, on every rank."""
+    if ranks.world == 1:
+        return value
+    box = [value]
+    torch_dist.broadcast_object_list(box, src=0)
+    return box[0]
