@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,6 +117,12 @@ def _same_images(generator: Generator, reader: ShardReader) -> None:
         )
 
 
+def _side_mm(reference: Reference) -> float | None:
+    """Side of an image on the Sun, Mm; None where the dataset does not say."""
+    side = reference.lens.resolution * reference.lens.pixel_cm / 1e8
+    return side if math.isfinite(side) else None
+
+
 def summary(rows: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Mean and sample standard deviation over seeds of each metric, with its unit."""
     return {
@@ -172,6 +179,7 @@ def evaluate(cfg: Config, asked: Asked) -> Result:
     _draw(generator, readers["train"], cfg.seed, batch, sheet)
     result: Result = {
         "run": generator.run, "kimg": generator.kimg, "count": count, "real": len(reference.block),
+        "side_mm": _side_mm(reference),
         "seeds": seeds, "metrics": summary(rows),
         "scale": {
             "real_halves": halves(readers["train"], reference, count, batch),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTENSITY_CMAP = "inferno"
-PATCH_INCH = 0.95
+PATCH_INCH, BAR_INCH = 0.95, 0.9
 
 
 def _norm(shown: NDArray[Any], unit: str) -> tuple[Any, str]:
@@ -51,10 +51,11 @@ def draw_sheet(
 
     rows = max(-(-len(patches) // columns) for patches in groups.values())
     norm, cmap = _norm(next(iter(groups.values())), unit)
-    width = PATCH_INCH * columns * len(groups) + 1.0
-    figure = plots.new_figure(width, PATCH_INCH * rows + (0.65 if title else 0.35))
-    panels = np.atleast_1d(np.asarray(figure.subfigures(1, len(groups), wspace=0.02)))
-    for panel, (heading, patches) in zip(panels, groups.items(), strict=True):
+    width = PATCH_INCH * columns
+    figure = plots.new_figure(width * len(groups) + BAR_INCH, PATCH_INCH * rows + 0.6)
+    ratios = [width] * len(groups) + [BAR_INCH]
+    panels = np.asarray(figure.subfigures(1, len(groups) + 1, width_ratios=ratios, wspace=0.02))
+    for panel, (heading, patches) in zip(panels, groups.items(), strict=False):
         grid = np.asarray(panel.subplots(rows, columns, squeeze=False))
         for place, axes in enumerate(grid.flat):
             axes.set_xticks([])
@@ -67,10 +68,8 @@ def draw_sheet(
             else:
                 axes.axis("off")
         panel.suptitle(heading, fontsize=9, color=plots.INK)
-        if panel is panels[-1]:
-            bar = panel.colorbar(ScalarMappable(norm, cmap), ax=grid, shrink=min(1.0, 3 / rows),
-                                 pad=0.02)  # fmt: skip
-            bar.set_label(f"{label} ({'G' if unit == 'Gauss' else unit})")
+    bar = figure.colorbar(ScalarMappable(norm, cmap), cax=panels[-1].subplots())
+    bar.set_label(f"{label} ({'G' if unit == 'Gauss' else unit})")
     if title:
         figure.suptitle(title, fontsize=10, color=plots.INK)
     return figure

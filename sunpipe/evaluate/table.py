@@ -16,6 +16,15 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
+def meaning(name: str, side_mm: float | None) -> str:
+    """What a metric says; an octave of k by its longest wave, where the scale is known."""
+    text, octave = metric(name).meaning, name.removeprefix("spectrum_db_k")
+    if octave == name:
+        return text
+    waves = f" (waves of {side_mm / int(octave):.3g} Mm and less)" if side_mm else ""
+    return f"{text.removesuffix(' from k')} from k = {octave}{waves}"
+
+
 def render(result: Mapping[str, Any]) -> str:
     """Metric, unit, mean and spread over seeds, the same distance for real images, meaning."""
     lines = [
@@ -29,7 +38,7 @@ def render(result: Mapping[str, Any]) -> str:
         scale = [(result["scale"][key] or {}).get(name) for key in SCALE]
         lines.append(
             ROW.format(name, row["unit"], number(row["mean"]), number(row["spread"]),
-                       *map(number, scale), metric(name).meaning)
+                       *map(number, scale), meaning(name, result["side_mm"]))
         )  # fmt: skip
     lines += [
         "",
