@@ -82,13 +82,13 @@ def start_discriminator(ours: Tensors, given: Tensors, resolution: int) -> Names
         return ()
     same = torch.eye(channels, dtype=torch.float64)
     both = torch.cat([same, -same])
-    changed = [*_set(ours, f"blocks.{new[0]}.from_image", both, zeros(channels))]
+    changed = [*_set(ours, f"blocks.{new[0]}.from_image", both, _no_bias(channels))]
     for size in new:
         block = f"blocks.{size}"
-        changed += _set(ours, f"{block}.conv", _pairs(both), zeros(channels))
+        changed += _set(ours, f"{block}.conv", _pairs(both), _no_bias(channels))
         last = size == new[-1]
         matrix = _effective(weight) if last else both
-        shift = bias.double() if last else zeros(channels)
+        shift = bias.double() if last else _no_bias(channels)
         if f"{block}.shortcut.weight" in ours:  # the sum of both is divided by sqrt(2)
             matrix, shift = SQRT2 * matrix, SQRT2 * shift
             ours[f"{block}.shortcut.weight"].zero_()
@@ -97,7 +97,7 @@ def start_discriminator(ours: Tensors, given: Tensors, resolution: int) -> Names
     return tuple(changed)
 
 
-def zeros(channels: int) -> torch.Tensor:
+def _no_bias(channels: int) -> torch.Tensor:
     """Bias of the two feature maps of each channel."""
     return torch.zeros(2 * channels, dtype=torch.float64)
 
