@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,56 +61,90 @@ def shift(x: Tensor, down: Sequence[int], right: Sequence[int], fill: Tensor) ->
     return _Shift.apply(x, list(down), list(right), fill)
 
 
-def hole(x: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], fill: Tensor) -> Tensor:
-    """Cover a rectangle of `size`, centred on each image's (`row`, `column`), with `fill`."""
+def _each(numbers: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1, 1)."""
+    return numbers[:, None, None, None]
+
+
+def hole(
+    x: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], fill: Tensor,
+    chosen: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Cover a rectangle of `size`, centred on each image's (`row`, `column`), with `fill`.
+
+    Parameters
+    ----------
+    x : Tensor, (B, C, H, W)
+    row, column : Tensor of int64, (B,)
+    size : tuple of int
+        Height and width.
+    fill : Tensor, () or (C, 1, 1)
+    chosen : Tensor of bool, (B,), optional
+        Images to cover; all when missing.
+    """
     inside = []
     for length, centre, side in zip(x.shape[2:], (row, column), size, strict=True):
         place = torch.arange(length, device=x.device)[None]
         first = centre[:, None] - side // 2
         inside.append((place >= first) & (place < first + side))
-    covered = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-    return torch.where(covered, fill.to(x.dtype), x)
+    rows, columns = inside
+    if chosen is not None:
+        rows = rows & chosen[:, None]
+    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], fill.to(x.dtype), x)
 
 
-def _translation(x: Tensor, fill: Tensor, chance: Chance, name: str) -> Tensor:
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers of one operation, and which samples it is applied to (None: all)."""
+
+    chance: Chance
+    name: str
+    chosen: Tensor | None
+
+    def uniform(self, low: float, high: float, neutral: float, like: Tensor) -> Tensor:
+        """One number per sample, (B, 1, 1, 1); `neutral` for those not chosen."""
+        drawn = low + (high - low) * self.chance.uniform(self.name)
+        if self.chosen is not None:
+            drawn = torch.where(self.chosen, drawn, neutral)
+        return _each(drawn.to(like.dtype))
+
+
+def _translation(x: Tensor, fill: Tensor, draw: Draw) -> Tensor:
     # On the host, where copies are started: read back from a device they would wait for it.
-    here = Chance(chance.seeds, torch.device("cpu"))
+    here = Chance(draw.chance.seeds, torch.device("cpu"))
     reach = [int(length * SHIFT + 0.5) for length in x.shape[2:]]
     down, right = (
-        here.integers(f"{name}.{axis}", -most, most + 1).tolist()
+        here.integers(f"{draw.name}.{axis}", -most, most + 1).tolist()
         for axis, most in zip("yx", reach, strict=True)
     )
-    return shift(x, down, right, fill)
+    moved = shift(x, down, right, fill)
+    return moved if draw.chosen is None else torch.where(_each(draw.chosen), moved, x)
 
 
-def _cutout(x: Tensor, fill: Tensor, chance: Chance, name: str) -> Tensor:
+def _cutout(x: Tensor, fill: Tensor, draw: Draw) -> Tensor:
     height, width = x.shape[2:]
     tall, wide = int(height * HOLE + 0.5), int(width * HOLE + 0.5)
-    row = chance.integers(f"{name}.y", 0, height + 1 - tall % 2)
-    column = chance.integers(f"{name}.x", 0, width + 1 - wide % 2)
-    return hole(x, row, column, (tall, wide), fill)
+    row = draw.chance.integers(f"{draw.name}.y", 0, height + 1 - tall % 2)
+    column = draw.chance.integers(f"{draw.name}.x", 0, width + 1 - wide % 2)
+    return hole(x, row, column, (tall, wide), fill, draw.chosen)
 
 
-def _uniform(x: Tensor, chance: Chance, name: str) -> Tensor:
-    return chance.uniform(name).to(x.dtype)[:, None, None, None]
+def _brightness(x: Tensor, fill: Tensor, draw: Draw) -> Tensor:
+    return x + draw.uniform(-0.5, 0.5, 0.0, x)
 
 
-def _brightness(x: Tensor, fill: Tensor, chance: Chance, name: str) -> Tensor:
-    return x + (_uniform(x, chance, name) - 0.5)
-
-
-def _saturation(x: Tensor, fill: Tensor, chance: Chance, name: str) -> Tensor:
+def _saturation(x: Tensor, fill: Tensor, draw: Draw) -> Tensor:
     if x.shape[1] == 1:
         return x
-    return torch.lerp(x.mean(dim=1, keepdim=True), x, 2 * _uniform(x, chance, name))
+    return torch.lerp(x.mean(dim=1, keepdim=True), x, draw.uniform(0.0, 2.0, 1.0, x))
 
 
-def _contrast(x: Tensor, fill: Tensor, chance: Chance, name: str) -> Tensor:
+def _contrast(x: Tensor, fill: Tensor, draw: Draw) -> Tensor:
     middle = x.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(middle, x, _uniform(x, chance, name) + 0.5)
+    return torch.lerp(middle, x, draw.uniform(0.5, 1.5, 1.0, x))
 
 
-Operation = Callable[[Tensor, Tensor, Chance, str], Tensor]
+Operation = Callable[[Tensor, Tensor, Draw], Tensor]
 POLICIES: dict[str, dict[str, Operation]] = {
     "translation": {"translation": _translation},
     "cutout": {"cutout": _cutout},
@@ -179,11 +214,8 @@ def augment(
     for place, word in enumerate(policy):
         for operation, apply in POLICIES[word].items():
             name = f"augment.{place}.{operation}"
-            changed = apply(images, filling, chance, name)
-            if p is not None:
-                chosen = chance.uniform(f"{name}.chosen") < p
-                changed = torch.where(chosen[:, None, None, None], changed, images)
-            images = changed
+            chosen = None if p is None else chance.uniform(f"{name}.chosen") < p
+            images = apply(images, filling, Draw(chance, name, chosen))
     return images
 
 

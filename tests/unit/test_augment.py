@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sunpipe.train.augment import POLICIES, augment, check_policy, hole, shift
+from sunpipe.train.augment import POLICIES, Draw, augment, check_policy, hole, shift
 from sunpipe.train.chance import Chance
 
 Tensor = torch.Tensor
@@ -90,7 +90,7 @@ def test_cutout_covers_half_of_each_side(side: int) -> None:
 
 
 def color_of(x: Tensor, name: str) -> Tensor:
-    return POLICIES["color"][name](x, torch.tensor(0.0), chance(len(x)), "c")
+    return POLICIES["color"][name](x, torch.tensor(0.0), Draw(chance(len(x)), "c", None))
 
 
 def test_color_against_its_formulas() -> None:
@@ -140,6 +140,8 @@ def test_a_sample_is_augmented_alike_in_any_batch() -> None:
 @pytest.mark.parametrize("p", [0.0, 0.3, torch.tensor(0.3, dtype=torch.float64)])
 def test_p_is_the_share_of_samples(p: float | Tensor) -> None:
     x = images(4000, 1, 8, 8)
+    moved = (augment(x, ("translation",), -1.0, chance(4000), p) != x).flatten(1).any(dim=1)
+    assert float(moved.double().mean()) == pytest.approx(float(p) * 8 / 9, abs=0.03)  # 1 of 9 is 0
     for policy in (("cutout",), ("color",)):
         kept = (augment(x, policy, -1.0, chance(4000), p) == x).flatten(1).all(dim=1)
         operations = 2 if policy == ("color",) else 1  # saturation of one channel does nothing
@@ -152,7 +154,7 @@ def test_p_is_the_share_of_samples(p: float | Tensor) -> None:
 
 
 def test_derivatives() -> None:
-    x = images(2, 2, 8, 8).requires_grad_(True)
+    x = images(2, 2, 4, 4).requires_grad_(True)
 
     def squared(y: Tensor) -> Tensor:
         return augment(y, ALL, (0.25, -1.0), chance(2), 0.8).square()
