@@ -47,23 +47,23 @@ def folder_name(nimg: int) -> str:
 def refuse_nonfinite(nimg: int, tensors: Mapping[str, Tensors]) -> None:
     """A `DataError` naming file and tensor if any value is NaN or infinite.
 
-    One wait for the device in all, however many tensors there are.
+    One wait for each device in all, however many tensors there are.
     """
     import torch
 
-    named = {(stem, name): tensor for stem, group in tensors.items()
-             for name, tensor in group.items()
-             if tensor.is_floating_point() and tensor.numel()}  # fmt: skip
-    # NaN and infinity both show in the extremes; unlike isfinite, these need no memory
-    extremes = [torch.stack(torch.aminmax(tensor.detach())).float() for tensor in named.values()]
-    if not extremes:
-        return
-    device = extremes[0].device
-    finite = torch.stack([each.to(device) for each in extremes]).isfinite().all(dim=1).tolist()
-    for (stem, name), good in zip(named, finite, strict=True):
-        if not good:
-            raise DataError(f"checkpoint {folder_name(nimg)} is not written: {name} of"
-                            f" {stem}.safetensors holds a value that is not finite")  # fmt: skip
+    asked: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
+    for stem, group in tensors.items():
+        for name, tensor in group.items():
+            if tensor.is_floating_point() and tensor.numel():
+                # NaN and infinity both show in the extremes; unlike isfinite, these need no memory
+                finite = torch.stack(torch.aminmax(tensor.detach())).isfinite().all()
+                asked.setdefault(tensor.device, []).append((f"{name} of {stem}", finite))
+    for found in asked.values():
+        answers = torch.stack([finite for _, finite in found]).tolist()
+        for (what, _), finite in zip(found, answers, strict=True):
+            if not finite:
+                raise DataError(f"checkpoint {folder_name(nimg)} is not written: {what}.safetensors"
+                                " holds a value that is not finite")  # fmt: skip
 
 
 def state_text(nimg: int, state: Mapping[str, Any]) -> str:
