@@ -15,6 +15,7 @@ from torch import nn
 from sunpipe.models.filters import Resample
 from sunpipe.models.layers import Compute, Conv, resolutions, width
 from sunpipe.models.ops import Dense, minibatch_std
+from sunpipe.models.stripes import Stripes, check, moved
 from sunpipe.train_settings import ComputeSettings, ModelSettings
 
 Tensor = torch.Tensor
@@ -55,7 +56,7 @@ class DiscriminatorBlock(nn.Module):
         if self.downsample is None:
             return y, None
         assert image is not None
-        return y, self.downsample(image)
+        return y, self.downsample(image, self.compute.stripes)
 
 
 class Epilogue(nn.Module):
@@ -108,14 +109,16 @@ class Discriminator(nn.Module):
 
     def __init__(
         self, resolution: int, channels: int, model: ModelSettings,
-        compute: ComputeSettings = ComputeSettings(),
+        compute: ComputeSettings = ComputeSettings(), stripes: Stripes | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        if stripes is not None:
+            check(stripes.count, compute.stripes_from, resolution)
         sizes = resolutions(resolution)
         self.blocks = nn.ModuleDict(
             {
                 str(size): DiscriminatorBlock(
-                    size, channels, size == resolution, model, Compute(size, compute)
+                    size, channels, size == resolution, model, Compute(size, compute, stripes)
                 )
                 for size in sizes[:0:-1]
             }
@@ -127,8 +130,13 @@ class Discriminator(nn.Module):
         """Logits (B,) of images (B, C, H, H), and the features (B, K) they are made of."""
         x: Tensor | None = None
         rest: Tensor | None = image
+        stripes: Stripes | None = None
         for block in self.blocks.values():
+            assert isinstance(block, DiscriminatorBlock)
+            before, stripes = stripes, block.compute.stripes
+            x, rest = moved(x, before, stripes), moved(rest, before, stripes)
             x, rest = block(x, rest)
+        x, rest = moved(x, stripes, None), moved(rest, stripes, None)
         assert x is not None
         features = self.epilogue(x, rest)
         return self.out(features).squeeze(1), features

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sunpipe.models.stripes import Stripes
+
 Tensor = torch.Tensor
 Mode = Literal["same", "up", "down"]
 Padding = tuple[int, int]
@@ -79,6 +81,8 @@ class Resample(nn.Module):
         self.mode: Mode = mode
         self.register_buffer("kernel", binomial(4.0 if mode == "up" else 1.0), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, 2 H, 2 W) or (B, C, H / 2, W / 2)."""
+    def forward(self, x: Tensor, stripes: Stripes | None = None) -> Tensor:
+        """(B, C, H, W) to (B, C, 2 H, 2 W) or (B, C, H / 2, W / 2), of whole images or own rows."""
+        if stripes is not None:
+            return stripes.apply(self, x, 1 if self.mode == "up" else 2)
         return filtered(x, self.kernel, self.mode, (1, 1))

@@ -19,6 +19,7 @@ from sunpipe.models.geometry import Geometry
 from sunpipe.models.modulated import Layer, NoiseMap, convolution_layer
 from sunpipe.models.noise import SampleNoise
 from sunpipe.models.ops import SQRT2, Dense
+from sunpipe.models.stripes import Stripes
 from sunpipe.train_settings import ComputeSettings, ModelSettings
 
 Tensor = torch.Tensor
@@ -45,9 +46,14 @@ class Compute:
     keep : {"all", "block", "conv"}
         What keeps its input only, and is computed again in the backward pass.
     memory_format : torch.memory_format
+    stripes : Stripes or None
+        Of features at this resolution.
     """
 
-    def __init__(self, resolution: int, settings: ComputeSettings) -> None:
+    def __init__(
+        self, resolution: int, settings: ComputeSettings, stripes: Stripes | None = None
+    ) -> None:
+        self.stripes = stripes if resolution >= settings.stripes_from else None
         again = settings.checkpoint != "none" and resolution >= settings.checkpoint_from
         self.again = settings.checkpoint if again else "none"
         self.half = settings.precision == "bf16" and resolution >= settings.bf16_from
@@ -113,7 +119,14 @@ class Conv(_Convolution):
 
     def _forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias * self.factor
-        return convolution_layer(x, self.weight, self.constants, bias=bias, kernel=self.kernel)
+        return convolution_layer(
+            x,
+            self.weight,
+            self.constants,
+            bias=bias,
+            kernel=self.kernel,
+            stripes=self.compute.stripes,
+        )
 
 
 class StyledConv(_Convolution):
@@ -143,12 +156,17 @@ class StyledConv(_Convolution):
         if noise == "none":
             return None
         if noise == "const":
-            return lambda: self.noise_const
+            return lambda: self._own(self.noise_const)
         assert isinstance(noise, SampleNoise)
         dtype = torch.promote_types(x.dtype, torch.float32)
         if x.is_meta:  # no random numbers there
-            return lambda: x.new_empty(len(x), 1, self.resolution, self.resolution, dtype=dtype)
-        return lambda: noise(self.index, self.resolution, x.device, dtype)
+            shape = len(x), 1, self.resolution, self.resolution
+            return lambda: self._own(x.new_empty(shape, dtype=dtype))
+        return lambda: self._own(noise(self.index, self.resolution, x.device, dtype))
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        stripes = self.compute.stripes
+        return drawn if stripes is None else stripes.own(drawn)
 
     def forward(self, x: Tensor, w_plus: Tensor, noise: Noise) -> Tensor:
         """(B, inputs, H, W) under its w of w_plus (B, num_ws, w_dim)."""
@@ -162,7 +180,7 @@ class StyledConv(_Convolution):
         return convolution_layer(
             x, self.weight, self.constants, bias=self.bias * SQRT2, style=style, scale=scale,
             strength=self.noise_strength * SQRT2, noise=self.noise_map(noise, x),
-            kernel=self.kernel,
+            kernel=self.kernel, stripes=self.compute.stripes,
         )  # fmt: skip
 
 
@@ -180,4 +198,6 @@ class ToImage(_Convolution):
         """Feature maps to this resolution's share of the image."""
         constants = self.layer(1.0, 1.0, self.clamp, self.weight.dtype)
         style = self.affine(w_plus[:, self.index]) * self.gain
-        return convolution_layer(x, self.weight, constants, bias=self.bias, style=style)
+        return convolution_layer(
+            x, self.weight, constants, bias=self.bias, style=style, stripes=self.compute.stripes
+        )

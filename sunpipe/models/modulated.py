@@ -25,7 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sunpipe.models.geometry import Geometry, convolve, transpose, weight_gradient
+from sunpipe.models.geometry import Geometry
+from sunpipe.models.striped import convolve, transpose, weight_gradient
+from sunpipe.models.stripes import Stripes
 
 Tensor = torch.Tensor
 NoiseMap = Callable[[], Tensor]
@@ -88,6 +90,7 @@ def convolution_layer(
     strength: Tensor | None = None,
     noise: NoiseMap | None = None,
     kernel: Tensor | None = None,
+    stripes: Stripes | None = None,
 ) -> Tensor:
     """Compute one layer, see the formula above.
 
@@ -105,12 +108,19 @@ def convolution_layer(
         Returns the map, (B, 1, H', W') or (H', W'), the same at every call.
     kernel : Tensor, shape (4, 4), optional
         Taps of the filter, see `sunpipe.models.geometry.convolve`.
+    stripes : Stripes, optional
+        x, the noise and the result are this rank's rows; all else is whole.
 
     Returns
     -------
     Tensor, shape (B, O, H', W')
     """
-    return _ConvolutionLayer.apply(x, weight, bias, style, scale, strength, kernel, noise, layer)
+    if stripes is not None:
+        weight, bias, strength = stripes.share_given(weight, bias, strength)
+        style, scale = stripes.share_given(style, scale)
+    return _ConvolutionLayer.apply(
+        x, weight, bias, style, scale, strength, kernel, noise, layer, stripes
+    )
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -153,20 +163,20 @@ class _ConvolutionLayer(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, style: Tensor | None,
         scale: Tensor | None, strength: Tensor | None, kernel: Tensor | None,
-        noise: NoiseMap | None, layer: Layer,
+        noise: NoiseMap | None, layer: Layer, stripes: Stripes | None,
     ) -> Tensor:  # fmt: skip
         ready = (weight * layer.gain).to(x.dtype)
         # a convolution adds the bias for nothing, where both have one type
         free = None
         if bias is not None and bias.dtype == x.dtype and scale is None and layer.at.mode != "up":
             free = bias
-        out = convolve(_times(x, style), ready, kernel, layer.at, free)
+        out = convolve(_times(x, style), ready, kernel, layer.at, free, stripes)
         out = out.to(layer.dtype or x.dtype)
         moved = None if noise is None or strength is None else noise() * strength
         out = _finish_(out, bias if free is None else None, scale, moved, layer)
         bent = layer.slope != 1.0 or layer.clamp or scale is not None
         ctx.save_for_backward(x, weight, bias, style, scale, strength, out if bent else None)
-        ctx.kernel, ctx.noise, ctx.layer = kernel, noise, layer
+        ctx.kernel, ctx.noise, ctx.layer, ctx.stripes = kernel, noise, layer, stripes
         return out
 
     @staticmethod
@@ -176,20 +186,20 @@ class _ConvolutionLayer(torch.autograd.Function):
         if not _weights_wanted:
             wanted[1] = wanted[2] = wanted[5] = False
         inputs = (gradient, x, weight, bias, style, scale, strength, out)
-        rest = (ctx.kernel, ctx.noise, ctx.layer, tuple(wanted))
+        rest = (ctx.kernel, ctx.noise, ctx.layer, ctx.stripes, tuple(wanted))
         if ctx.layer.recompute and torch.is_grad_enabled():
             found = checkpoint(
                 _gradients, *inputs, *rest, use_reentrant=False, preserve_rng_state=False
             )
         else:
             found = _gradients(*inputs, *rest)
-        return *found, None, None, None
+        return *found, None, None, None, None
 
 
 def _gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, style: Tensor | None,
     scale: Tensor | None, strength: Tensor | None, out: Tensor | None, kernel: Tensor | None,
-    noise: NoiseMap | None, layer: Layer, wanted: tuple[bool, ...],
+    noise: NoiseMap | None, layer: Layer, stripes: Stripes | None, wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of x, weight, bias, style, scale, strength; None where not wanted."""
     of_x, of_weight, of_bias, of_style, of_scale, of_strength = wanted
@@ -226,12 +236,12 @@ def _gradients(
     before, found, weights, style_gradient = _times(bent, scale), None, None, None
     if of_x or of_style:
         ready = (weight * layer.gain).to(x.dtype)
-        found = transpose(before, ready, kernel, layer.at)
+        found = transpose(before, ready, kernel, layer.at, stripes)
         if of_style:
             style_gradient = (found * x).sum(dim=(2, 3), dtype=wide)
         found = _times(found, style) if of_x else None
     if of_weight:
         shaped = weight.to(x.dtype)
-        weights = weight_gradient(before, _times(x, style), shaped, kernel, layer.at)
+        weights = weight_gradient(before, _times(x, style), shaped, kernel, layer.at, stripes)
         weights = weights.to(weight.dtype) * layer.gain
     return found, weights, bias_gradient, style_gradient, scale_gradient, strength_gradient

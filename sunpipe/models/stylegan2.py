@@ -11,6 +11,7 @@ from torch import nn
 
 from sunpipe.models.discriminator import Discriminator
 from sunpipe.models.mapping import Mapping
+from sunpipe.models.stripes import Stripes
 from sunpipe.models.synthesis import NoiseChoice, Synthesis
 from sunpipe.train_settings import ComputeSettings, ModelSettings
 
@@ -26,15 +27,17 @@ class Generator(nn.Module):
         Size of the image; they come from the shards.
     model : ModelSettings
     compute : ComputeSettings, optional
+    stripes : Stripes, optional
+        Ranks that share an image, from ``compute.stripes_from`` on; all must call together.
     """
 
     def __init__(
         self, resolution: int, channels: int, model: ModelSettings,
-        compute: ComputeSettings = ComputeSettings(),
+        compute: ComputeSettings = ComputeSettings(), stripes: Stripes | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.mapping = Mapping(model)
-        self.synthesis = Synthesis(resolution, channels, model, compute)
+        self.synthesis = Synthesis(resolution, channels, model, compute, stripes)
         self.num_ws = self.synthesis.num_ws
 
     def broadcast(self, w: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from sunpipe.models.layers import (
     width,
 )
 from sunpipe.models.noise import SampleNoise
+from sunpipe.models.stripes import Stripes, check, moved
 from sunpipe.train_settings import ComputeSettings, ModelSettings
 
 Tensor = torch.Tensor
@@ -75,9 +76,9 @@ class SynthesisBlock(nn.Module):
         x = self.refine(x, w_plus, noise)
         if self.shortcut is not None:
             # 1 x 1 and the filter commute: at half the size it costs a quarter
-            x = (x + self.upsample(self.shortcut(before))) * math.sqrt(0.5)
+            x = (x + self.upsample(self.shortcut(before), self.compute.stripes)) * math.sqrt(0.5)
         if image is not None:
-            image = self.upsample(image)
+            image = self.upsample(image, self.compute.stripes)
         if self.to_image is not None:
             share = self.to_image(x, w_plus)
             image = share if image is None else image + share
@@ -99,9 +100,11 @@ class Synthesis(nn.Module):
 
     def __init__(
         self, resolution: int, channels: int, model: ModelSettings,
-        compute: ComputeSettings = ComputeSettings(),
+        compute: ComputeSettings = ComputeSettings(), stripes: Stripes | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        if stripes is not None:
+            check(stripes.count, compute.stripes_from, resolution)
         self.sizes = resolutions(resolution)
         self.channels = channels
         self.num_ws = 2 * len(self.sizes)
@@ -109,7 +112,7 @@ class Synthesis(nn.Module):
         self.blocks = nn.ModuleDict(
             {
                 str(size): SynthesisBlock(
-                    size, channels, size == resolution, model, Compute(size, compute)
+                    size, channels, size == resolution, model, Compute(size, compute, stripes)
                 )
                 for size in self.sizes
             }
@@ -132,8 +135,13 @@ class Synthesis(nn.Module):
         known = resolved_noise(noise, len(w_plus))
         x = self.constant.expand(len(w_plus), -1, -1, -1)
         image: Tensor | None = None
+        stripes: Stripes | None = None
         for block in self.blocks.values():
+            assert isinstance(block, SynthesisBlock)
+            before, stripes = stripes, block.compute.stripes
+            x, image = moved(x, before, stripes), moved(image, before, stripes)
             x, image = block(x, image, w_plus, known)
+        image = moved(image, stripes, None)
         assert image is not None
         return image
 
