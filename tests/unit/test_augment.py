@@ -51,8 +51,8 @@ def test_shift_keeps_the_memory_format() -> None:
 
 
 def test_translation_reaches_an_eighth_each_way_equally_often() -> None:
-    x = images(2000, 1, 16, 16)
-    y = augment(x, ("translation",), -1.0, chance(2000))
+    x = images(1000, 1, 16, 16)
+    y = augment(x, ("translation",), -1.0, chance(1000))
     seen = torch.zeros(5, 5)
     for before, after in zip(x, y, strict=True):
         inside = (after[0] != -1).nonzero()
@@ -61,8 +61,8 @@ def test_translation_reaches_an_eighth_each_way_equally_often() -> None:
         source = before[0, max(-dy, 0) : 16 - max(dy, 0), max(-dx, 0) : 16 - max(dx, 0)]
         assert torch.equal(after[0, low[0] : high[0] + 1, low[1] : high[1] + 1], source)
         seen[dy + 2, dx + 2] += 1
-    # 25 cells of 80: chi squared of 24 degrees, beyond 60 once in 10^5
-    assert float(((seen - 80) ** 2 / 80).sum()) < 60
+    # 25 cells of 40: chi squared of 24 degrees, beyond 60 once in 10^5
+    assert float(((seen - 40) ** 2 / 40).sum()) < 60
 
 
 def test_hole_is_one_square_at_its_centre() -> None:
@@ -139,12 +139,12 @@ def test_a_sample_is_augmented_alike_in_any_batch() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 0.3, torch.tensor(0.3, dtype=torch.float64)])
 def test_p_is_the_share_of_samples(p: float | Tensor) -> None:
-    x = images(4000, 1, 8, 8)
+    x = images(4000, 2, 8, 8)
     moved = (augment(x, ("translation",), -1.0, chance(4000), p) != x).flatten(1).any(dim=1)
     assert float(moved.double().mean()) == pytest.approx(float(p) * 8 / 9, abs=0.03)  # 1 of 9 is 0
     for policy in (("cutout",), ("color",)):
         kept = (augment(x, policy, -1.0, chance(4000), p) == x).flatten(1).all(dim=1)
-        operations = 2 if policy == ("color",) else 1  # saturation of one channel does nothing
+        operations = 3 if policy == ("color",) else 1
         share = (1 - float(p)) ** operations
         assert float(kept.double().mean()) == pytest.approx(share, abs=0.03)
     one = torch.ones((), dtype=torch.float64)
