@@ -132,14 +132,14 @@ class Run:
             handle.write(line + "\n")
 
     def rewind_stats(self, nimg: int) -> None:
-        """Drop stats rows beyond `nimg`: a resume from there will write them again."""
-        path = self.folder / "stats.jsonl"
-        if path.exists():
-            kept = [row for row in read_stats(self.folder) if row["nimg"] <= nimg]
-            text = "".join(json.dumps(row) + "\n" for row in kept)
-            temporary = path.with_name(f".tmp-{os.getpid()}-stats.jsonl")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+        """Drop rows of stats and metrics beyond `nimg`: a resume writes them again."""
+        for path in (self.folder / "stats.jsonl", *self.folder.glob("metric-*.jsonl")):
+            if path.exists():
+                kept = [row for row in read_stats(self.folder, path.stem) if row["nimg"] <= nimg]
+                text = "".join(json.dumps(row) + "\n" for row in kept)
+                temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+                temporary.write_text(text, encoding="utf-8")
+                os.replace(temporary, path)
 
     def status(self, state: str, **more: Any) -> None:
         """Replace ``status.json``: running, done, stopped or failed."""

@@ -73,7 +73,7 @@ def strength(logits: Tensor, world: int) -> dict[str, float]:
     settings = AdaSettings(target=0.5, interval=2, kimg=1.0)
     state = ada.start(torch.device("cpu"))
     for step in range(5):
-        state = ada.observe(state, logits + step, world)
+        state = ada.observe(state, ada.count_signs(logits + step), world)
         if step % 2:
             state = ada.adjust(state, settings, BATCH)
     return ada.to_json(state)

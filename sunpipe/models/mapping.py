@@ -24,6 +24,7 @@ class Mapping(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
+        self.z_dim = settings.z_dim
         sizes = [settings.z_dim] + [settings.w_dim] * settings.mapping_layers
         self.layers = nn.ModuleList(
             Dense(inputs, outputs, lr_multiplier=0.01, activate=True)

@@ -44,19 +44,23 @@ def start(device: torch.device) -> Ada:
     return Ada(torch.zeros((), dtype=torch.float64, device=device), whole, whole.clone())
 
 
-def observe(ada: Ada, real_logits: torch.Tensor, world: int) -> Ada:
+def count_signs(real_logits: torch.Tensor) -> torch.Tensor:
+    """Sum of the signs of logits of any shape, and of how many; (2,) int64. A NaN is no image."""
+    logits = real_logits.detach()
+    return torch.stack(((logits > 0).sum() - (logits < 0).sum(), (~logits.isnan()).sum()))
+
+
+def observe(ada: Ada, signs: torch.Tensor, world: int) -> Ada:
     """Add one step's logits of (augmented) real images; a collective when ``world > 1``.
 
     Parameters
     ----------
-    real_logits : Tensor, any shape
-        D(real) of this rank's samples. A NaN is no image seen.
+    signs : Tensor, (2,) int64
+        `count_signs` of D(real) of this rank's samples.
     world : int
         Number of ranks; their sums are added.
     """
-    logits = real_logits.detach()
-    signs = (logits > 0).sum() - (logits < 0).sum()
-    both = torch.stack((signs, (~logits.isnan()).sum()))
+    both = signs.clone()
     if world > 1:
         torch_dist.all_reduce(both)
     return Ada(ada.p, ada.signs + both[0], ada.count + both[1])

@@ -47,6 +47,14 @@ class Chance:
         """Every `count`-th sample from the `index`-th on."""
         return Chance(self.seeds[index::count], self.device)
 
+    def child(self, name: str) -> Chance:
+        """Chance of the same samples for another purpose."""
+        return Chance(tuple(self._named(name)), self.device)
+
+    def first(self, count: int) -> Chance:
+        """The first `count` samples."""
+        return Chance(self.seeds[:count], self.device)
+
     def _named(self, name: str) -> list[int]:
         word = zlib.crc32(name.encode())
         return [mix(seed, word) for seed in self.seeds]

@@ -21,8 +21,15 @@ def ema_beta(batch: int, nimg: int, half_life_kimg: float, rampup: float) -> flo
 
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, beta: float) -> None:
-    """``average = beta average + (1 - beta) network``; buffers are copied."""
-    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-        kept.copy_(torch.lerp(new, kept, beta))
-    for stored, current in zip(average.buffers(), network.buffers(), strict=True):
-        stored.copy_(current)
+    """``average = beta average + (1 - beta) network``; buffers are copied.
+
+    A network with a number that is not finite leaves the average as it is. That
+    is decided where the weights are, without waiting for them.
+    """
+    weights, buffers = list(network.parameters()), list(network.buffers())
+    numbers = [tensor for tensor in (*weights, *buffers) if tensor.is_floating_point()]
+    finite = torch.isfinite(torch.stack(torch._foreach_norm(numbers))).all()
+    for kept, new in zip(average.parameters(), weights, strict=True):
+        kept.copy_(torch.where(finite, torch.lerp(new, kept, beta), kept))
+    for stored, current in zip(average.buffers(), buffers, strict=True):
+        stored.copy_(torch.where(finite, current, stored))

@@ -16,6 +16,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from sunpipe.models.modulated import without_weight_gradients
+
 Tensor = torch.Tensor
 Mean = Callable[[Tensor], Tensor]
 Kind = Literal["nonsaturating", "hinge", "relativistic_average", "relativistic_pair"]
@@ -129,7 +131,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Ten
     images : Tensor, (B, C, H, W)
     """
     images = images.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    with without_weight_gradients():
+        (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
@@ -150,5 +153,6 @@ def path_lengths(synthesis: Callable[[Tensor], Tensor], w_plus: Tensor, noise: T
     """
     image = synthesis(w_plus)
     target = noise / math.sqrt(image.shape[2] * image.shape[3])
-    (gradient,) = torch.autograd.grad((image * target).sum(), w_plus, create_graph=True)
+    with without_weight_gradients():  # nobody asks for them here, and they cost a third
+        (gradient,) = torch.autograd.grad((image * target).sum(), w_plus, create_graph=True)
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()

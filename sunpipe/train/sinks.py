@@ -27,6 +27,12 @@ class TensorboardSink:
             if isinstance(value, int | float):
                 self.writer.add_scalar(key, value, row["nimg"])
 
+    def __enter__(self) -> TensorboardSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Flush."""
         self.writer.close()

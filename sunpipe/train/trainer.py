@@ -3,141 +3,248 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from sunpipe import checkpoint, dist
+from sunpipe.models.stripes import Stripes, data_rank, data_world
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.run import Run
 from sunpipe.settings import Config
 from sunpipe.shards.loader import Loader, to_physical
 from sunpipe.shards.normalize import decode, encode
 from sunpipe.shards.order import generator_seed
 from sunpipe.shards.reader import ShardReader
+from sunpipe.train import ada
+from sunpipe.train.chance import Chance
 from sunpipe.train.ema import ema_beta, update_ema
 from sunpipe.train.engine import Engine, average_over_ranks
-from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases, mix_styles
+from sunpipe.train.losses import needs_real
+from sunpipe.train.phases import (
+    DiscriminatorPhases,
+    GeneratorPhases,
+    lazy_penalty,
+    lazy_ratio,
+    mix_styles,
+)
+from sunpipe.train.symmetries import apply_symmetries
+from sunpipe.train.warm import frozen_names, warm_start
 
 W_AVG_BETA = 0.995
+Seen = dict[str, torch.Tensor]
 
 
 class Trainer:
-    """G, D, G_ema and their engines, on one rank."""
+    """G, D, G_ema and their engines, on one rank.
+
+    Parameters
+    ----------
+    start : Path, optional
+        Checkpoint to continue from.
+    warm : Path, optional
+        Checkpoint of another run to take weights from, when there is no `start`.
+    made_of : dict
+        What a checkpoint must agree with, see `sunpipe.run.network_identity`.
+
+    Attributes
+    ----------
+    nimg : int
+        Images shown so far, by all ranks.
+    """
 
     def __init__(
         self, cfg: Config, reader: ShardReader, ranks: dist.Ranks, device: torch.device,
-        start: Path | None,
-        made_of: dict[str, Any],
+        start: Path | None, warm: Path | None, made_of: dict[str, Any],
     ) -> None:  # fmt: skip
         self.cfg, self.t, self.reader, self.ranks = cfg, cfg.train, reader, ranks
         self.device, self.nimg, self.made_of = device, 0, made_of
-        self.local_batch = self.t.batch // ranks.world
+        stripes = self.t.compute.stripes
+        self.data_rank = data_rank(ranks.rank, stripes)
+        self.data_world = data_world(ranks.world, stripes)
+        self.accumulate = self.t.compute.accumulate
+        self.local_batch = self.t.batch // self.data_world
         info = reader.info
+        striped = Stripes.make(ranks.world, ranks.rank, stripes, self.t.timeout_s)
+        shape = (info.resolution, len(info.channels), self.t.model, self.t.compute)
         torch.manual_seed(generator_seed(cfg.seed, 0, 0, "init"))
-        self.G = Generator(info.resolution, len(info.channels), self.t.model).to(device)
-        self.D = Discriminator(info.resolution, len(info.channels), self.t.model).to(device)
+        self.G, self.D = Generator(*shape).to(device), Discriminator(*shape).to(device)
+        self.warmed = warm_start({"G": self.G, "D": self.D}, warm) if warm else None
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        g_phases = GeneratorPhases(self.G, self.D, self.t).to(device)
-        d_phases = DiscriminatorPhases(self.D, self.t)
+        self.frozen: list[str] = []
+        if warm and self.warmed:
+            warm_start({"G_ema": self.G_ema}, warm)
+            of = self.warmed.resolution
+            self.frozen = list(frozen_names(self.D, self.t.warm.freeze_d, of))
+        self.g_phases = GeneratorPhases(self.G, self.D, self.t, ranks.world).to(device)
+        d_phases = DiscriminatorPhases(self.D, self.t, ranks.world)
+        self.ada = ada.start(device)
         if start is not None:
-            state = checkpoint.load_state(start)
-            checkpoint.check_made_of(start, state, made_of)
-            self.nimg = state["nimg"]
-            for name, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
-                network.load_state_dict(checkpoint.load_tensors(start, name))
-            g_phases.pl_mean.fill_(state["pl_mean"])
-        self.g_phases = g_phases
-        self.engine_g = self._engine(g_phases, self.t.lr_g, self.t.pl_interval)
-        self.engine_d = self._engine(d_phases, self.t.lr_d, self.t.r1_interval)
+            self._restore(start)
+        for name in self.frozen:
+            self.D.get_parameter(name).requires_grad_(False)  # the engine leaves it alone for good
+        t = self.t
+        self.engine_g = self._engine(self.g_phases, t.lr_g, lazy_ratio(t.pl_weight, t.pl_interval))
+        self.engine_d = self._engine(
+            d_phases, t.lr_d, lazy_ratio(t.r1_gamma + t.r2_gamma, t.r1_interval)
+        )
         if start is not None:
             self.engine_g.load_optimizer_state(checkpoint.load_tensors(start, "zero/G"))
             self.engine_d.load_optimizer_state(checkpoint.load_tensors(start, "zero/D"))
 
-    def _engine(self, phases: torch.nn.Module, lr: float, interval: int) -> Engine:
-        # A lazy penalty every `interval` steps adds steps: arXiv:1912.04958, appendix B.
-        ratio = interval / (interval + 1)
+    def _restore(self, start: Path) -> None:
+        state = checkpoint.load_state(start)
+        checkpoint.check_made_of(start, state, self.made_of)
+        self.nimg = state["nimg"]
+        for name, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
+            network.load_state_dict(checkpoint.load_tensors(start, name))
+        self.g_phases.pl_mean.fill_(state["pl_mean"])
+        self.ada = ada.from_json(state["ada"], self.device)
+        self.frozen = state["frozen"]
+
+    def _engine(self, phases: torch.nn.Module, lr: float, ratio: float) -> Engine:
         return Engine(
             phases, lr=lr * ratio, beta2=0.99**ratio, zero=self.t.zero,
-            micro_batch=self.local_batch, ranks=self.ranks,
+            micro_batch=self.local_batch // self.accumulate, accumulate=self.accumulate,
+            ranks=self.ranks, skip_nonfinite=self.t.watch.nonfinite == "skip",
         )  # fmt: skip
 
-    def _seed(self, purpose: str) -> None:
-        torch.manual_seed(generator_seed(self.cfg.seed, self.ranks.rank, self.nimg, purpose))
+    @property
+    def samples(self) -> range:
+        """Places of this rank's samples in the global batch."""
+        return range(self.data_rank, self.t.batch, self.data_world)
 
-    def _latents(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        z = torch.randn(2 * count, self.t.model.z_dim).to(self.device)
-        return z[:count], z[count:]
+    def _chance(self, purpose: str) -> list[Chance]:
+        """Chance of each micro-batch."""
+        whole = Chance.of(self.cfg.seed, self.nimg, purpose, self.samples, self.device)
+        return [whole.part(m, self.accumulate) for m in range(self.accumulate)]
 
     def batches(self) -> Loader:
         """Real images of this rank from here on, read ahead."""
         return Loader(
-            self.reader, self.cfg.seed, self.nimg, self.t.batch, rank=self.ranks.rank,
-            world=self.ranks.world, pin=self.device.type == "cuda",
+            self.reader, self.cfg.seed, self.nimg, self.t.batch, rank=self.data_rank,
+            world=self.data_world, pin=self.device.type == "cuda",
         )  # fmt: skip
 
-    def iterate(self, stored: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _real(self, stored: torch.Tensor) -> list[torch.Tensor]:
+        """Micro-batches of real images in network range."""
+        info = self.reader.info
+        fields = to_physical(stored.to(self.device, non_blocking=True), info.scale)
+        if self.t.symmetries:
+            chance = Chance.of(self.cfg.seed, self.nimg, "symmetry", self.samples, self.device)
+            fields = apply_symmetries(fields, info.channels, self.t.symmetries, chance)
+        real = encode(fields, self.t.normalize)
+        return [real[m :: self.accumulate] for m in range(self.accumulate)]
+
+    def iterate(self, stored: torch.Tensor) -> Seen:
         """One iteration on `batch` images: G, path length, D, R1, averages.
 
         Parameters
         ----------
         stored : Tensor, shape (batch / ranks, C, H, H)
             Real images as the shards hold them, from `batches`.
+
+        Returns
+        -------
+        dict of str to Tensor
+            What was seen, means over this rank's samples, on the device.
         """
-        fields = to_physical(stored.to(self.device, non_blocking=True), self.reader.info.scale)
-        real = encode(fields, self.t.normalize)
         t, step = self.t, self.nimg // self.t.batch
-        seen: dict[str, torch.Tensor] = {}
-        self.D.requires_grad_(False)
-        self._seed("G")
-        seen |= self.engine_g.step("main", [self._latents(self.local_batch)])
-        if t.pl_weight > 0 and step % t.pl_interval == 0:
-            self._seed("path")
-            small = max(self.local_batch // t.pl_batch_shrink, 1)
-            seen |= self.engine_g.step("path", [self._latents(small)])
-            average_over_ranks(seen["pl_mean"], self.ranks)
-            self.g_phases.pl_mean.copy_(seen["pl_mean"])
-        self.D.requires_grad_(True)
-        self._seed("D")
-        z, z2 = self._latents(self.local_batch)
-        fake = self._fake(z, z2)
-        seen |= self.engine_d.step("main", [(real, fake)])
-        if t.r1_gamma > 0 and step % t.r1_interval == 0:
-            self._seed("r1")
-            seen |= self.engine_d.step("r1", [(real,)])
+        p = self.ada.p if t.ada.target else None
+        real = self._real(stored)
+        phases = [*self._train_g(real, step, p), *self._train_d(real, step, p)]
+        seen = {key: value for one in phases for key, value in one.items()}
+        if t.watch.nonfinite == "skip":
+            seen["skipped"] = sum((one["skipped"] for one in phases), torch.zeros(()))
+        signs = seen.pop("signs", None)
+        if p is not None:
+            seen["ada_p"] = p.clone()
+            if signs is not None:
+                signs = (signs * self.accumulate).round().long()  # of all parts
+                self.ada = ada.observe(self.ada, signs, self.ranks.world)
+            if (step + 1) % t.ada.interval == 0:
+                self.ada = ada.adjust(self.ada, t.ada, t.batch)
         self.nimg += t.batch
-        w_mean = average_over_ranks(seen.pop("w_mean"), self.ranks)
-        self.G.mapping.w_avg.lerp_(w_mean, 1 - W_AVG_BETA)
-        update_ema(self.G_ema, self.G, ema_beta(t.batch, self.nimg, t.ema_kimg, t.ema_rampup))
+        beta = ema_beta(t.batch, self.nimg, t.ema_kimg, t.ema_rampup)
+        if "w_mean" in seen:
+            w_mean = average_over_ranks(seen.pop("w_mean"), self.ranks)
+            self.G.mapping.w_avg.lerp_(w_mean, 1 - W_AVG_BETA)
+        update_ema(self.G_ema, self.G, beta)
+        return seen
+
+    def _train_g(
+        self, real: Sequence[torch.Tensor], step: int, p: torch.Tensor | None
+    ) -> list[Seen]:
+        t = self.t
+        self.engine_d.requires_grad(False)
+        compared = real if needs_real(t.loss) else [None] * self.accumulate
+        parts = [(chance, r, p) for chance, r in zip(self._chance("G"), compared, strict=True)]
+        seen = [self.engine_g.step("main", parts)]
+        if lazy_penalty(t.pl_weight, t.pl_interval) and step % t.pl_interval == 0:
+            count = self.g_phases.path_count(self.local_batch // self.accumulate)
+            first = [(chance.first(count),) for chance in self._chance("path")]
+            seen.append(self.engine_g.step("path", first))
+        for one in seen:
+            if "pl_mean" in one:  # the same on all ranks
+                self.g_phases.pl_mean.copy_(one["pl_mean"])
+        return seen
+
+    def _train_d(
+        self, real: Sequence[torch.Tensor], step: int, p: torch.Tensor | None
+    ) -> list[Seen]:
+        t = self.t
+        self.engine_d.requires_grad(True)
+        chances = self._chance("D")
+        fake = [self._fake(chance) for chance in chances]
+        parts = list(zip(real, fake, chances, [p] * self.accumulate, strict=True))
+        seen = [self.engine_d.step("main", parts)]
+        if lazy_penalty(t.r1_gamma + t.r2_gamma, t.r1_interval) and step % t.r1_interval == 0:
+            chances = self._chance("penalty")
+            parts = list(zip(real, fake, chances, [p] * self.accumulate, strict=True))
+            seen.append(self.engine_d.step("penalty", parts))
         return seen
 
     @torch.no_grad()
-    def _fake(self, z: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
-        return self.G.synthesis(mix_styles(self.G, z, z2, self.t.style_mixing))
+    def _fake(self, chance: Chance) -> torch.Tensor:
+        w_plus = mix_styles(self.G, chance, self.t.style_mixing)
+        return self.G.synthesis(w_plus, chance.noise("layers"))
 
-    def save(self, run: Run | None) -> None:
-        """Write a checkpoint; every rank calls it, rank 0 writes."""
-        zero = {
+    def state(self) -> tuple[dict[str, checkpoint.Tensors], dict[str, Any]]:
+        """Tensors and JSON-able state of a checkpoint; every rank must call it."""
+        tensors: dict[str, checkpoint.Tensors] = {
             "zero/G": self.engine_g.optimizer_state(),
             "zero/D": self.engine_d.optimizer_state(),
         }
-        if run is None:
-            return
-        networks = {"G": self.G, "D": self.D, "G_ema": self.G_ema}
-        tensors = {name: network.state_dict() for name, network in networks.items()}
-        path = checkpoint.save(
-            run.folder / "checkpoints", self.nimg, {**tensors, **zero},
-            {"pl_mean": float(self.g_phases.pl_mean), "world": self.ranks.world,
-             "made_of": self.made_of},
-            keep=self.t.keep_checkpoints,
-        )  # fmt: skip
-        run.log(f"checkpoint {path.name}")
+        for name, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
+            tensors[name] = network.state_dict()
+        return tensors, {
+            "pl_mean": float(self.g_phases.pl_mean), "ada": ada.to_json(self.ada),
+            "frozen": self.frozen, "world": self.ranks.world, "made_of": self.made_of,
+        }  # fmt: skip
 
     @torch.no_grad()
-    def grid(self, count: int = 24) -> Any:
-        """Fields in physical units from fixed latents of G_ema, (count, C, H, H)."""
-        source = torch.Generator().manual_seed(generator_seed(self.cfg.seed, 0, 0, "grid"))
-        z = torch.randn(count, self.t.model.z_dim, generator=source).to(self.device)
-        image = self.G_ema(z, noise="const")
-        return decode(image, self.t.normalize).cpu().numpy()
+    def fields(self, purpose: str, samples: Sequence[int], side: int | None = None) -> torch.Tensor:
+        """Fields of G_ema in physical units from fixed latents, a pass at a time.
+
+        Every rank of a group of stripes must call it.
+
+        Parameters
+        ----------
+        side : int, optional
+            Means over whole blocks of pixels, so that images are no larger than this.
+
+        Returns
+        -------
+        Tensor, (N, C, H, H), on the CPU
+        """
+        parts, batch = [], max(self.local_batch // self.accumulate, 1)
+        for first in range(0, len(samples), batch):
+            here = samples[first : first + batch]
+            chance = Chance.of(self.cfg.seed, 0, purpose, here, self.device)
+            image = self.G_ema(chance.normal("z", self.t.model.z_dim), noise="const")
+            field = decode(image, self.t.normalize)
+            factor = 1 if side is None else -(-field.shape[-1] // side)
+            parts.append((F.avg_pool2d(field, factor) if factor > 1 else field).cpu())
+        return torch.cat(parts)

@@ -19,7 +19,7 @@ SETTINGS = AdaSettings(target=0.6, interval=4, kimg=500.0)
 
 def after(logits: list[float], *, p: float = 0.5, settings: AdaSettings = SETTINGS) -> float:
     state = Ada(torch.tensor(p, dtype=torch.float64), *(torch.tensor(0) for _ in range(2)))
-    state = ada.observe(state, torch.tensor(logits), 1)
+    state = ada.observe(state, ada.count_signs(torch.tensor(logits)), 1)
     return float(ada.adjust(state, settings, 32).p)
 
 
@@ -30,13 +30,13 @@ def test_p_takes_kimg_thousand_images_from_0_to_1() -> None:
     while float(state.p) < 1:
         before = float(state.p)
         for _ in range(settings.interval):
-            state = ada.observe(state, torch.ones(batch), 1)
+            state = ada.observe(state, ada.count_signs(torch.ones(batch)), 1)
             images += batch
         state = ada.adjust(state, settings, batch)
         assert float(state.p) == pytest.approx(min(before + 128 / 640, 1.0))
     assert images == 640
     for _ in range(3):  # and stays there
-        state = ada.adjust(ada.observe(state, torch.ones(4), 1), settings, batch)
+        state = ada.adjust(ada.observe(state, ada.count_signs(torch.ones(4)), 1), settings, batch)
     assert float(state.p) == 1.0
 
 
@@ -54,7 +54,7 @@ def test_p_moves_by_the_sign_of_what_is_missing() -> None:
 def test_r_is_the_mean_over_the_whole_interval() -> None:
     state = ada.start(CPU)
     for logits in ([1.0] * 30, [-1.0] * 2, [2.0, 2.0], [-3.0] * 2):
-        state = ada.observe(state, torch.tensor(logits), 1)
+        state = ada.observe(state, ada.count_signs(torch.tensor(logits)), 1)
     assert int(state.signs) == 28
     assert int(state.count) == 36
     moved = ada.adjust(state, SETTINGS, 9)  # 28 / 36 > 0.6, the mean of four means is 0
@@ -72,7 +72,7 @@ def test_nothing_seen_and_nan_do_not_move_p() -> None:
 def test_state_survives_a_checkpoint_exactly() -> None:
     state = ada.start(CPU)
     for step in range(7):
-        state = ada.observe(state, torch.tensor([1.0, 1.0, 1.0, -1.0 + step]), 1)
+        state = ada.observe(state, ada.count_signs(torch.tensor([1.0, 1.0, 1.0, -1.0 + step])), 1)
         if step % 3 == 2:
             state = ada.adjust(state, SETTINGS, 32)
     again = ada.from_json(json.loads(json.dumps(ada.to_json(state))), CPU)

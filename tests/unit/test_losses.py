@@ -7,10 +7,7 @@ import math
 import pytest
 import torch
 
-from sunpipe.models.stylegan2 import Generator
-from sunpipe.train.ema import ema_beta, update_ema
 from sunpipe.train.losses import Kind, adversarial, needs_real, path_lengths, r1_penalty
-from sunpipe.train.phases import mix_styles
 from sunpipe.train_settings import ModelSettings
 
 Tensor = torch.Tensor
@@ -170,26 +167,3 @@ def test_path_length_of_a_linear_generator() -> None:
     )
     gradient = (noise.flatten(1) / 4) @ matrix / 5
     torch.testing.assert_close(lengths, gradient.norm(dim=1))
-
-
-def test_style_mixing_takes_late_layers_from_the_second_latent() -> None:
-    torch.manual_seed(0)
-    g = Generator(32, 1, TINY)
-    z, z2 = torch.randn(64, 8), torch.randn(64, 8)
-    first, second = g.mapping(z), g.mapping(z2)
-    mixed = mix_styles(g, z, z2, 1.0)
-    assert torch.equal(mixed[:, 0], first)
-    assert torch.equal(mixed[:, -1], second)
-    from_second = (mixed == second[:, None]).all(dim=2)
-    assert bool((from_second[:, 1:] >= from_second[:, :-1]).all())  # one cutoff each
-    assert torch.equal(mix_styles(g, z, z2, 0.0), g.broadcast(first))
-
-
-def test_ema_half_life() -> None:
-    steps = 1000
-    assert ema_beta(10, 10**9, 10.0, 0.05) ** steps == pytest.approx(0.5)
-    assert ema_beta(10, 100, 10.0, 0.05) == pytest.approx(0.5**2)  # ramp-up: half-life 5 images
-    average, network = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    old, new = average.weight.clone(), network.weight.clone()
-    update_ema(average, network, 0.75)
-    torch.testing.assert_close(average.weight.data, 0.75 * old.data + 0.25 * new.data)

@@ -1,0 +1,151 @@
+"""What happens before a training starts: faults named, the run folder, the first lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from sunpipe import dist
+from sunpipe.config import to_dict
+from sunpipe.errors import EXIT_FAILURE, DataError, SunpipeError, UsageError
+from sunpipe.files import write_json
+from sunpipe.models.stripes import check as check_stripes
+from sunpipe.run import Run
+from sunpipe.settings import Config
+from sunpipe.shards.order import sample_indices
+from sunpipe.shards.reader import ShardReader
+from sunpipe.shards.schema import dataset_id
+from sunpipe.train.augment import check_policy
+from sunpipe.train.engine import from_main
+from sunpipe.train.ledger import ledger
+from sunpipe.train.sinks import save_grid
+from sunpipe.train.symmetries import check_symmetries
+
+if TYPE_CHECKING:
+    from sunpipe.train.trainer import Trainer
+
+Found = TypeVar("Found")
+# What may change between a run and its continuation: the result differs by rounding at most.
+FREE_KEYS = frozenset(
+    f"train.{key}"
+    for key in ("kimg", "tick_kimg", "checkpoint_kimg", "image_kimg", "keep_checkpoints",
+                "timeout_s", "zero.stage", "zero.offload", "zero.offload_parameters",
+                "compute.checkpoint", "compute.checkpoint_from", "compute.channels_last",
+                "compute.accumulate", "compute.stripes", "compute.stripes_from",
+                "watch.nonfinite", "watch.max_skips", "watch.logit_gap", "watch.diversity",
+                "metrics.kimg", "metrics.count", "metrics.batch")
+)  # fmt: skip
+
+
+def run_config(cfg: Config, reader: ShardReader) -> dict[str, Any]:
+    """What decides a run's outcome, as stored in ``config.json``."""
+    info = reader.info
+    return {
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "train": to_dict(cfg.train),
+        "data": {
+            "dataset": cfg.dataset, "dataset_id": dataset_id(info), "channels": info.channels,
+            "units": info.units, "resolution": info.resolution, "images": len(reader),
+            "pixel_cm": float(np.median(reader.pixel_cm[reader.rows])),
+        },
+    }  # fmt: skip
+
+
+def check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
+    """Refuse what cannot be trained, before anything is written.
+
+    Raises
+    ------
+    UsageError
+        A resolution, batch, number of ranks, augmentation or normalisation that does not fit.
+    DataError
+        No training images.
+    """
+    info, t = reader.info, cfg.train
+    size, compute = info.resolution, t.compute
+    if size < 8 or size & (size - 1):
+        raise UsageError(
+            f"dataset {cfg.dataset} has {size} x {size} pixels, StyleGAN2 needs a power of two of"
+            " at least 8; change shard.tile or shard.reduce and run sunpipe shard"
+        )
+    if len(reader) == 0:
+        raise DataError(f"dataset {cfg.dataset} has no training images; check shard.test_harps")
+    if ranks.world % compute.stripes:
+        raise UsageError(
+            f"{ranks.world} ranks do not divide into groups of"
+            f" train.compute.stripes={compute.stripes}"
+        )
+    parts = ranks.world // compute.stripes * compute.accumulate
+    if t.batch % parts:
+        shares = " x ".join(
+            [f"{ranks.world // compute.stripes} ranks" if compute.stripes == 1 else
+             f"{ranks.world // compute.stripes} groups of {compute.stripes} ranks"]
+            + ([f"train.compute.accumulate={compute.accumulate}"] if compute.accumulate > 1 else [])
+        )  # fmt: skip
+        raise UsageError(
+            f"train.batch={t.batch} does not divide over {shares}; use a multiple of {parts}"
+        )
+    lists = t.normalize.channels
+    if lists is not None and lists != len(info.channels):
+        raise UsageError(
+            f"train.normalize lists {lists} channels, dataset {cfg.dataset} has"
+            f" {len(info.channels)} ({', '.join(info.channels)})"
+        )
+    try:
+        check_policy(t.diffaugment, info.units)
+        check_stripes(compute.stripes, compute.stripes_from, size)
+        check_symmetries(t.symmetries, info.channels, info.units)
+    except ValueError as error:
+        raise UsageError(f"{error} (dataset {cfg.dataset})") from None
+
+
+def on_main(work: Callable[[], Found], ranks: dist.Ranks) -> Found | None:
+    """Do `work` on rank 0; if it is refused, all ranks leave and rank 0 says why."""
+    found, fault = None, None
+    if ranks.is_main:
+        try:
+            found = work()
+        except (SunpipeError, OSError) as error:
+            fault = error
+    code = from_main(getattr(fault, "exit_code", EXIT_FAILURE) if fault else 0, ranks)
+    if fault is not None:
+        raise fault
+    if code:
+        sys.exit(code)
+    return found
+
+
+def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
+    """First lines of a run or its continuation, ``deepspeed.json``, a grid of real images."""
+    run.rewind_stats(trainer.nimg)
+    write_json(run.folder / "deepspeed.json", {"G": trainer.engine_g.config,
+                                               "D": trainer.engine_d.config})  # fmt: skip
+    info, ranks, t = trainer.reader.info, trainer.ranks, trainer.t
+    count = {name: sum(p.numel() for p in network.parameters())
+             for name, network in (("G", trainer.G), ("D", trainer.D))}  # fmt: skip
+    run.log(
+        f"{run.folder.name}: {len(trainer.reader)} images {len(info.channels)} x"
+        f" {info.resolution} x {info.resolution}, G {count['G'] / 1e6:.2f} M,"
+        f" D {count['D'] / 1e6:.2f} M parameters, {ranks.world} rank(s) ({ranks.source}),"
+        f" {trainer.device.type}, ZeRO-{t.zero.stage}"
+        f"{' with CPU offload' if t.zero.offload and t.zero.stage else ''}"
+    )
+    run.log(ledger(info.resolution, len(info.channels), t, ranks.world).line())
+    micro = trainer.local_batch // trainer.accumulate
+    if micro % t.model.mbstd_group:
+        run.log(
+            f"a pass holds {micro} samples, which train.model.mbstd_group={t.model.mbstd_group}"
+            " does not divide: the minibatch statistic, and so the result, depends on the ranks"
+        )
+    if start is not None:
+        run.log(f"resumed from {start.name}")
+        return
+    if trainer.warmed is not None:
+        run.log(f"weights of {t.warm.run}: {trainer.warmed}")
+    rows = trainer.reader.rows[sample_indices(len(trainer.reader), trainer.cfg.seed, 0, 24)]
+    save_grid(trainer.reader.images(rows), info, run.folder / "images" / "reals.png", "real")
