@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import REPO, run_cli, run_json
-from tests.ranks import run_ranks
+from tests.train_ranks import run_ranks
 
 TINY = REPO / "configs/tiny.toml"
 # groups of 2 in the minibatch statistic: four ranks hold 2 of 8 samples each
