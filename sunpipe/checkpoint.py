@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
-WRITTEN = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{12}-(kimg-\d{6,}\.\d{3})")
+NAME = re.compile(r"kimg-\d{6,}\.\d{3}")
+WRITTEN = re.compile(re.escape(TEMPORARY_PREFIX) + rf"[0-9a-f]{{12}}-({NAME.pattern})")
+LAG_S = 2.0  # in which a network file system shows what another node wrote
 Tensors = Mapping[str, "torch.Tensor"]
 
 
@@ -187,9 +190,28 @@ def fault(path: Path) -> str | None:
     return None
 
 
+def _named(folder: Path) -> Path | None:
+    """What ``latest`` names, which is there unless somebody removed it.
+
+    Another node of a network file system may see the name before the folder, or
+    the folder before it is listed.
+    """
+    try:
+        name = (folder / "latest").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    if not NAME.fullmatch(name):
+        return None
+    end = time.monotonic() + LAG_S
+    while not (folder / name / "COMPLETE").exists() and time.monotonic() < end:
+        time.sleep(LAG_S / 20)
+    return folder / name
+
+
 def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
     """Newest checkpoint that is whole; broken ones are reported and passed over."""
-    for path in reversed(complete(folder)):
+    named = _named(folder)
+    for path in sorted({*complete(folder), *([named] if named else [])}, reverse=True):
         why = fault(path)
         if why is None:
             return path

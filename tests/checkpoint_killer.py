@@ -207,6 +207,7 @@ def main() -> None:
     folder, every, at_random = Path(sys.argv[1]) / "checkpoints", *map(int, sys.argv[2:4])
     if "inplace" in sys.argv:
         checkpoint.atomic_folder = in_place
+        checkpoint.LAG_S = 0.0  # what is gone is gone
     torch.set_num_threads(1)
     chance = random.Random(11)
     folder.mkdir(parents=True)

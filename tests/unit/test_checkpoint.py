@@ -136,6 +136,35 @@ def test_other_leftovers_are_removed(tmp_path: Path, left: str) -> None:
     assert names(tmp_path) == ["kimg-000001.000", "kimg-000003.000", "latest"]
 
 
+def test_a_checkpoint_that_latest_names_is_waited_for_and_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, late = save(tmp_path, 1000, 1.0), save(tmp_path, 2000, 2.0)
+    hidden = late.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(checkpoint.time, "sleep", lambda _: hidden.rename(late))
+    assert checkpoint.newest(tmp_path, print) == late
+    shutil.rmtree(late)
+    monkeypatch.undo()
+    monkeypatch.setattr(checkpoint, "LAG_S", 0.01)
+    said: list[str] = []
+    assert checkpoint.newest(tmp_path, said.append) == good
+    assert said[0].startswith("checkpoint kimg-000002.000 passed over: ")
+    assert "COMPLETE does not exist" in said[0]
+    for text in ("../../etc", "", "kimg-1"):
+        (tmp_path / "latest").write_text(text)
+        assert checkpoint.newest(tmp_path, said.append) == good
+    assert len(said) == 1
+
+
+def test_a_checkpoint_that_is_not_listed_yet_is_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1000)
+    late = save(tmp_path, 2000)
+    monkeypatch.setattr(checkpoint, "complete", lambda folder: [folder / "kimg-000001.000"])
+    assert checkpoint.newest(tmp_path, print) == late
+
+
 def test_what_the_device_returns_is_compared_with_what_was_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
