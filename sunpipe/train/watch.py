@@ -18,6 +18,25 @@ NUMBERS = ("loss_G", "loss_D", "logits_real", "logits_fake", "r1_penalty", "r2_p
            "pl_penalty", "pl_mean")  # fmt: skip
 
 
+def feature_moments(features_fake: torch.Tensor, features_real: torch.Tensor) -> torch.Tensor:
+    """Means of features and of their squares, (4, K) float64, without gradient.
+
+    They may be averaged over ranks and over passes of equal size before `spread_ratio`:
+    the spread over a pass of one image is no spread.
+    """
+    both = [features.detach().double() for features in (features_fake, features_real)]
+    return torch.stack([(x**power).mean(dim=0) for power in (1, 2) for x in both])
+
+
+def spread_ratio(moments: torch.Tensor) -> torch.Tensor:
+    """`diversity` from averaged `feature_moments`."""
+    variance = (moments[2:] - moments[:2].square()).clamp(min=0.0)
+    # The difference of two rounded numbers: what is left of equal features is not a spread.
+    variance = torch.where(variance > 1e-14 * moments[2:], variance, 0.0)
+    fake, real = variance.sqrt().mean(dim=1)
+    return torch.where(real > 0, fake / real, torch.nan)
+
+
 def diversity(
     features_fake: torch.Tensor,
     features_real: torch.Tensor,
@@ -39,13 +58,7 @@ def diversity(
         the K features. About 1 when G is as diverse as the data, 0 when all its
         images are one; NaN when the features do not vary over real images.
     """
-    both = [features.detach().double() for features in (features_fake, features_real)]
-    moments = mean(torch.stack([(x**power).mean(dim=0) for power in (1, 2) for x in both]))
-    variance = (moments[2:] - moments[:2].square()).clamp(min=0.0)
-    # The difference of two rounded numbers: what is left of equal features is not a spread.
-    variance = torch.where(variance > 1e-14 * moments[2:], variance, 0.0)
-    fake, real = variance.sqrt().mean(dim=1)
-    return torch.where(real > 0, fake / real, torch.nan)
+    return spread_ratio(mean(feature_moments(features_fake, features_real)))
 
 
 def _number(row: Mapping[str, Any], key: str) -> float | None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sunpipe.train.losses import discriminator_loss, generator_loss
-from sunpipe.train.watch import diversity, warnings
+from sunpipe.train.watch import diversity, feature_moments, spread_ratio, warnings
 from sunpipe.train_settings import WatchSettings
 
 Tensor = torch.Tensor
@@ -42,6 +42,14 @@ def test_diversity_is_of_the_samples_of_all_ranks() -> None:
         0, correction=0
     ).mean()  # fmt: skip
     torch.testing.assert_close(found, wanted)
+
+
+def test_diversity_of_passes_of_one_image_each() -> None:
+    fake, real = torch.randn(12, 5) * 3, torch.randn(12, 5)
+    passes = [feature_moments(fake[[k]], real[[k]]) for k in range(12)]
+    found = spread_ratio(torch.stack(passes).mean(dim=0))
+    torch.testing.assert_close(found, diversity(fake, real, alone))
+    assert math.isnan(float(spread_ratio(passes[0])))
 
 
 def test_equal_images_have_no_spread_whatever_their_size() -> None:
