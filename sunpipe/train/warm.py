@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from sunpipe import checkpoint
 from sunpipe.config import changed_keys
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import read_json
+from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.paths import Layout
 from sunpipe.run import trained_run
 from sunpipe.train.grown import start_discriminator, start_generator
+from sunpipe.train_settings import TrainSettings
 
 Names = tuple[str, ...]
+Tensors = Mapping[str, torch.Tensor]
 SAME_DATA = ("channels", "units")
 SAME_MODEL = ("g_architecture", "d_architecture")
 
@@ -78,7 +82,10 @@ def find_source(
     ------
     DataError
         No such run, no whole checkpoint, not of StyleGAN2, other channels, units,
-        normalisation or architecture, or a higher resolution than the new run's.
+        normalisation, architecture or shapes, or a higher resolution than the new
+        run's.
+    ConfigError
+        ``train.warm.freeze_d`` leaves no layer to be trained.
     """
     folder = _folder(layout, run)
     if folder.name.startswith("kimg-"):
@@ -101,7 +108,20 @@ def find_source(
     if there > here:
         raise DataError(f"train.warm.run: {folder.name} has {there} x {there} pixels, this run"
                         f" {here} x {here}; start from one that has no more")  # fmt: skip
+    _try(path, config, there)
     return path
+
+
+def _try(source: Path, config: Mapping[str, Any], resolution: int) -> None:
+    """Refuse shapes and `freeze_d` before there is a run: on networks without memory."""
+    settings = TypeAdapter(TrainSettings).validate_python(config["train"])
+    data = config["data"]
+    with torch.device("meta"):
+        shape = data["resolution"], len(data["channels"]), settings.model
+        networks = {"G": Generator(*shape), "D": Discriminator(*shape)}
+    for name, network in networks.items():
+        _fitting(name, checkpoint.load_tensors(source, name), network.state_dict(), source)
+    frozen_names(networks["D"], settings.warm.freeze_d, resolution)
 
 
 def _folder(layout: Layout, run: str) -> Path:
@@ -149,14 +169,7 @@ def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:
     random: dict[str, Names] = {}
     for name, network in networks.items():
         given, ours = checkpoint.load_tensors(source, name), network.state_dict()
-        fits = {key: value for key, value in given.items()
-                if key in ours and ours[key].shape == value.shape}  # fmt: skip
-        if 2 * sum(value.numel() for value in fits.values()) < sum(
-            value.numel() for value in given.values()
-        ):
-            raise DataError(f"train.warm.run: {name} of {source.parent.parent.name} has other"
-                            f" shapes ({_misfit(given, ours)}); give train.model the values of"
-                            " that run")  # fmt: skip
+        fits = _fitting(name, given, ours, source)
         with torch.no_grad():
             for key, value in fits.items():
                 ours[key].copy_(value)
@@ -167,7 +180,18 @@ def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:
     return WarmReport(source, resolution, copied, prepared, random)
 
 
-def _misfit(given: Mapping[str, torch.Tensor], ours: Mapping[str, torch.Tensor]) -> str:
+def _fitting(name: str, given: Tensors, ours: Tensors, source: Path) -> Tensors:
+    """Tensors of the source that have a place of their shape; at least half of the numbers."""
+    fits = {key: value for key, value in given.items()
+            if key in ours and ours[key].shape == value.shape}  # fmt: skip
+    if 2 * sum(map(torch.numel, fits.values())) < sum(map(torch.numel, given.values())):
+        raise DataError(f"train.warm.run: {name} of {source.parent.parent.name} has other shapes"
+                        f" ({_misfit(given, ours)}); give train.model the values of that"
+                        " run")  # fmt: skip
+    return fits
+
+
+def _misfit(given: Tensors, ours: Tensors) -> str:
     for key, value in given.items():
         if key not in ours:
             return f"no {key} here"

@@ -179,6 +179,20 @@ def test_another_normalisation_is_refused(tmp_path: Path) -> None:
         find_source(Layout(tmp_path), "low", mine, print)
 
 
+def test_shapes_and_frozen_layers_are_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    trained(tmp_path, 16, settings())
+    with pytest.raises(DataError, match=r"D of .*other shapes|G of .*other shapes"):
+        find_source(Layout(tmp_path), "low", config(32, settings(channel_max=16)), print)
+    mine = config(32, settings())
+    for count, refused in ((8, False), (9, True)):
+        mine["train"]["warm"] = {"run": "low", "freeze_d": count}
+        if not refused:
+            find_source(Layout(tmp_path), "low", mine, print)
+            continue
+        with pytest.raises(ConfigError, match=r"train\.warm\.freeze_d=9: D has 9 layers"):
+            find_source(Layout(tmp_path), "low", mine, print)
+
+
 def test_a_source_is_a_name_a_run_or_a_checkpoint(tmp_path: Path) -> None:
     trained(tmp_path, 16, settings())
     layout, mine = Layout(tmp_path), config(16, settings())
