@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import warnings
 from datetime import timedelta
 from typing import Any
@@ -13,6 +12,9 @@ import torch.distributed as torch_dist
 
 from sunpipe.dist import Ranks
 from sunpipe.errors import SunpipeError
+from sunpipe.train.rendezvous import meet
+
+_STORES: list[torch_dist.Store] = []  # of this process's group; it has one at most
 
 
 def pick_device(ranks: Ranks) -> torch.device:
@@ -36,6 +38,11 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     ----------
     timeout_s : float
         How long an exchange between ranks may take before they give up.
+
+    Raises
+    ------
+    SunpipeError
+        The ranks do not come together: who, where, on which port.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     import deepspeed
@@ -48,31 +55,32 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     if torch_dist.is_initialized():
         return pick_device(ranks)
     device = pick_device(ranks)
-    port = ranks.master_port or _free_port()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store = meet(ranks, timeout_s)
     os.environ.update(
         RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world),
         LOCAL_RANK=str(ranks.local_rank if device.index is None else device.index),
-        MASTER_ADDR=ranks.master_addr, MASTER_PORT=str(port),
+        MASTER_ADDR=ranks.master_addr, MASTER_PORT=str(ranks.master_port),
     )  # fmt: skip
     try:
-        deepspeed.init_distributed(
-            dist_backend="nccl" if device.type == "cuda" else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
+        torch_dist.init_process_group(
+            backend, store=store, rank=ranks.rank, world_size=ranks.world,
             timeout=timedelta(seconds=timeout_s),
-        )
+        )  # fmt: skip
     except (RuntimeError, TimeoutError) as error:
         raise SunpipeError(
-            f"rank {ranks.rank} of {ranks.world} could not join rank 0 at"
-            f" {ranks.master_addr}:{port} ({str(error).splitlines()[0]})"
+            f"rank {ranks.rank} of {ranks.world} met rank 0 at {ranks.master_addr}, but {backend}"
+            f" could not connect the ranks ({str(error).splitlines()[0]}); if the machine has"
+            " several networks, name one in SUNPIPE_INTERFACE"
         ) from None
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    _STORES.append(store)
     return device
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def shared_store() -> torch_dist.Store:
+    """The store of `initialize`: small words that all ranks can read."""
+    return _STORES[-1]
 
 
 def average_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import REPO, free_port
+from tests.ranks import run_ranks
 
 # stage, offload, passes per step, frozen parameters
 CASES = [
@@ -22,27 +18,19 @@ CASES = [
 ]  # fmt: skip
 
 
-def check(world: int, cases: list[list[Any]]) -> list[dict[str, Any]]:
-    """Run cases of tests/engine_check.py on `world` ranks; what rank 0 found."""
-    port = str(free_port())
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.engine_check", json.dumps(cases)], cwd=REPO, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    outputs = [rank.communicate(timeout=150) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world, outputs
-    return [json.loads(line) for line in outputs[0][0].splitlines() if line.startswith("{")]
+def check(*jobs: tuple[int, list[list[Any]]]) -> list[list[dict[str, Any]]]:
+    """Run cases of tests/engine_check.py, each job on its number of ranks; what rank 0 found."""
+    asked = [{"world": world, "argv": [json.dumps(cases)]} for world, cases in jobs]
+    ended = run_ranks("tests.engine_check", *asked)
+    assert [[rank[0] for rank in job] for job in ended] == [[0] * world for world, _ in jobs], ended
+    return [[json.loads(line) for line in job[0][1].splitlines()] for job in ended]
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_engine_equals_plain_pytorch(world: int) -> None:
-    found = check(world, [["equal", *case] for case in CASES])
-    for (stage, _, passes, _), result in zip(CASES, found, strict=True):
+def test_engine_equals_plain_pytorch() -> None:
+    cases = [["equal", *case] for case in CASES]
+    alone, shared = check((1, cases), (2, cases))
+    for number, result in enumerate(alone + shared):
+        world, (stage, _, passes, _) = 1 + number // len(CASES), CASES[number % len(CASES)]
         assert result["moved"] > 1e-2
         assert result["frozen"] is True
         # what a checkpoint holds: Adam's moments, named per parameter, whatever the partitions
@@ -59,11 +47,14 @@ def test_state_continues_at_other_ranks_and_stages(tmp_path: Path) -> None:
     straight, changed = tmp_path / "straight", tmp_path / "changed"
     straight.mkdir()
     changed.mkdir()
-    check(1, [["resume", 0, False, 0, 12, str(straight)], ["resume", 0, False, 0, 3, str(changed)]])
-    check(2, [["resume", 2, True, 3, 6, str(changed)]])
-    check(4, [["resume", 1, False, 6, 9, str(changed)]])
-    (last,) = check(1, [["resume", 2, False, 9, 12, str(changed)]])
-    assert last["step"] == 12
+    *_, last = check(
+        (1, [["resume", 0, False, 0, 12, str(straight)]]),
+        (1, [["resume", 0, False, 0, 3, str(changed)]]),
+        (2, [["resume", 2, True, 3, 6, str(changed)]]),
+        (4, [["resume", 1, False, 6, 9, str(changed)]]),
+        (1, [["resume", 2, False, 9, 12, str(changed)]]),
+    )
+    assert last[0]["step"] == 12
     for file in ("weights", "adam"):
         one, other = (load_file(folder / f"{file}.safetensors") for folder in (straight, changed))
         assert one.keys() == other.keys()
@@ -77,7 +68,7 @@ SKIPS = [[stage, offload, fault] for fault in ("loss", "gradient") for stage, of
 
 def test_what_is_not_finite_is_left_out_on_all_ranks() -> None:
     """Row 18: weights never hold NaN, and what is left out leaves no trace."""
-    found = check(2, [["skip", *case] for case in SKIPS])
+    (found,) = check((2, [["skip", *case] for case in SKIPS]))
     for (_, _, fault), result in zip(SKIPS, found, strict=True):
         assert result["finite"] is True
         assert result["skipped"] == [0, 1 if fault == "loss" else 2, 0]

@@ -1,0 +1,264 @@
+"""Ranks that die or hang: the others end soon, with one line that names them.
+
+Beside the process group every rank holds a connection to rank 0 open, and a
+thread of its own minds it. The kernel closes the connection of a killed process
+at once; a stopped one falls silent. So a lost peer is known whatever the
+training is doing, also where NCCL would wait for its timeout and then abort.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as torch_dist
+
+from sunpipe import checkpoint
+from sunpipe.dist import Ranks
+from sunpipe.errors import EXIT_FAILURE, Stopped, SunpipeError
+from sunpipe.train.process_group import shared_store
+from sunpipe.train.rendezvous import KNOCK_S, names
+
+BEAT_S = 0.5  # between signs of life
+GATHER_S = 2.0  # after an exchange broke: for the news of who is lost to arrive
+GRACE_S = 20.0  # for a rank to leave by itself once a peer is lost
+EXCHANGE = re.compile(r"gloo|nccl|ProcessGroup|c10d|TCPStore", re.IGNORECASE)
+
+
+def is_exchange(error: BaseException) -> bool:
+    """Whether an error comes from an exchange between ranks, as torch words it."""
+    if isinstance(error, torch_dist.DistError):
+        return True
+    return type(error) is RuntimeError and EXCHANGE.search(str(error)) is not None
+
+
+class Peers:
+    """The other ranks, as this one sees them.
+
+    Attributes
+    ----------
+    checkpoints : Path or None
+        Where the run keeps its checkpoints; the newest is named when a peer is lost.
+    lost : dict
+        Rank to what became of it.
+    """
+
+    def __init__(self, ranks: Ranks, timeout_s: float) -> None:
+        self.ranks, self.timeout_s = ranks, timeout_s
+        self.checkpoints: Path | None = None
+        self.lost: dict[int, str] = {}
+        self.waited: set[int] = set()  # ranks whose exchange failed, as rank 0 hears it
+        self.spoken = False  # rank 0 names the lost ones; the others need not
+        self._left: set[int] = set()
+        self._leaving = False
+        self._lock = threading.Lock()
+        self._lines: dict[int, socket.socket] = {}
+        self._heard: dict[int, float] = {}
+        self._rest: dict[int, bytes] = {}
+        self._connect()
+        self._thread = threading.Thread(target=self._mind, name="peers", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> None:
+        store, ranks = shared_store(), self.ranks
+        try:
+            if ranks.is_main:
+                self._accept(store)
+            else:
+                port = int(store.get("peers/port"))
+                line = socket.create_connection((ranks.master_addr, port), timeout=KNOCK_S)
+                line.sendall(f"{ranks.rank}\n".encode())
+                self._lines[0] = line
+        except (OSError, RuntimeError) as error:
+            raise SunpipeError(
+                f"rank {ranks.rank} of {ranks.world}: no second connection with rank 0 at"
+                f" {ranks.master_addr} ({error}); is there a firewall between the nodes?"
+            ) from None
+        for peer, line in self._lines.items():
+            line.settimeout(KNOCK_S)
+            self._heard[peer], self._rest[peer] = time.monotonic(), b""
+
+    def _accept(self, store: torch_dist.Store) -> None:
+        family = socket.getaddrinfo(self.ranks.master_addr, None)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as door:
+            door.bind(("", 0))
+            door.listen(self.ranks.world)
+            door.settimeout(self.timeout_s)
+            store.set("peers/port", str(door.getsockname()[1]))
+            while len(self._lines) < self.ranks.world - 1:
+                line, _ = door.accept()
+                line.settimeout(KNOCK_S)
+                word = line.makefile("rb", buffering=0).readline(20)
+                if word.strip().isdigit():
+                    self._lines[int(word)] = line
+                else:
+                    line.close()  # a passer-by, for example a port scanner
+
+    def tell(self, words: str) -> None:
+        """Send one line to rank 0, or from rank 0 to all."""
+        for peer in list(self._lines):
+            self._tell(peer, words)
+
+    def _tell(self, peer: int, words: str) -> None:
+        try:
+            with self._lock:
+                self._lines[peer].sendall(words.encode() + b"\n")
+        except OSError:
+            pass  # its end is found where it is read
+
+    def leave(self, words: str = "bye") -> None:
+        """Say why this rank goes, and stop minding the others."""
+        if not self._leaving:
+            self.tell(words)
+            self._leaving = True
+            self._thread.join(KNOCK_S)
+            for line in self._lines.values():
+                line.close()
+
+    def _mind(self) -> None:
+        beaten, known = 0.0, 0.0
+        with selectors.DefaultSelector() as readable:
+            for peer, line in self._lines.items():
+                readable.register(line, selectors.EVENT_READ, peer)
+            while not self._leaving:
+                for key, _ in readable.select(BEAT_S / 2):
+                    if not self._read(key.data):
+                        readable.unregister(key.fileobj)
+                now = time.monotonic()
+                if now - beaten > BEAT_S:
+                    self.tell("beat")
+                    beaten = now
+                self._note_silence(now)
+                known = known or (now if self.lost else 0.0)
+                if known and now - known > GRACE_S and not self._leaving:
+                    # the training waits inside an exchange that cannot end
+                    self._say_and_exit()
+
+    def _read(self, peer: int) -> bool:
+        try:
+            found = self._lines[peer].recv(4096)
+        except OSError:
+            found = b""
+        if not found:
+            if peer not in self._left:
+                self._lose(peer, "ended without a word")
+            return False
+        self._heard[peer] = time.monotonic()
+        *lines, self._rest[peer] = (self._rest[peer] + found).split(b"\n")
+        for line in lines:
+            self._hear(peer, line.decode(errors="replace"))
+        return True
+
+    def _hear(self, peer: int, words: str) -> None:
+        verb, _, rest = words.partition(" ")
+        if verb == "bye":
+            self._left.add(peer)
+        elif verb == "waited":
+            self.waited.add(peer)
+            self._left.add(peer)
+        elif verb == "spoken":
+            self.spoken = True
+        elif verb == "failed":
+            self._left.add(peer)
+            self._lose(peer, f"failed ({rest})")
+        elif verb == "lost":
+            who, _, why = rest.partition(" ")
+            self.lost.setdefault(int(who), why)
+
+    def _note_silence(self, now: float) -> None:
+        for peer, heard in self._heard.items():
+            if now - heard > self.timeout_s and peer not in self._left:
+                self._lose(peer, f"has not answered for {self.timeout_s:g} s")
+
+    def _lose(self, peer: int, why: str) -> None:
+        if peer not in self.lost:
+            self.lost[peer] = why
+            if self.ranks.is_main:
+                self.tell(f"lost {peer} {why}")
+
+    def line(self) -> str:
+        """Who is lost, and what to do."""
+        ranks, lost = self.ranks, dict(self.lost)
+        if lost:
+            kinds = sorted(set(lost.values()))
+            who = "; ".join(
+                f"{names(sorted(r for r in lost if lost[r] == why))} {why}" for why in kinds
+            )
+            if 0 in lost and not ranks.is_main:
+                who += f" (seen by rank {ranks.rank})"
+        else:
+            late = sorted(set(range(ranks.world)) - self.waited - {ranks.rank})
+            late = late if ranks.is_main else [0]
+            who = (f"{names(late)} did not come to an exchange within {self.timeout_s:g} s"
+                   if late else "an exchange between the ranks failed on all of them")  # fmt: skip
+        last = checkpoint.complete(self.checkpoints) if self.checkpoints else []
+        kept = f"; the last checkpoint is {last[-1].name}" if last else ""
+        return f"{who}{kept}; run the same command again to continue"
+
+    def verdict(self) -> SunpipeError | SystemExit:
+        """After an exchange broke here: the one line, or a quiet exit if rank 0 has it."""
+        self.tell("waited")
+        self._await(lambda: bool(self.lost) and not self.ranks.is_main, GATHER_S)
+        if self.ranks.is_main:
+            found = self.line()
+            self.tell("spoken")
+            return SunpipeError(found)
+        if 0 not in self.lost:
+            self._await(lambda: self.spoken or 0 in self.lost, 2 * GATHER_S)
+        return SystemExit(EXIT_FAILURE) if self.spoken else SunpipeError(self.line())
+
+    def _await(self, ready: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not ready() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _say_and_exit(self) -> None:
+        speaks = self.ranks.is_main or 0 in self.lost
+        if speaks:
+            print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
+            self.tell("spoken")
+        os._exit(EXIT_FAILURE)
+
+
+@contextmanager
+def naming_lost_peers(ranks: Ranks, timeout_s: float = 600.0) -> Iterator[Peers | None]:
+    """Around a training: an exchange that breaks becomes one line that names the lost ranks.
+
+    Rank 0 says it; the others end without a word, unless rank 0 is the lost one.
+    Other exceptions pass, and are made known to the peers.
+
+    Parameters
+    ----------
+    timeout_s : float
+        A rank that gives no sign of life for so long counts as lost.
+
+    Yields
+    ------
+    Peers or None
+        Set its `checkpoints` to have the newest one named. None if alone.
+    """
+    if ranks.world == 1:
+        yield None
+        return
+    peers = Peers(ranks, timeout_s)
+    try:
+        yield peers
+    except (Stopped, SystemExit, KeyboardInterrupt):
+        peers.leave()
+        raise
+    except Exception as error:
+        if not is_exchange(error):
+            peers.leave(f"failed {str(error).splitlines()[0] if str(error) else type(error)}")
+            raise
+        found = peers.verdict()
+        peers.leave()
+        raise found from None
+    peers.leave()

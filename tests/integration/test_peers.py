@@ -1,0 +1,166 @@
+"""Ranks that die, hang, or never meet: one line that names them, within seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sunpipe.dist import Ranks, job_port
+from sunpipe.errors import SunpipeError
+from sunpipe.train import rendezvous
+from sunpipe.train.peers import is_exchange
+from tests.conftest import free_port
+from tests.ranks import run_ranks
+
+LAST = "the last checkpoint is kimg-000001.000; run the same command again to continue"
+
+
+def lose(
+    folder: Path, rank: int, deed: str, timeout: float = 60, number: int = 0
+) -> tuple[list[list[Any]], float]:
+    """Three ranks, of which one is killed, stopped, or told to misbehave once all exchange."""
+    kept = folder / "checkpoints/kimg-000001.000"
+    kept.mkdir(parents=True)
+    (kept / "COMPLETE").touch()
+    argv = [[str(folder), str(timeout), deed if r == rank and not number else "none"]
+            for r in range(3)]  # fmt: skip
+    hit: list[float] = []
+
+    def strike() -> None:
+        while not all((folder / f"ready-{r}").exists() for r in range(3)):
+            time.sleep(0.02)
+        hit.append(time.monotonic())
+        if number:
+            pid = json.loads((folder / "pids").read_text())[rank]
+            os.kill(pid, number)
+            if number == signal.SIGSTOP:  # the others are done before it is gone
+                time.sleep(timeout + 9)
+                os.kill(pid, signal.SIGKILL)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    (ranks,) = run_ranks("tests.peers_check",
+                         {"world": 3, "argv": argv, "pids": str(folder / "pids")})  # fmt: skip
+    striker.join()
+    return ranks, time.monotonic() - hit[0]
+
+
+def last_words(ranks: list[list[Any]]) -> dict[int, str]:
+    """Rank to what it said, of those who said something."""
+    return {number: rank[2].strip() for number, rank in enumerate(ranks) if rank[2].strip()}
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_killed_rank_is_named_by_one_of_the_others(tmp_path: Path, victim: int) -> None:
+    ranks, seconds = lose(tmp_path, victim, "none", number=signal.SIGKILL)
+    assert [rank[0] for rank in ranks] == [-9 if r == victim else 1 for r in range(3)]
+    said = last_words(ranks)
+    if victim:
+        assert said == {0: f"sunpipe: rank {victim} ended without a word; {LAST}"}
+    else:  # it was the one who speaks
+        assert said == {
+            r: f"sunpipe: rank 0 ended without a word (seen by rank {r}); {LAST}" for r in (1, 2)
+        }
+    assert seconds < 30
+
+
+def test_a_stopped_rank_is_named_after_the_timeout(tmp_path: Path) -> None:
+    ranks, _ = lose(tmp_path, 2, "none", timeout=3, number=signal.SIGSTOP)
+    assert [rank[0] for rank in ranks] == [1, 1, -9]
+    assert last_words(ranks) == {0: f"sunpipe: rank 2 has not answered for 3 s; {LAST}"}
+
+
+def test_a_rank_that_is_refused_tells_the_others(tmp_path: Path) -> None:
+    ranks, _ = lose(tmp_path, 1, "refuse")
+    assert [rank[0] for rank in ranks] == [1, 1, 1]
+    assert last_words(ranks) == {
+        0: f"sunpipe: rank 1 failed (the disk is full); {LAST}",
+        1: "sunpipe: the disk is full",
+    }
+
+
+def test_other_errors_are_left_alone() -> None:
+    assert is_exchange(RuntimeError("[/x/gloo/transport/tcp/pair.cc:547] Connection closed"))
+    assert not is_exchange(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_exchange(ValueError("gloo"))
+
+
+def ranks_of(rank: int, world: int, port: int, host: str = "127.0.0.1") -> Ranks:
+    return Ranks(rank, world, rank, host, port, "slurm")
+
+
+def meet(ranks: Ranks, seconds: float, answers: list[Any]) -> threading.Thread:
+    """`rendezvous.meet` in a thread: ranks of one process, each with its own store."""
+
+    def work() -> None:
+        try:
+            answers.append(rendezvous.meet(ranks, seconds))
+        except SunpipeError as error:
+            answers.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def together(all_ranks: list[Ranks], seconds: float = 30) -> list[Any]:
+    answers: list[list[Any]] = [[] for _ in all_ranks]
+    for thread in [meet(r, seconds, a) for r, a in zip(all_ranks, answers, strict=True)]:
+        thread.join(60)
+    return [answer[0] for answer in answers]
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_JOB_ID"):
+        monkeypatch.delenv(key, raising=False)
+
+
+def test_a_host_name_that_is_not_known() -> None:
+    (said,) = together([ranks_of(1, 2, free_port(), "no-such-host.invalid")])
+    assert said == ("rank 1 of 2: no machine is known by the name 'no-such-host.invalid', where"
+                    " rank 0 should be; set MASTER_ADDR")  # fmt: skip
+
+
+def test_ranks_that_do_not_come_are_named_on_all_others() -> None:
+    port = free_port()
+    said = together([ranks_of(r, 4, port) for r in (0, 2)], seconds=1.5)
+    for rank, line in zip((0, 2), said, strict=True):
+        assert line == (f"rank {rank} of 4 waited 2 s at 127.0.0.1 on port {port}, but ranks 1, 3"
+                        " did not come; see why they did not start")  # fmt: skip
+
+
+def test_rank_0_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    (said,) = together([ranks_of(1, 2, port)], seconds=1)
+    assert said == (f"rank 1 of 2 did not find rank 0 at 127.0.0.1 on port {port} within 1 s: it"
+                    " did not start, or a firewall is between them")  # fmt: skip
+
+
+def test_a_derived_port_that_is_taken_is_left_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "KNOCK_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # takes calls, and says nothing
+        port = taken.getsockname()[1]
+        stores = together([ranks_of(r, 3, port) for r in range(3)])
+    stores[1].set("word", "heard")
+    assert [store.get("word") for store in stores] == [b"heard"] * 3
+    assert rendezvous.ports(ranks_of(0, 3, port))[1] == job_port(f"{port}/1")
+
+
+def test_a_given_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "KNOCK_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        said = together([ranks_of(r, 2, port) for r in range(2)], seconds=3)
+    assert said[0].startswith(f"rank 0 of 2 cannot listen at 127.0.0.1 on port {port}: taken")
+    assert f"(another program answers on {port})" in said[1]
