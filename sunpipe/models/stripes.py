@@ -39,6 +39,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
+from torch import nn
 
 from sunpipe.models import exchange
 from sunpipe.models.exchange import Group, own_rows
@@ -185,6 +186,14 @@ def moved(x: Given, before: Stripes | None, after: Stripes | None) -> Given:
     if x is None or before is after:
         return x
     return exchange.gather(x, before) if after is None else exchange.split(x, after)
+
+
+def unsplit(network: nn.Module) -> None:
+    """Have each rank compute whole images alone: for samples of a copy of G on one rank."""
+    for module in network.modules():
+        compute = getattr(module, "compute", None)
+        if compute is not None:
+            compute.stripes = None
 
 
 def between(halo: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from sunpipe.models import exchange, geometry, striped
 from sunpipe.models.exchange import own_rows
 from sunpipe.models.filters import Resample, binomial
 from sunpipe.models.geometry import Geometry
-from sunpipe.models.stripes import Stripes, between, check, data_rank, data_world
+from sunpipe.models.stripes import Stripes, between, check, data_rank, data_world, unsplit
+from sunpipe.models.stylegan2 import Discriminator, Generator
+from sunpipe.train_settings import ComputeSettings, ModelSettings
 
 Tensor = torch.Tensor
 AT = [Geometry("same", 3), Geometry("same", 1), Geometry("up", 3), Geometry("down", 3),
@@ -151,3 +154,25 @@ def test_layout_survives(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for found in threads.run(strides):
         assert found.tolist() == [1, 32, 4, 1, 64, 4]
+
+
+def test_a_copy_of_g_may_work_alone() -> None:
+    model = ModelSettings(z_dim=4, w_dim=4, mapping_layers=1, channel_base=32, channel_max=2)
+    compute = ComputeSettings(stripes=2, stripes_from=8)
+    striped_g = Generator(16, 1, model, compute, Stripes(2, 0, None))
+    alone = copy.deepcopy(striped_g)
+    unsplit(alone)
+    whole = Generator(16, 1, model, compute)
+    whole.load_state_dict(alone.state_dict())
+    z = torch.randn(2, 4)
+    assert torch.equal(alone(z, noise="const"), whole(z, noise="const"))
+    blocks: Any = striped_g.synthesis.blocks
+    assert [blocks[str(size)].compute.stripes is None for size in (4, 8, 16)] == [
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(ValueError, match=r"stripes_from=32 is above the resolution 16"):
+        Generator(16, 1, model, ComputeSettings(stripes_from=32), Stripes(2, 0, None))
+    with pytest.raises(ValueError, match=r"does not divide the 4 rows"):
+        Discriminator(16, 1, model, compute, Stripes(8, 0, None))
