@@ -92,10 +92,6 @@ class _Convolution(nn.Module):
         taps = {"same": None, "up": binomial(4.0), "down": binomial()}[at.mode]
         self.register_buffer("kernel", taps, persistent=False)
 
-    def layer(self, gain: float, slope: float, clamp: float, dtype: torch.dtype | None) -> Layer:
-        """The layer's constants."""
-        return Layer(self.at, gain, slope, clamp, dtype, self.compute.again == "conv")
-
 
 class Conv(_Convolution):
     """Convolution, bias, leaky ReLU, optionally halving the size.
@@ -111,7 +107,7 @@ class Conv(_Convolution):
         super().__init__(inputs, outputs, at, compute, bias=bias)
         # lrelu(SQRT2 * z) = SQRT2 * lrelu(z), so that the factor costs nothing
         self.factor = SQRT2 if activate else 1.0
-        self.constants = self.layer(self.gain * self.factor, 0.2 if activate else 1.0, clamp, None)
+        self.constants = Layer(at, self.gain * self.factor, 0.2 if activate else 1.0, clamp)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H, W) or half of it."""
@@ -149,7 +145,9 @@ class StyledConv(_Convolution):
         self.noise_strength = nn.Parameter(torch.zeros(1))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.index, self.resolution = index, resolution
-        self.constants = self.layer(1.0, 0.2, settings.conv_clamp, None)
+        self.constants = Layer(
+            self.at, clamp=settings.conv_clamp, recompute=compute.again == "conv"
+        )
 
     def noise_map(self, noise: Noise, x: Tensor) -> NoiseMap | None:
         """What gives this layer's noise, the same at every call."""
@@ -196,7 +194,7 @@ class ToImage(_Convolution):
 
     def forward(self, x: Tensor, w_plus: Tensor) -> Tensor:
         """Feature maps to this resolution's share of the image."""
-        constants = self.layer(1.0, 1.0, self.clamp, self.weight.dtype)
+        constants = Layer(self.at, slope=1.0, clamp=self.clamp, dtype=self.weight.dtype)
         style = self.affine(w_plus[:, self.index]) * self.gain
         return convolution_layer(
             x, self.weight, constants, bias=self.bias, style=style, stripes=self.compute.stripes

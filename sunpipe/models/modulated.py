@@ -97,7 +97,8 @@ def convolution_layer(
     Parameters
     ----------
     x : Tensor, shape (B, I, H, W)
-        Its type is that of the convolution; the small tensors stay float32.
+        Its type is that of the convolution; the small tensors are float32, their
+        gradients too, and are rounded to the type of x where they meet it.
     weight : Tensor, shape (O, I, K, K)
     bias : Tensor, shape (O,), optional
     style : Tensor, shape (B, I), optional
@@ -123,18 +124,31 @@ def convolution_layer(
     )
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+def _ready(weight: Tensor, layer: Layer, x: Tensor) -> Tensor:
+    return (weight if layer.gain == 1.0 else weight * layer.gain).to(x.dtype)
+
+
+def _sums(x: Tensor) -> Tensor:
+    """Sums (B, C) of (B, C, H, W), added up in float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.is_cuda:
+        return x.sum(dim=(2, 3), dtype=wide)
+    # a CPU adds up in float32 too, but would convert all of x first if told the type
+    return x.sum(dim=(2, 3)).to(wide)
+
+
+def _sums_with(x: Tensor, noise: Tensor) -> Tensor:
+    """Sums (B, C) of (B, C, H, W) times a map (B, 1, H, W) or (H, W), without the product."""
+    noise = noise.to(x.dtype).reshape(-1, *x.shape[2:]).expand(len(x), -1, -1)
+    return torch.einsum("bchw,bhw->bc", x, noise).to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _times(x: Tensor, factor: Tensor | None) -> Tensor:
-    """``x * factor`` per sample and channel, rounded once to the type of x."""
-    if factor is None:
-        return x
-    factor = factor[:, :, None, None]
-    if torch.is_grad_enabled() or x.dtype == factor.dtype:
-        return (x * factor).to(x.dtype)
-    return torch.mul(x, factor, out=torch.empty_like(x))  # one pass, nothing kept in float32
+    """``x * factor`` per sample and channel, in the type of x.
+
+    The factor is rounded too: operations on two types are several times slower.
+    """
+    return x if factor is None else x * factor.to(x.dtype)[:, :, None, None]
 
 
 def _finish_(
@@ -142,9 +156,9 @@ def _finish_(
 ) -> Tensor:
     """In place: scale, add noise and bias, bend, clamp."""
     parts = [noise, None if bias is None else bias[:, None, None]]
-    addends = [part for part in parts if part is not None]
+    addends = [part.to(u.dtype) for part in parts if part is not None]
     if scale is not None:
-        factor = scale[:, :, None, None]
+        factor = scale.to(u.dtype)[:, :, None, None]
         if addends:
             torch.addcmul(addends.pop(0), u, factor, out=u)
         else:
@@ -165,7 +179,7 @@ class _ConvolutionLayer(torch.autograd.Function):
         scale: Tensor | None, strength: Tensor | None, kernel: Tensor | None,
         noise: NoiseMap | None, layer: Layer, stripes: Stripes | None,
     ) -> Tensor:  # fmt: skip
-        ready = (weight * layer.gain).to(x.dtype)
+        ready = _ready(weight, layer, x)
         # a convolution adds the bias for nothing, where both have one type
         free = None
         if bias is not None and bias.dtype == x.dtype and scale is None and layer.at.mode != "up":
@@ -207,41 +221,47 @@ def _gradients(
     if layer.clamp:
         assert out is not None
         gradient = gradient.masked_fill(out.abs() >= layer.clamp, 0.0)
-    bent = gradient
+    # Scaled before it is bent, so that a second derivative keeps one tensor less.
+    before = _times(gradient, scale)
     if layer.slope != 1.0:
-        bent = torch.ops.aten.leaky_relu_backward(gradient, out, layer.slope, True)
+        before = torch.ops.aten.leaky_relu_backward(before, out, layer.slope, True)
 
-    wide = _wide(x)
-    sums = noise_sums = None
+    noisy = strength is not None and noise is not None
+    sums = noise_sums = scale_gradient = None
     if of_bias or (of_scale and bias is not None):
-        sums = bent.sum(dim=(2, 3), dtype=wide)
-    if strength is not None and noise is not None and (of_strength or of_scale):
-        noise_sums = (bent * noise()).sum(dim=(2, 3), dtype=wide)
-    scale_gradient = None
+        sums = _unscaled(_sums(before), scale)
+    if noisy and (of_strength or of_scale):
+        assert noise is not None
+        noise_sums = _unscaled(_sums_with(before, noise()), scale)
     if of_scale:
         assert out is not None
         assert scale is not None
-        # bent * conv, where scale * conv = z - noise - bias, and bent * z = gradient * out
-        total = (gradient * out).sum(dim=(2, 3), dtype=wide)
+        # With y = lrelu(z): dL/dz conv = (dL/dz z - dL/dz noise - dL/dz bias) / scale,
+        # and dL/dz z = dL/dy y, because lrelu is homogeneous.
+        total = _sums(gradient * out)
         if bias is not None and sums is not None:
             total = total - sums * bias
         if strength is not None and noise_sums is not None:
             total = total - noise_sums * strength
         scale_gradient = total / scale
     bias_gradient = sums.sum(dim=0) if of_bias and sums is not None else None
-    strength_gradient = (
-        noise_sums.sum().reshape(1) if of_strength and noise_sums is not None else None
-    )
+    strength_gradient = None
+    if of_strength and noise_sums is not None:
+        strength_gradient = noise_sums.sum().reshape(1)
 
-    before, found, weights, style_gradient = _times(bent, scale), None, None, None
+    found = weights = style_gradient = None
+    ready = _ready(weight, layer, x)
     if of_x or of_style:
-        ready = (weight * layer.gain).to(x.dtype)
         found = transpose(before, ready, kernel, layer.at, stripes)
         if of_style:
-            style_gradient = (found * x).sum(dim=(2, 3), dtype=wide)
+            style_gradient = _sums(found * x)
         found = _times(found, style) if of_x else None
     if of_weight:
-        shaped = weight.to(x.dtype)
-        weights = weight_gradient(before, _times(x, style), shaped, kernel, layer.at, stripes)
-        weights = weights.to(weight.dtype) * layer.gain
+        weights = weight_gradient(before, _times(x, style), ready, kernel, layer.at, stripes)
+        weights = weights.to(weight.dtype)
+        weights = weights if layer.gain == 1.0 else weights * layer.gain
     return found, weights, bias_gradient, style_gradient, scale_gradient, strength_gradient
+
+
+def _unscaled(sums: Tensor, scale: Tensor | None) -> Tensor:
+    return sums if scale is None else sums / scale
