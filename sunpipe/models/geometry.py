@@ -27,27 +27,15 @@ class Geometry(NamedTuple):
         ``up`` is for kernels of 3.
     size : int
         1 or 3, side of the kernel.
-    halo : bool
-        The input carries `halo_rows` rows of its neighbours above and below (zeros
-        at the edge of the image), which the map uses up instead of padding rows.
     """
 
     mode: Mode = "same"
     size: int = 3
-    halo: bool = False
 
     @property
-    def halo_rows(self) -> int:
-        """Rows of each neighbour that the result depends on."""
-        return {"same": self.size // 2, "up": 1, "down": 1 + self.size // 2}[self.mode]
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        """Rows and columns of the convolution itself."""
-        whole = {"same": self.size // 2, "up": 0, "down": 0}[self.mode]
-        # With a halo, the doubled image is cut to the rows that the filter needs.
-        rows = int(self.mode == "up") if self.halo else whole
-        return rows, whole
+    def padding(self) -> int:
+        """Of the convolution itself; the filter brings its own."""
+        return self.size // 2 if self.mode == "same" else 0
 
     @property
     def stride(self) -> int:
@@ -57,8 +45,8 @@ class Geometry(NamedTuple):
     @property
     def filter_padding(self) -> tuple[int, int]:
         """Rows and columns of the filter."""
-        whole = 2 if self.mode == "down" and self.size == 3 else 1
-        return 0 if self.halo else whole, whole
+        pixels = 2 if self.mode == "down" and self.size == 3 else 1
+        return pixels, pixels
 
     @property
     def filter_mode(self) -> Mode:
@@ -106,7 +94,7 @@ def weight_gradient(
     elif at.mode == "down":
         x = _filter(x, kernel, at)
     _, found, _ = torch.ops.aten.convolution_backward(
-        gradient, x, weight.detach(), None, [at.stride] * 2, list(at.padding), [1, 1], up, [0, 0],
+        gradient, x, weight.detach(), None, [at.stride] * 2, [at.padding] * 2, [1, 1], up, [0, 0],
         1, [False, True, False],
     )  # fmt: skip
     return found.transpose(0, 1) if up else found
