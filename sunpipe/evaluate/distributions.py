@@ -14,7 +14,7 @@ from sunpipe.shards.normalize import decode
 
 Tensor = torch.Tensor
 Floats = NDArray[np.float64]
-BINS = 256
+BINS = 512
 REACH = 1.5  # in the range of the common view; what lies beyond counts in the last bin
 
 
