@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sunpipe import checkpoint, dist
 from sunpipe.checkpoint_writer import Writer
 from sunpipe.errors import DataError, Stopped
@@ -28,6 +30,8 @@ from sunpipe.train.begin import FREE_KEYS, announce, check, on_main, run_config
 from sunpipe.train.clock import due, peak_memory_bytes
 from sunpipe.train.engine import any_rank, from_main, initialize
 from sunpipe.train.metrics import Metrics
+from sunpipe.train.oom import explain_oom
+from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.sinks import TensorboardSink, save_grid
 from sunpipe.train.tick import Tick
 from sunpipe.train.trainer import Trainer
@@ -61,6 +65,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
     target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
     with StopFlag() as stop, ExitStack() as held:
         device = initialize(ranks, cfg.train.timeout_s)
+        peers = held.enter_context(naming_lost_peers(ranks, cfg.train.timeout_s))
 
         def open_run() -> tuple[Run, Path | None, Path | None]:
             held.enter_context(running(layout, "train", cfg.name))
@@ -74,15 +79,21 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             return run, newest, warm
 
         run, newest, source = on_main(open_run, ranks) or (None, None, None)
-        where = from_main([str(path or "") for path in (newest, source)], ranks)
-        start, warm = (Path(path) if path else None for path in where)
+        folder = run.folder if run else None
+        where = from_main([str(path or "") for path in (newest, source, folder)], ranks)
+        start, warm, folder = (Path(path) if path else None for path in where)
+        if peers is not None and folder is not None:
+            peers.checkpoints = folder / "checkpoints"
         done = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if done < target:
             made_of = network_identity(run_config(cfg, reader))
             trainer = Trainer(cfg, reader, ranks, device, start, None if start else warm, made_of)
             if run is not None:
                 announce(run, trainer, start)
-            _loop(trainer, run, stop, target)
+            try:
+                _loop(trainer, run, stop, target)
+            except torch.OutOfMemoryError as error:
+                raise explain_oom(error, cfg.train) from None
             done = trainer.nimg
         return _finished(run, done)
 

@@ -19,7 +19,7 @@ from sunpipe.train.augment import augment
 from sunpipe.train.chance import Chance
 from sunpipe.train.losses import adversarial, needs_real, path_lengths, r1_penalty
 from sunpipe.train.means import mean_over_ranks
-from sunpipe.train.watch import diversity
+from sunpipe.train.watch import feature_moments
 from sunpipe.train_settings import TrainSettings
 
 Observed = dict[str, torch.Tensor]
@@ -163,8 +163,7 @@ class DiscriminatorPhases(nn.Module):
     def __init__(self, discriminator: Discriminator, train: TrainSettings, world: int = 1) -> None:
         super().__init__()
         self.discriminator, self.train_settings = discriminator, train
-        self._mean = partial(mean_over_ranks, world=world)
-        self._loss, _ = adversarial(train.loss, self._mean)
+        self._loss, _ = adversarial(train.loss, partial(mean_over_ranks, world=world))
 
     def _augmented(
         self, image: torch.Tensor, chance: Chance, p: torch.Tensor | None
@@ -215,7 +214,7 @@ class DiscriminatorPhases(nn.Module):
             "logits_real": real_logits.detach().mean(),
             "logits_fake": fake_logits.detach().mean(),
             "signs": count_signs(real_logits).double(),
-            "diversity": diversity(fake_features, real_features, self._mean),
+            "moments": feature_moments(fake_features, real_features),
         }
 
     def _penalty(

@@ -68,7 +68,7 @@ class Trainer:
         self.local_batch = self.t.batch // self.data_world
         info = reader.info
         striped = Stripes.make(ranks.world, ranks.rank, stripes, self.t.timeout_s)
-        shape = (info.resolution, len(info.channels), self.t.model, self.t.compute)
+        shape = (info.resolution, len(info.channels), self.t.model, self.t.compute, striped)
         torch.manual_seed(generator_seed(cfg.seed, 0, 0, "init"))
         self.G, self.D = Generator(*shape).to(device), Discriminator(*shape).to(device)
         self.warmed = warm_start({"G": self.G, "D": self.D}, warm) if warm else None
