@@ -93,7 +93,7 @@ def train(root: Path, arm: str, seed: int, kimg: float, points: int, batch: int)
         *options(*DATA, f"name={arm}-{seed}", f"seed={seed}", f"train.kimg={kimg}",
                  f"train.batch={batch}", f"train.checkpoint_kimg={every}",
                  f"train.image_kimg={kimg}", f"train.tick_kimg={every}",
-                 f"train.keep_checkpoints={points + 1}", "train.zero.stage=0",
+                 f"train.keep_checkpoints={2 * points}", "train.zero.stage=0",
                  "train.zero.offload=false", *TRANSFORMS[transform],
                  *AUGMENTS[augment]),
     )  # fmt: skip
@@ -110,12 +110,21 @@ def reference(reader: ShardReader) -> Reference:
     return Reference.of(reader, settings, vectors={"linear": linear})
 
 
-def measure(run: Path, train_side: Reference, test_side: Reference) -> list[Row]:
-    """Distances of every checkpoint of a run."""
+def scheduled(run: Path, kimg: float, points: int) -> list[Path]:
+    """The first checkpoint from each of the planned points on; a stopped run has more of them."""
+    found = [(checkpoint.load_state(path)["nimg"] / 1000, path)
+             for path in checkpoint.complete(run / "checkpoints")]  # fmt: skip
+    wanted = [kimg * (place + 1) / points for place in range(points)]
+    return [next(path for at, path in found if at >= point) for point in wanted]
+
+
+def measure(paths: list[Path], train_side: Reference, test_side: Reference) -> list[Row]:
+    """Distances of checkpoints of a run."""
+    run = paths[-1].parent.parent
     generator = Generator.load(run)
     z = generator.sample_z(COUNT, seed=12345)
     rows = []
-    for path in checkpoint.complete(run / "checkpoints"):
+    for path in paths:
         generator.network.load_state_dict(checkpoint.load_tensors(path, "G_ema"))
         block = FeatureBlock.concat(
             train_side.features(generator.fields(generator.map(z[start : start + BATCH])))
@@ -226,7 +235,8 @@ def main() -> None:
         seconds = train(args.root, arm, seed, args.kimg, args.points, args.batch)
         folder = run_folder(args.root, arm, seed)
         last = read_stats(folder)[-1]
-        curve = measure(folder, sides["train"], sides["test"])
+        paths = scheduled(folder, args.kimg, args.points)
+        curve = measure(paths, sides["train"], sides["test"])
         result["runs"].append({
             "arm": arm, "seed": seed, "seconds": round(seconds, 1), "load": load,
             "sec_per_kimg": last["sec_per_kimg"], "logits_real": last.get("logits_real"),
