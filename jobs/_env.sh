@@ -5,6 +5,7 @@
 #   SUNPIPE_SETUP      a shell file to source
 #   SUNPIPE_INTERFACE  network interface for NCCL and Gloo, for example ib0
 #   SUNPIPE_MPI        srun --mpi type of the MPI stage (default pmi2)
+#   SUNPIPE_MAX_REQUEUES  restarts of a training that loses a rank and makes no progress (default 3)
 set -eo pipefail
 
 if [[ -n "${SUNPIPE_MODULES:-}" ]]; then
@@ -23,3 +24,10 @@ fi
 export PATH="${SLURM_SUBMIT_DIR:-$PWD}/.venv/bin:$PATH"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it from sbatch
+
+# After srun ended with exit code $1, and "sunpipe train" had the other arguments: when a rank was
+# killed or crashed, not when it was refused, Slurm starts the job again, at most
+# SUNPIPE_MAX_REQUEUES (3) times in a row without a newer checkpoint.
+again_after_loss() {
+    (($1 <= 128)) || python -m sunpipe.requeue "$@" || true
+}

@@ -6,4 +6,6 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
-srun --kill-on-bad-exit=1 sunpipe train -c configs/sharp_vector_1024.toml "$@"
+trap 'again_after_loss $? -c configs/sharp_vector_1024.toml "$@"' EXIT
+# Not --kill-on-bad-exit: the ranks that are left end by themselves, and say who was lost.
+srun --kill-on-bad-exit=0 --wait=300 sunpipe train -c configs/sharp_vector_1024.toml "$@"

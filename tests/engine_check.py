@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from sunpipe import dist
 from sunpipe.models.stylegan2 import Discriminator, Generator
+from sunpipe.train.chance import Chance
 from sunpipe.train.engine import Engine, initialize
 from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases
 from sunpipe.train_settings import ModelSettings, TrainSettings, ZeroSettings
@@ -27,7 +28,7 @@ BATCH = 8  # of all ranks together
 MODEL = ModelSettings(
     z_dim=16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=8, mbstd_group=1
 )
-Parts = list[tuple[torch.Tensor, ...]]
+Parts = list[tuple[Any, ...]]
 
 
 class Plain:
@@ -63,26 +64,33 @@ def split(tensors: tuple[torch.Tensor, ...], ranks: dist.Ranks, accumulate: int)
     return [tuple(tensor[m::accumulate] for tensor in local) for m in range(accumulate)]
 
 
+def chances(number: int, purpose: str, ranks: dist.Ranks, accumulate: int) -> list[Chance]:
+    """Chance of each pass of a rank."""
+    samples = range(ranks.rank, BATCH, ranks.world)
+    whole = Chance.of(0, number, purpose, samples, torch.device("cpu"))
+    return [whole.part(m, accumulate) for m in range(accumulate)]
+
+
 def iterate(
     g: Any, d: Any, generator: Generator, ranks: dist.Ranks, accumulate: int, numbers: range
 ) -> None:
     """Iterations of a GAN; the numbers of a batch do not depend on the ranks."""
     for number in numbers:
         torch.manual_seed(number)
-        z, z2 = torch.randn(BATCH, 16), torch.randn(BATCH, 16)
-        real = torch.randn(BATCH, 3, 16, 16)
+        reals = [part[0] for part in split((torch.randn(BATCH, 3, 16, 16),), ranks, accumulate)]
         d.requires_grad(False)
-        g.step("main", split((z, z2), ranks, accumulate))
+        g.step("main", [(c, None, None) for c in chances(number, "G", ranks, accumulate)])
         if number % 2 == 0:
-            g.step("path", split((z, z2), ranks, accumulate))
+            g.step("path", [(c,) for c in chances(number, "path", ranks, accumulate)])
         d.requires_grad(True)
         parts = []
-        for part_z, part_real in split((z2, real), ranks, accumulate):
+        for chance, real in zip(chances(number, "D", ranks, accumulate), reals, strict=True):
             with torch.no_grad():
-                parts.append((part_real, generator(part_z, noise="none")))
+                fake = generator(chance.normal("z", 16), noise="none")
+            parts.append((real, fake, chance, None))
         d.step("main", parts)
         if number % 3 == 0:
-            d.step("r1", split((real,), ranks, accumulate))
+            d.step("penalty", parts)
 
 
 def moment_error(engine: Engine, plain: Plain) -> float:
@@ -132,7 +140,7 @@ def pair(
     zero: ZeroSettings, accumulate: int, ranks: dist.Ranks, freeze: int = 0
 ) -> tuple[Engine, Engine, Generator, Discriminator, dict[str, Any], TrainSettings]:
     """Both engines around the toy pair, their networks and what they were made with."""
-    cfg = TrainSettings(model=MODEL, zero=zero, batch=BATCH, style_mixing=0.0, diffaugment=())
+    cfg = TrainSettings(model=MODEL, zero=zero, batch=BATCH)
     generator, discriminator = networks(freeze)
     common = {"lr": 0.002, "beta2": 0.99, "zero": zero, "accumulate": accumulate,
               "micro_batch": BATCH // ranks.world // accumulate, "ranks": ranks}  # fmt: skip

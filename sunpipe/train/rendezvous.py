@@ -56,13 +56,7 @@ def meet(ranks: Ranks, timeout_s: float) -> torch_dist.Store:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     shared = torch_dist.PrefixStore(f"sunpipe/{attempt}", store)
     try:
-        _roll_call(
-            ranks,
-            shared,
-            f"{ranks.master_addr} on port {' or '.join(map(str, ports(ranks)))}",
-            end,
-            patience,
-        )
+        _roll_call(ranks, shared, f"{ranks.master_addr} on port {port}", end, patience)
     finally:
         if door is not None:
             door.close()

@@ -1,0 +1,108 @@
+"""Starting a training job again after it lost a rank: ``python -m sunpipe.requeue CODE ARGS``.
+
+``jobs/_env.sh`` calls it with the exit code of srun and the arguments of
+``sunpipe train``. A process that was killed (137), crashed (134, 135, 139) is
+nobody's mistake in the configuration, and the next start continues from the last
+checkpoint; but what dies again and again at the same place is given up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sunpipe.checkpoint import complete
+from sunpipe.config import load_config
+from sunpipe.errors import SunpipeError, UsageError
+from sunpipe.files import read_json, write_json
+from sunpipe.paths import Layout
+from sunpipe.run import find_run
+from sunpipe.stop import requeue, slurm_job
+
+LOST = {134: "aborted", 135: "died of a bus error", 137: "was killed", 139: "crashed"}
+SCHEMA = 1
+
+
+def decide(code: int, reached: str, before: tuple[str, int], most: int) -> tuple[bool, int]:
+    """Whether to start again, and how often in a row that was without progress.
+
+    Parameters
+    ----------
+    code : int
+        Exit code of the training.
+    reached : str
+        Newest checkpoint now, empty if there is none.
+    before : tuple of str and int
+        Newest checkpoint and count at the last loss.
+    most : int
+        Restarts without a newer checkpoint.
+    """
+    count = before[1] if reached == before[0] else 0
+    again = code in LOST and count < most
+    return again, count + again
+
+
+def newest_checkpoint(arguments: Sequence[str]) -> str:
+    """Newest complete checkpoint of the run that these arguments of ``sunpipe train`` name."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("-c", "--config", type=Path)
+    parser.add_argument("-s", "--set", action="append", default=[])
+    known, _ = parser.parse_known_args(arguments)
+    run = find_run(Layout.current(), load_config(known.config, known.set).name)
+    found = complete(run / "checkpoints") if run else []
+    return f"{found[-1].parents[1].name}/{found[-1].name}" if found else ""
+
+
+def most_requeues() -> int:
+    """``SUNPIPE_MAX_REQUEUES``, else 3."""
+    word = os.environ.get("SUNPIPE_MAX_REQUEUES", "3")
+    if not re.fullmatch(r"\d{1,3}", word):
+        raise UsageError(f"SUNPIPE_MAX_REQUEUES={word!r} is not a whole number")
+    return int(word)
+
+
+def still_wanted(job: str) -> bool:
+    """Whether Slurm has not cancelled or ended the job meanwhile."""
+    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True,
+                           text=True, timeout=60, check=False).stdout  # fmt: skip
+    return " JobState=RUNNING " in shown
+
+
+def after_loss(code: int, arguments: Sequence[str]) -> str:
+    """Requeue this job if it may, and say what was done; the caller keeps the exit code."""
+    job = slurm_job()
+    if code not in LOST or job is None or not still_wanted(job):
+        return ""
+    most, reached = most_requeues(), newest_checkpoint(arguments)
+    notes = Layout.current().root / "requeues" / f"{job}.json"
+    stored = read_json(notes) if notes.exists() else {}
+    before = str(stored.get("reached", "")), int(stored.get("count", 0))
+    again, count = decide(code, reached, before, most)
+    what = f"a rank {LOST[code]} (exit code {code})"
+    place = f"at checkpoint {reached}" if reached else "before the first checkpoint"
+    if not again:
+        return f"{what}; {most} restarts {place} did not help, the job ends here"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    write_json(notes, {"schema": SCHEMA, "reached": reached, "count": count})
+    print(f"sunpipe: {what}; Slurm starts the job again, restart {count} of {most} {place}",
+          file=sys.stderr, flush=True)  # fmt: skip
+    return "" if requeue() else "Slurm did not take the job again; submit it once more"
+
+
+def main() -> None:
+    """``python -m sunpipe.requeue CODE [arguments of sunpipe train]``."""
+    try:
+        said = after_loss(int(sys.argv[1]), sys.argv[2:])
+    except (SunpipeError, OSError) as error:
+        said = f"not started again: {error}"
+    if said:
+        print(f"sunpipe: {said}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
