@@ -79,7 +79,7 @@ class RandomFeatures(nn.Module):
         for level in range(self.levels):
             padded = nn.functional.pad(seen, (1, 1, 1, 1), mode="reflect")
             # TF32 would make the distances of one device differ from those of another
-            with torch.backends.cudnn.flags(allow_tf32=False):
+            with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 response = nn.functional.conv2d(padded, getattr(self, f"filter{level}"))
             response = nn.functional.leaky_relu(response, SLOPE)
             spread, mean = torch.var_mean(response, dim=(2, 3), correction=0)
