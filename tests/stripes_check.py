@@ -1,8 +1,8 @@
 """One rank of the stripes test: G and D in stripes against unsplit ones, same weights.
 
 Run by tests/integration/test_stripes.py with the torchrun variables set, four
-ranks. Each rank prints one JSON document: errors of the image, the logits and the
-gradients of each phase, and the bytes that autograd keeps.
+ranks. Each rank prints one JSON document: what it compared, as errors of the image,
+the logits and the gradients of each phase, and the bytes that autograd keeps.
 """
 
 from __future__ import annotations
@@ -160,13 +160,13 @@ def memory(stripes: Stripes | None) -> dict[str, int]:
             "D": kept_bytes(lambda: d(image)), "R1": kept_bytes(gradient)}  # fmt: skip
 
 
-def without_halos(part: int, stripes: Stripes, whole: dict[str, Tensor]) -> dict[str, float]:
-    """The errors of stripes that do not talk to their neighbours."""
+def without_halos(stripes: Stripes) -> dict[str, Tensor]:
+    """What stripes find that do not talk to their neighbours."""
     talking = exchange.swap
     exchange.swap = lambda up, down, group: (torch.zeros_like(down), torch.zeros_like(up))
-    found = results(part, torch.float64, stripes)
+    found = results(0, torch.float64, stripes)
     exchange.swap = talking
-    return worst(found, whole)
+    return found
 
 
 def main() -> None:
@@ -176,16 +176,9 @@ def main() -> None:
     two, four = (Stripes.make(world, rank, count) for count in (2, 4))
     assert two is not None
     assert four is not None
-    half, double = data_rank(rank, 2), torch.float64
-    found: dict[str, Any] = {}
-
-    exact = results(0, double, None)
-    plain = results(0, double, four)
-    found["4 stripes"] = worst(plain, exact)
-    found["same on all"] = same_on_all(plain, four)
-    # two groups, each with its own half of the batch
-    found["2 stripes"] = worst(results(half, double, two), results(half, double, None))
+    part, double, single = data_rank(rank, 2), torch.float64, torch.float32
     variants: dict[str, tuple[Stripes, dict[str, Any]]] = {
+        "4 stripes": (four, {}),
         "upper half, const": (four, {"resolution": 32, "stripes_from": 9, "noise": "const"}),
         "residual, skip": (
             two, {"frozen": "16.conv.weight", "model": {
@@ -196,22 +189,35 @@ def main() -> None:
                 "g_architecture": "orig", "d_architecture": "orig", "conv_clamp": 2.0}}
         ),
     }  # fmt: skip
-    for name, (stripes, settings) in variants.items():
-        found[name] = worst(results(0, double, stripes, **settings),
-                            results(0, double, None, **settings))  # fmt: skip
-    found["without halos"] = without_halos(0, four, exact)
-
+    bf16: dict[str, Any] = {"precision": "bf16", "bf16_from": 8}
+    again: dict[str, Any] = {"checkpoint": "conv", "checkpoint_from": 4}
+    split = {name: results(0, double, stripes, **settings)
+             for name, (stripes, settings) in variants.items()}  # fmt: skip
+    own_part = results(part, double, two)  # each group has its part of the batch
+    mute = without_halos(four)
     block = results(0, double, four, checkpoint="block", checkpoint_from=4)
-    found["recomputed block"] = equal(block, plain)
-
-    single = results(0, torch.float32, None)
-    found["float32"] = distance(results(0, torch.float32, four), single)
-    half_precision: dict[str, Any] = {"precision": "bf16", "bf16_from": 8}
-    bf16 = results(0, torch.float32, four, **half_precision)
-    found["bf16"] = distance(bf16, single)
-    found["bf16 whole"] = distance(results(0, torch.float32, None, **half_precision), single)
-    conv = results(0, torch.float32, four, **half_precision, checkpoint="conv", checkpoint_from=4)
-    found["recomputed conv, bf16"] = equal(conv, bf16)
+    split_single, split_bf16 = (results(0, single, four, **more) for more in ({}, bf16))
+    found: dict[str, Any] = {
+        "same on all": all(
+            [same_on_all(values, variants[name][0]) for name, values in split.items()]
+            + [same_on_all(own_part, two)]
+        ),
+        "recomputed block": equal(block, split["4 stripes"]),
+        "recomputed conv, bf16": equal(results(0, single, four, **bf16, **again), split_bf16),
+    }
+    # all ranks of a group hold the same, so one of them compares it
+    for judge, (name, (_, settings)) in enumerate(variants.items()):
+        if rank == judge:
+            found[name] = worst(split[name], results(0, double, None, **settings))
+    if rank == 0:
+        found["without halos"] = worst(mute, results(0, double, None))
+    if rank == 2:
+        found["2 stripes"] = worst(own_part, results(part, double, None))
+    if rank == 3:
+        whole = results(0, single, None)
+        found["float32"] = distance(split_single, whole)
+        found["bf16"] = distance(split_bf16, whole)
+        found["bf16 whole"] = distance(results(0, single, None, **bf16), whole)
 
     found["memory"] = {"whole": memory(None), "2": memory(two), "4": memory(four)}
     print(json.dumps(found))
