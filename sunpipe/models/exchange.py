@@ -190,6 +190,6 @@ class _AddEdges(Function):
         return gradient, torch.cat([gradient[:, :, :edge], gradient[:, :, -edge:]], dim=2)
 
 
-# The movements as functions; `group` comes last, for share first.
+# The movements as functions, called with the arguments of their forward after ctx.
 split, gather, halo, give_back = _Split.apply, _Gather.apply, _Halo.apply, _GiveBack.apply
 share, add_edges = _Share.apply, _AddEdges.apply
