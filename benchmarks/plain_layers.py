@@ -60,9 +60,11 @@ def _convolve(
     return F.conv2d(x, weight, stride=at.stride, padding=at.padding, groups=groups)
 
 
-def _layer(grouped: bool, x: Tensor, weight: Tensor, layer: Layer, *, bias: Tensor | None = None,
-           style: Tensor | None = None, scale: Tensor | None = None, strength: Tensor | None = None,
-           noise: Any = None, kernel: Tensor | None = None, stripes: None = None) -> Tensor:  # fmt: skip
+def _layer(
+    grouped: bool, x: Tensor, weight: Tensor, layer: Layer, *, bias: Tensor | None = None,
+    style: Tensor | None = None, scale: Tensor | None = None, strength: Tensor | None = None,
+    noise: Any = None, kernel: Tensor | None = None, stripes: None = None,
+) -> Tensor:  # fmt: skip
     assert stripes is None
     weight, batch = weight * layer.gain, len(x)
     if grouped and style is not None:

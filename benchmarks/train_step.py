@@ -24,16 +24,16 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.machine import document, write  # noqa: E402
-from benchmarks.plain_layers import Formulation  # noqa: E402
-from benchmarks.whole_step import (  # noqa: E402
+from benchmarks.machine import document, write
+from benchmarks.plain_layers import Formulation
+from benchmarks.whole_step import (
     Contender,
     Step,
     matmul_rate,
     step_flops,
     weights,
 )
-from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings  # noqa: E402
+from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings
 
 MODEL = ModelSettings(channel_base=4096, channel_max=128, z_dim=128, w_dim=128)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
