@@ -25,6 +25,7 @@ Tensor = torch.Tensor
 Vectors = Callable[[Tensor], NDArray[np.float32]]
 RADIAL = ("Br", "magnetogram")  # the channel whose flux is measured, the first that is there
 GAUSS_SCALE, GAUSS_LIMIT = 100.0, 3000.0
+PIXELS_AT_ONCE = 2**23  # of one channel: about 2 GB of working memory
 LOOKED_AT = 64  # images that give the scale of intensities
 
 
@@ -158,8 +159,15 @@ class Lens:
         DataError
             A value that is not finite.
         """
-        x = torch.as_tensor(fields).to(self.device, torch.float32)
+        x = torch.as_tensor(fields)
         self._refuse(x)
+        step = max(1, PIXELS_AT_ONCE // self.resolution**2)
+        return FeatureBlock.concat(
+            self._features(x[start : start + step].to(self.device, torch.float32))
+            for start in range(0, len(x), step)
+        )
+
+    def _features(self, x: Tensor) -> FeatureBlock:
         image = encode(x, self.view)
         pixels = x.flatten(2).double()
         found = {

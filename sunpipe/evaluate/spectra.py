@@ -44,20 +44,23 @@ def bands(side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return band, np.array([o for o, _ in listed], np.int64)
 
 
-@lru_cache(maxsize=8)
-def _modes(side: int) -> tuple[Floats, Floats]:
-    """Weight (bands, modes) that averages the modes of ``rfft2`` over each band; the window."""
+@lru_cache(maxsize=4)
+def _modes(side: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """For each band its modes of ``rfft2`` with the weights of their mean; the window."""
     ky = np.fft.fftfreq(side) * side
     kx = np.arange(side // 2 + 1)
     ring = np.rint(np.hypot(ky[:, None], kx[None, :])).astype(np.int64)
-    band = np.where(ring <= side // 2, bands(side)[0][np.minimum(ring, side // 2)], -1)
+    band = np.where(ring <= side // 2, bands(side)[0][np.minimum(ring, side // 2)], -1).ravel()
     # rfft2 leaves out the mirror images of all columns but the first and the last
     twice = np.where((kx == 0) | (2 * kx == side), 1.0, 2.0)
-    twice = np.broadcast_to(twice, ring.shape)
-    weight = np.stack([np.where(band == one, twice, 0.0) for one in range(len(bands(side)[1]))])
-    weight /= weight.sum(axis=(1, 2), keepdims=True)
+    twice = np.broadcast_to(twice, ring.shape).ravel()
+    parts = []
+    for one in range(len(bands(side)[1])):
+        place = np.flatnonzero(band == one)
+        weight = twice[place] / twice[place].sum()
+        parts.append((torch.from_numpy(place), torch.from_numpy(weight)))
     line = np.kaiser(side, KAISER_BETA)
-    return weight, np.outer(line, line)
+    return parts, torch.from_numpy(np.outer(line, line))
 
 
 @torch.no_grad()
@@ -80,15 +83,18 @@ def band_power(fields: Tensor) -> Tensor:
         In the square of the unit of the channel; on the device of `fields`.
     """
     side = fields.shape[-1]
-    weight, window = (torch.from_numpy(each).to(fields.device) for each in _modes(side))
+    device, (modes, window) = fields.device, _modes(side)
+    places = [(place.to(device), weight.to(device)) for place, weight in modes]
+    window = window.to(device)
     energy = window.square().sum()
     flat = fields.reshape(-1, side, side)
     parts = []
     for start in range(0, len(flat), max(1, PIXELS_AT_ONCE // side**2)):
         some = flat[start : start + max(1, PIXELS_AT_ONCE // side**2)].double()
         mean = (some * window).sum(dim=(1, 2), keepdim=True) / window.sum()
-        power = torch.fft.rfft2((some - mean) * window).abs().square() / (energy * side**2)
-        parts.append(power.flatten(1) @ weight.flatten(1).T)
+        power = torch.fft.rfft2((some - mean) * window).abs().square().flatten(1)
+        found = [power[:, place] @ weight for place, weight in places]
+        parts.append(torch.stack(found, dim=1) / (energy * side**2))
     return torch.cat(parts).reshape(*fields.shape[:2], -1)
 
 

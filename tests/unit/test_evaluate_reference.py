@@ -180,8 +180,13 @@ def test_a_lens_needs_pixels(reader: ShardReader) -> None:
         Lens.of(light)  # type: ignore[arg-type]
 
 
-def test_reading_by_batches_is_reading_at_once(reader: ShardReader, reference: Reference) -> None:
+def test_batches_and_parts_of_them_do_not_matter(
+    reader: ShardReader, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = reader.rows[:20]
     one, many = (read_block(reference.lens, reader, rows, size) for size in (20, 7))
+    monkeypatch.setattr("sunpipe.evaluate.lens.PIXELS_AT_ONCE", 3 * 16 * 16)
+    parts = read_block(reference.lens, reader, rows, 20)
     for name in one.arrays:
-        np.testing.assert_allclose(one[name], many[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        for other in (many, parts):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name)
