@@ -102,12 +102,14 @@ def _exchange(one: Path, other: Path) -> None:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Give the complete folder `new` the name `path`; a folder that has it is removed."""
-    if path.exists():
+    replaced = path.exists()
+    if replaced:
         _exchange(new, path)
-        shutil.rmtree(new)
     else:
         os.rename(new, path)
     fsync_directory(path.parent)
+    if replaced:
+        shutil.rmtree(new)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from sunpipe.train.engine import any_rank, from_main, initialize
 from sunpipe.train.metrics import Metrics
 from sunpipe.train.oom import explain_oom
 from sunpipe.train.peers import naming_lost_peers
+from sunpipe.train.selftest import self_test
 from sunpipe.train.sinks import TensorboardSink, save_grid
 from sunpipe.train.tick import Tick
 from sunpipe.train.trainer import Trainer
@@ -73,6 +74,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             fresh = source is not None and (new or find_run(layout, cfg.name) is None)
             warm = find_source(layout, source, config, log) if source and fresh else None
             run = Run.open(layout, cfg.name, config, FREE_KEYS, new)
+            checkpoint.sweep(run.folder / "checkpoints", run.log)
             newest = checkpoint.newest(run.folder / "checkpoints", run.log)
             if source and newest is None and warm is None:  # it was stopped before its first save
                 warm = find_source(layout, source, config, log)
@@ -86,6 +88,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             peers.checkpoints = folder / "checkpoints"
         done = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if done < target:
+            self_test(cfg.train, ranks, device)
             made_of = network_identity(run_config(cfg, reader))
             trainer = Trainer(cfg, reader, ranks, device, start, None if start else warm, made_of)
             if run is not None:
@@ -120,6 +123,11 @@ class _Books:
                 TensorboardSink(run.folder / "tensorboard", trainer.nimg)
             )
 
+    def check(self) -> None:
+        """Raise what stopped the last checkpoint."""
+        if self.writer is not None:
+            self.writer.check()
+
 
 def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
     t, ranks = trainer.t, trainer.ranks
@@ -146,6 +154,8 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                 if ticks:
                     _report(trainer, books, tick, seen, target)
                     tick = tick.next(trainer.nimg)
+            if saves or ticks:
+                on_main(books.check, ranks)  # a full disk is not left for the next checkpoint
             if saves:
                 _save(trainer, books, wait=end or stopping)
             if draws and trainer.data_rank == 0:  # stripes of one image draw it together

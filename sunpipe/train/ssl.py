@@ -180,6 +180,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
         "ssl": to_dict(config.ssl),
     }
     run = Run.open(layout, ssl_name(config.name), about, FREE, new)
+    checkpoint.sweep(run.folder / "checkpoints", run.log)
     newest = checkpoint.newest(run.folder / "checkpoints", run.log)
     nimg = checkpoint.load_state(newest)["nimg"] if newest else 0
     if nimg >= images_to_show(config.ssl):

@@ -41,16 +41,21 @@ def alone(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def largest_difference(ours: Path, reference: Path) -> tuple[float, str]:
-    """Largest difference of a tensor relative to its largest number, and its name."""
-    worst = (0.0, "")
+def difference(ours: Path, reference: Path) -> dict[str, float]:
+    """Norm of the difference of each network's weights, relative to that of the weights.
+
+    A norm, because a single bias that is almost zero differs by more of itself.
+    """
+    found = {}
     for stem in ("G", "D", "G_ema"):
         left, right = (load_file(path / f"{stem}.safetensors") for path in (ours, reference))
         assert left.keys() == right.keys()
-        for key, value in right.items():
-            scale = float(value.abs().max()) or 1.0
-            worst = max(worst, (float((left[key] - value).abs().max()) / scale, f"{stem} {key}"))
-    return worst
+        names = [key for key in right if "noise_const" not in key]  # fixed maps: no weights
+        assert all(torch.equal(left[key], right[key]) for key in right if key not in names)
+        both = [torch.cat([each[key].flatten().double() for key in names])
+                for each in (left, right)]  # fmt: skip
+        found[stem] = float((both[0] - both[1]).norm() / both[1].norm())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -72,14 +77,15 @@ def test_another_layout_of_the_same_work_ends_with_the_same_weights(
     settings = [word for key in more for word in ("--set", f"train.{key}")]
     row = run_ranks(world, "train", *BASE, "--set", "train.kimg=0.04", *settings, root=root)
     assert row["nimg"] == 40
-    difference, name = largest_difference(end(root), end(alone))
-    assert difference <= 1e-6, name
+    apart = difference(end(root), end(alone))
+    assert max(apart.values()) <= 1e-6, apart
+    assert difference(end(alone), begun / "runs/00000-tiny/checkpoints/kimg-000000.016")["G"] > 1e-3
     losses = [
         [json.loads(line)["loss_D"] for line in
          (folder / "runs/00000-tiny/stats.jsonl").read_text().splitlines()]
         for folder in (root, alone)
     ]  # fmt: skip
-    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
