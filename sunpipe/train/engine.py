@@ -44,8 +44,9 @@ __all__ = [
 
 Observed = dict[str, torch.Tensor]
 BUCKET = 8 * 2**20  # gradients per all-reduce, 32 MiB of float32
-# Tried with DeepSpeed 0.19.8, two ranks: exact without penalties; R1 and path length raise a
-# RuntimeError in the backward pass, because a partitioned parameter has no elements then.
+# Tried with DeepSpeed 0.19.8, two ranks, with and without offload: exact without penalties; R1,
+# and path length, raise "weight should have at least three dimensions", because the parameters
+# have been taken apart again when the second derivative needs them.
 STAGE_3 = (
     "train.zero.stage = 3 is not offered: gradients of gradients (R1, R2, path length) fail where"
     " DeepSpeed takes the parameters apart, and those of StyleGAN2 are small (0.24 GB at 1024 x"
