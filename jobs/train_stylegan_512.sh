@@ -1,0 +1,11 @@
+#!/bin/bash
+# StyleGAN2 at 512 x 512 on one node, one task per GPU. A later -c or --set wins:
+# sbatch jobs/train_stylegan_512.sh --set train.kimg=5000
+#SBATCH --job-name=sunpipe-train
+#SBATCH --nodes=1 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=8 --time=24:00:00
+#SBATCH --signal=USR2@300 --requeue --open-mode=append
+
+source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
+trap 'again_after_loss $? -c configs/sharp_vector_512.toml "$@"' EXIT
+# Not --kill-on-bad-exit: the ranks that are left end by themselves, and say who was lost.
+srun --kill-on-bad-exit=0 --wait=300 sunpipe train -c configs/sharp_vector_512.toml "$@"
