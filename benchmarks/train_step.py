@@ -6,7 +6,7 @@ weighted by their intervals. The plain formulation (`benchmarks/plain_layers.py`
 the same numbers from modulated weights in groups, NCHW, upfirdn by zero insertion. The
 limit is the operations of the step's convolutions and matrix products over the rate of
 a product of 1024 x 1024 matrices, measured between the rounds in the same type. Widths
-are an eighth of the published ones: channel_base 4096, at most 128.
+are a sixteenth of the published ones (channel_base 2048), at most 64.
 
     python benchmarks/train_step.py --out benchmarks/results/train_step.json
 """
@@ -35,7 +35,7 @@ from benchmarks.whole_step import (
 )
 from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings
 
-MODEL = ModelSettings(channel_base=4096, channel_max=128, z_dim=128, w_dim=128)
+MODEL = ModelSettings(channel_base=2048, channel_max=64, z_dim=64, w_dim=64)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU = torch.device("cpu")
 
@@ -112,8 +112,8 @@ def main() -> None:
     """Measure each resolution and write one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolutions", type=int, nargs="+", default=[64, 128, 256])
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--channel-base", type=int, default=MODEL.channel_base)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -127,6 +127,8 @@ def main() -> None:
         line = ", ".join(f"{name} {row['images_per_s']:.2f}"
                          for name, row in found.items() if isinstance(row, dict))  # fmt: skip
         print(f"{resolution}: images/s {line}", file=sys.stderr, flush=True)
+        if arguments.out is not None:  # what is known so far
+            write(document("train_step", results), arguments.out)
     for precision in DTYPES:
         last = arguments.resolutions[-1]
         results["profile"][precision] = shares(last, arguments.batch, precision, model)
