@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import warnings
 from datetime import timedelta
 from typing import Any
@@ -49,6 +51,9 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     from deepspeed.utils import logger
 
     logger.setLevel("WARNING")
+    for handler in logger.handlers:  # stdout belongs to the result
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
     # DeepSpeed calls it by a name that torch is about to change
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor", FutureWarning)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
