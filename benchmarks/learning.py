@@ -4,15 +4,16 @@ Run it alone on a machine, some tens of minutes::
 
     OMP_NUM_THREADS=1 python benchmarks/learning.py --root /tmp/learning --pictures docs
 
-The arms are ``signed_log`` (bent at 100 G) or ``linear`` fields, with DiffAugment
-(translation, cutout) or without. Everything else is configs/demo.toml at
+The arms are ``signed_log`` (bent at `--bend` gauss) or ``linear`` fields, with
+DiffAugment (translation, cutout) or without. Everything else is configs/demo.toml at
 32 x 32 pixels, with larger batches. Every arm is trained by ``sunpipe train`` from `--seeds` seeds,
 one after the other, all arms of a seed first, and its checkpoints are measured
 afterwards on `COUNT` images of G_ema: in gauss, by one transform for all arms.
 ``fd_random`` looks through asinh bent at 100 G, which weighs weak fields;
 ``fd_linear`` through a linear map, which weighs strong ones: an order that holds
 in only one of them is a matter of taste. ``held_out`` are the same distances
-from the patches of HARP 6060, which no arm was trained on.
+from the patches of HARP 6060, which no arm was trained on. ``absurd`` is the
+share of generated patches with a pixel beyond twice the strongest real one.
 
 What was trained before under `--root` is not trained again, so that the command
 can be interrupted, and run again with more seeds.
@@ -55,8 +56,8 @@ SIDE, COUNT, BATCH = 32, 512, 64
 DATA = ("dataset=learning", "shard.reduce=4")
 LINEAR = NormalizeSettings("linear", 1.0, 3000.0, 0.0)
 TRANSFORMS = {
-    "log": ("train.normalize.kind=signed_log", "train.normalize.scale=100"),
-    "linear": ("train.normalize.kind=linear", "train.normalize.scale=1"),
+    "log": ("train.normalize.kind=signed_log",),
+    "linear": ("train.normalize.kind=linear",),
 }
 AUGMENTS = {"diffaugment": ('train.diffaugment=["translation","cutout"]',),
             "plain": ("train.diffaugment=[]",)}  # fmt: skip
@@ -84,14 +85,16 @@ def options(*pairs: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
 
-def train(root: Path, arm: str, seed: int, kimg: float, points: int, batch: int) -> float:
-    """Train one arm from one seed, keeping `points` checkpoints; seconds."""
+def train(root: Path, arm: str, seed: int, args: argparse.Namespace) -> float:
+    """Train one arm from one seed, keeping the planned checkpoints; seconds."""
     transform, augment = arm.split("-")
+    kimg, points = args.kimg, args.points
     every = kimg / points
     return sunpipe(
         root, "train", "--config", str(CONFIG),
         *options(*DATA, f"name={arm}-{seed}", f"seed={seed}", f"train.kimg={kimg}",
-                 f"train.batch={batch}", f"train.checkpoint_kimg={every}",
+                 f"train.batch={args.batch}", f"train.normalize.scale={args.bend}",
+                 f"train.checkpoint_kimg={every}",
                  f"train.image_kimg={kimg}", f"train.tick_kimg={every}",
                  f"train.keep_checkpoints={2 * points}", "train.zero.stage=0",
                  "train.zero.offload=false", *TRANSFORMS[transform],
@@ -118,20 +121,24 @@ def scheduled(run: Path, kimg: float, points: int) -> list[Path]:
     return [next(path for at, path in found if at >= point) for point in wanted]
 
 
-def measure(paths: list[Path], train_side: Reference, test_side: Reference) -> list[Row]:
-    """Distances of checkpoints of a run."""
+def measure(
+    paths: list[Path], train_side: Reference, test_side: Reference, strongest: float
+) -> list[Row]:
+    """Distances of checkpoints of a run; `strongest` is the largest real abs(B)."""
     run = paths[-1].parent.parent
     generator = Generator.load(run)
     z = generator.sample_z(COUNT, seed=12345)
     rows = []
     for path in paths:
         generator.network.load_state_dict(checkpoint.load_tensors(path, "G_ema"))
-        block = FeatureBlock.concat(
-            train_side.features(generator.fields(generator.map(z[start : start + BATCH])))
-            for start in range(0, COUNT, BATCH)
-        )
+        fields = torch.cat([generator.fields(generator.map(z[start : start + BATCH]))
+                            for start in range(0, COUNT, BATCH)])  # fmt: skip
+        block = FeatureBlock.concat(map(train_side.features, fields.split(BATCH)))
+        peak = fields.abs().amax(dim=(1, 2, 3))
         rows.append({
             "kimg": checkpoint.load_state(path)["nimg"] / 1000,
+            "absurd": float((peak > 2 * strongest).float().mean()),
+            "median_peak_g": float(peak.median()),
             "train": compare(train_side, block), "held_out": compare(test_side, block),
         })  # fmt: skip
     return rows
@@ -213,6 +220,7 @@ def main() -> None:
     parser.add_argument("--kimg", type=float, default=12.0)
     parser.add_argument("--points", type=int, default=6)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--bend", type=float, default=500.0, help="of the log transform, gauss")
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -221,22 +229,23 @@ def main() -> None:
     readers = {split: ShardReader(args.root / "shards/learning", splits=(split,))
                for split in ("train", "test")}  # fmt: skip
     sides = {split: reference(reader) for split, reader in readers.items()}
+    strongest = float(np.abs(readers["train"].images(readers["train"].rows)).max())
     result: Row = {
         "command": "OMP_NUM_THREADS=1 python " + " ".join(sys.argv),
         "revision": git_revision(), "versions": versions(),
         "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
         "images": {split: len(reader) for split, reader in readers.items()},
-        "view": describe(common_view(readers["train"]), "G"), "generated": COUNT,
+        "strongest_g": strongest, "view": describe(common_view(readers["train"]), "G"), "generated": COUNT,
         "real_halves": halves(readers["train"], sides["train"], COUNT, BATCH),
         "held_out_real": compare(sides["train"], sides["test"].block), "runs": [],
     }  # fmt: skip
     for seed, arm in itertools.product(range(args.seeds), ARMS):
         load = os.getloadavg()[0]
-        seconds = train(args.root, arm, seed, args.kimg, args.points, args.batch)
+        seconds = train(args.root, arm, seed, args)
         folder = run_folder(args.root, arm, seed)
         last = read_stats(folder)[-1]
         paths = scheduled(folder, args.kimg, args.points)
-        curve = measure(paths, sides["train"], sides["test"])
+        curve = measure(paths, sides["train"], sides["test"], strongest)
         result["runs"].append({
             "arm": arm, "seed": seed, "seconds": round(seconds, 1), "load": load,
             "sec_per_kimg": last["sec_per_kimg"], "logits_real": last.get("logits_real"),
@@ -245,6 +254,7 @@ def main() -> None:
         result["effects"] = {side: effects(result["runs"], side) for side in ("train", "held_out")}
         write_json(args.out, result)
         print(json.dumps({"arm": arm, "seed": seed, "seconds": round(seconds, 1),
+                          "absurd": curve[-1]["absurd"],
                           **{k: round(v, 3) for k, v in curve[-1]["train"].items()}}),
               flush=True)  # fmt: skip
     if args.pictures is not None:
