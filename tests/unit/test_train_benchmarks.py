@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import train_gpu
+from benchmarks import scaling, train_gpu
 from benchmarks.plain_layers import Formulation, formulation
 from benchmarks.whole_step import step_flops
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.train_settings import ModelSettings, TrainSettings
+from sunpipe.train.communication import Links, Traffic, communication_seconds
+from sunpipe.train_settings import ModelSettings, TrainSettings, ZeroSettings
 
 NARROW = ModelSettings(
     z_dim=16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=16, mbstd_group=2
@@ -74,3 +76,27 @@ def test_sizes_runs_on_a_cpu(tmp_path: Path) -> None:
 def test_without_a_gpu_it_says_so() -> None:
     with pytest.raises(SystemExit, match="no CUDA device"):
         train_gpu.main(["ladder"])
+
+
+def test_scaling_compares_with_the_model() -> None:
+    """Numbers that the model itself gives come back as agreement."""
+    stage0 = scaling.traffic(
+        *scaling.parameters(scaling.SIZE, scaling.MODEL),
+        TrainSettings(
+            model=scaling.MODEL, pl_weight=0, r1_gamma=0,
+            zero=ZeroSettings(stage=0, offload=False),
+        ),
+    )  # fmt: skip
+    links = Links(inside=1e9, latency_inside=50e-6)
+    messages = [
+        communication_seconds(Traffic(size, 0), 2, 2, links) for size in scaling.MESSAGES
+    ]  # fmt: skip
+    spent = communication_seconds(stage0, 2, 2, links)
+    many = {"step_s": 0.5 + spent, "in_collectives_s": spent, "reduced": stage0.reduced,
+            "gathered": 0.0}  # fmt: skip
+    found = scaling.compare({"step_s": 0.5}, many, messages, 2, 0)
+    assert found["counted_over_formula"] == 1
+    crowded = 0.5 * max(1.0, 2 / (os.cpu_count() or 1)) + spent
+    assert found["predicted_step_s"] == pytest.approx(crowded)
+    assert found["bandwidth_bytes_per_s"] == pytest.approx(1e9)
+    assert scaling.model_table()["label"] == "model, not measured"
