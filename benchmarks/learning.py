@@ -235,7 +235,8 @@ def main() -> None:
         "revision": git_revision(), "versions": versions(),
         "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
         "images": {split: len(reader) for split, reader in readers.items()},
-        "strongest_g": strongest, "view": describe(common_view(readers["train"]), "G"), "generated": COUNT,
+        "strongest_g": strongest, "view": describe(common_view(readers["train"]), "G"),
+        "generated": COUNT,
         "real_halves": halves(readers["train"], sides["train"], COUNT, BATCH),
         "held_out_real": compare(sides["train"], sides["test"].block), "runs": [],
     }  # fmt: skip
