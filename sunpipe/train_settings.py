@@ -46,7 +46,9 @@ class ComputeSettings:
     optimiser, mapping, statistics and images stay float32. `checkpoint`
     computes activations again in the backward pass instead of keeping them: per
     ``block``, or per ``conv``, at `checkpoint_from` pixels and more.
-    `accumulate` splits a rank's part of the batch into that many passes.
+    `accumulate` splits a rank's part of the batch into that many passes; the
+    minibatch statistic, the bars of ``relativistic_average`` and the mean of path
+    lengths are then over one pass (of all ranks, for the last two).
     `stripes` ranks share one image, in stripes of rows, at `stripes_from`
     pixels and more.
     """
@@ -147,7 +149,8 @@ class TrainSettings:
     `symmetries` enlarge the data by mirrors, quarter turns and reversed polarity,
     with the signs of the field's components; they break Hale's and Joy's laws,
     hence none by default. `diffaugment` fills with what 0 gauss or 0 DN/s
-    becomes; ``color`` is for intensities only.
+    becomes; ``color`` is for intensities only. The path-length penalty takes the
+    batch divided by `pl_batch_shrink`, R1 and R2 that divided by `r1_batch_shrink`.
     """
 
     kimg: Positive = 25000.0
@@ -160,6 +163,7 @@ class TrainSettings:
     r1_gamma: NonNegative = 10.0
     r2_gamma: NonNegative = 0.0
     r1_interval: Count = 16
+    r1_batch_shrink: Count = 1
     pl_weight: NonNegative = 2.0
     pl_interval: Count = 4
     pl_decay: Share = 0.01

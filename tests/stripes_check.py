@@ -21,7 +21,7 @@ from sunpipe.models import exchange
 from sunpipe.models.noise import SampleNoise
 from sunpipe.models.stripes import Stripes, data_rank
 from sunpipe.models.stylegan2 import Discriminator, Generator
-from sunpipe.train.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from sunpipe.train.losses import nonsaturating_d, nonsaturating_g, path_lengths, r1_penalty
 from sunpipe.train_settings import ComputeSettings, ModelSettings
 
 Tensor = torch.Tensor
@@ -67,13 +67,13 @@ def phases(
     image = g.synthesis(w_plus(), noise)
     logits = d.requires_grad_(False)(image)
     found["image"], found["logits"] = image.detach(), logits.detach()
-    phase("main G", g, generator_loss(logits))
+    phase("main G", g, nonsaturating_g(logits))
     lengths = path_lengths(lambda w: g.synthesis(w, noise), w_plus(), y)
     phase("path length", g, (lengths - 0.1).square().mean())
     d.requires_grad_(True)
     for key, parameter in d.named_parameters():
         parameter.requires_grad_(not frozen or frozen not in key)
-    phase("main D", d, discriminator_loss(d(real), d(image.detach())))
+    phase("main D", d, nonsaturating_d(d(real), d(image.detach())))
     phase("R1", d, r1_penalty(d, real))
     return found
 

@@ -68,7 +68,11 @@ class Compute:
     def cast(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Features in bfloat16, or in the type of the parameters."""
         x = x.to(torch.bfloat16 if self.half else parameter.dtype)
-        return x.contiguous(memory_format=self.memory_format)
+        x = x.contiguous(memory_format=self.memory_format)
+        if x.shape[1] == 1 and self.memory_format is torch.channels_last:
+            # one channel is in both formats; its strides decide that of the result
+            x = x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
+        return x
 
     def run(self, what: Literal["block", "conv"], function: Callable[..., Any], *args: Any) -> Any:
         """Call `function`, kept or computed again as the settings say.

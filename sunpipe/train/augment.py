@@ -217,9 +217,3 @@ def augment(
             chosen = None if p is None else chance.uniform(f"{name}.chosen") < p
             images = apply(images, filling, Draw(chance, name, chosen))
     return images
-
-
-def diffaugment(x: Tensor, policy: Sequence[str]) -> Tensor:
-    """`augment` with fill 0 and chance from torch's global source."""
-    seeds = torch.randint(2**62, (len(x),)).tolist()
-    return augment(x, policy, 0.0, Chance(tuple(seeds), x.device))

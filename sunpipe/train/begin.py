@@ -21,7 +21,7 @@ from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
 from sunpipe.train.augment import check_policy
 from sunpipe.train.engine import from_main
-from sunpipe.train.ledger import ledger
+from sunpipe.train.ledger import Device, ledger
 from sunpipe.train.sinks import save_grid
 from sunpipe.train.symmetries import check_symmetries
 
@@ -126,6 +126,7 @@ def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
     write_json(run.folder / "deepspeed.json", {"G": trainer.engine_g.config,
                                                "D": trainer.engine_d.config})  # fmt: skip
     info, ranks, t = trainer.reader.info, trainer.ranks, trainer.t
+    device: Device = "cuda" if trainer.device.type == "cuda" else "cpu"
     count = {name: sum(p.numel() for p in network.parameters())
              for name, network in (("G", trainer.G), ("D", trainer.D))}  # fmt: skip
     run.log(
@@ -135,7 +136,7 @@ def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
         f" {trainer.device.type}, ZeRO-{t.zero.stage}"
         f"{' with CPU offload' if t.zero.offload and t.zero.stage else ''}"
     )
-    run.log(ledger(info.resolution, len(info.channels), t, ranks.world).line())
+    run.log(ledger(info.resolution, len(info.channels), t, ranks.world, device).line())
     micro = trainer.local_batch // trainer.accumulate
     if micro % t.model.mbstd_group:
         run.log(

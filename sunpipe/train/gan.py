@@ -143,7 +143,7 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
             stored = next(batches).images
             tick.data_wait += time.perf_counter() - asked
             tick.add(trainer.iterate(stored))
-            stopping = any_rank(bool(stop), ranks, trainer.device)
+            stopping = any_rank(bool(stop), ranks)
             end = trainer.nimg >= target
             ticks, saves, draws = (
                 end or stopping or due(before, trainer.nimg, every)
@@ -236,7 +236,7 @@ def _save(trainer: Trainer, books: _Books, wait: bool) -> None:
 def _stop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
     # Both calls wait for all ranks: none may exit before rank 0 has saved and requeued,
     # because a launcher may kill the others when one ends with an exit code.
-    wanted = any_rank(stop.requeue, trainer.ranks, trainer.device)
+    wanted = any_rank(stop.requeue, trainer.ranks)
     again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
     nimg = trainer.nimg
     if run is not None:

@@ -201,7 +201,7 @@ def _phases(
     if settings.pl_weight > 0:
         wanted["path length"] = max(samples // settings.pl_batch_shrink, 1)
     if settings.r1_gamma > 0 or settings.r2_gamma > 0:
-        wanted["R1"] = samples
+        wanted["R1"] = max(samples // settings.r1_batch_shrink, 1)
     return {
         phase: pass_usage(
             Pass(phase, count, settings.diffaugment, settings.ada.target > 0,

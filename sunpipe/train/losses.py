@@ -25,12 +25,12 @@ DLoss = Callable[[Tensor, Tensor], Tensor]
 GLoss = Callable[[Tensor, "Tensor | None"], Tensor]
 
 
-def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+def nonsaturating_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
     """Non-saturating: mean softplus(-D(fake)); D(real) does not count."""
     return F.softplus(-fake_logits).mean()
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def nonsaturating_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean softplus(D(fake)) + mean softplus(-D(real))."""
     return F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
 
@@ -105,7 +105,7 @@ def adversarial(kind: Kind, mean: Mean) -> tuple[DLoss, GLoss]:
     """
     match kind:
         case "nonsaturating":
-            return discriminator_loss, generator_loss
+            return nonsaturating_d, nonsaturating_g
         case "hinge":
             return _hinge_d, _hinge_g
         case "relativistic_average":

@@ -194,7 +194,9 @@ class DiscriminatorPhases(nn.Module):
         t = self.train_settings
         weight = t.r1_gamma + t.r2_gamma
         if weight > 0 and not lazy_penalty(weight, t.r1_interval):
-            penalty, more = self._penalty(real, fake, chance.child("penalty"), p)
+            count = self.penalty_count(len(chance))
+            few = chance.child("penalty").first(count)
+            penalty, more = self._penalty(real[:count], fake[:count], few, p)
             return loss + penalty, seen | more
         return loss, seen
 
@@ -216,6 +218,10 @@ class DiscriminatorPhases(nn.Module):
             "signs": count_signs(real_logits).double(),
             "moments": feature_moments(fake_features, real_features),
         }
+
+    def penalty_count(self, batch: int) -> int:
+        """Samples of the penalties for `batch` samples."""
+        return max(batch // self.train_settings.r1_batch_shrink, 1)
 
     def _penalty(
         self, real: torch.Tensor, fake: torch.Tensor, chance: Chance, p: torch.Tensor | None

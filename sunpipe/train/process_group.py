@@ -17,6 +17,8 @@ from sunpipe.errors import SunpipeError
 from sunpipe.train.rendezvous import meet
 
 _STORES: list[torch_dist.Store] = []  # of this process's group; it has one at most
+# Agreements travel over Gloo, from memory of the host: a GPU need not be waited for.
+_AGREEING: list[torch_dist.ProcessGroup] = []
 
 
 def pick_device(ranks: Ranks) -> torch.device:
@@ -80,6 +82,8 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
         ) from None
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     _STORES.append(store)
+    if ranks.world > 1:
+        _AGREEING.append(torch_dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)))
     return device
 
 
@@ -96,12 +100,12 @@ def average_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
     return values
 
 
-def any_rank(flag: bool, ranks: Ranks, device: torch.device) -> bool:
+def any_rank(flag: bool, ranks: Ranks) -> bool:
     """Whether any rank raised `flag`: the same answer everywhere."""
     if ranks.world == 1:
         return flag
-    word = torch.tensor([int(flag)], device=device)
-    torch_dist.all_reduce(word, op=torch_dist.ReduceOp.MAX)
+    word = torch.tensor([int(flag)])
+    torch_dist.all_reduce(word, op=torch_dist.ReduceOp.MAX, group=_AGREEING[-1])
     return bool(word.item())
 
 
@@ -110,5 +114,5 @@ def from_main(value: Any, ranks: Ranks) -> Any:
     if ranks.world == 1:
         return value
     box = [value]
-    torch_dist.broadcast_object_list(box, src=0)
+    torch_dist.broadcast_object_list(box, src=0, group=_AGREEING[-1])
     return box[0]

@@ -179,7 +179,7 @@ def trial(
         raise
     except Exception as error:  # whatever DeepSpeed says: the point is to learn it here
         fault = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if any_rank(bool(fault), ranks, device):
+    if any_rank(bool(fault), ranks):
         return float("inf"), fault or "an error on another rank"
     worst = torch.tensor([found], device=device)
     if ranks.world > 1:

@@ -79,7 +79,7 @@ class Trainer:
             of = self.warmed.resolution
             self.frozen = list(frozen_names(self.D, self.t.warm.freeze_d, of))
         self.g_phases = GeneratorPhases(self.G, self.D, self.t, ranks.world).to(device)
-        d_phases = DiscriminatorPhases(self.D, self.t, ranks.world)
+        self.d_phases = DiscriminatorPhases(self.D, self.t, ranks.world)
         self.ada = ada.start(device)
         if start is not None:
             self._restore(start)
@@ -88,7 +88,7 @@ class Trainer:
         t = self.t
         self.engine_g = self._engine(self.g_phases, t.lr_g, lazy_ratio(t.pl_weight, t.pl_interval))
         self.engine_d = self._engine(
-            d_phases, t.lr_d, lazy_ratio(t.r1_gamma + t.r2_gamma, t.r1_interval)
+            self.d_phases, t.lr_d, lazy_ratio(t.r1_gamma + t.r2_gamma, t.r1_interval)
         )
         if start is not None:
             self.engine_g.load_optimizer_state(checkpoint.load_tensors(start, "zero/G"))
@@ -201,8 +201,10 @@ class Trainer:
         parts = list(zip(real, fake, chances, [p] * self.accumulate, strict=True))
         seen = [self.engine_d.step("main", parts)]
         if lazy_penalty(t.r1_gamma + t.r2_gamma, t.r1_interval) and step % t.r1_interval == 0:
-            chances = self._chance("penalty")
-            parts = list(zip(real, fake, chances, [p] * self.accumulate, strict=True))
+            count = self.d_phases.penalty_count(self.local_batch // self.accumulate)
+            chances = [chance.first(count) for chance in self._chance("penalty")]
+            few = ([images[:count] for images in some] for some in (real, fake))
+            parts = list(zip(*few, chances, [p] * self.accumulate, strict=True))
             seen.append(self.engine_d.step("penalty", parts))
         return seen
 

@@ -69,8 +69,10 @@ def test_another_layout_of_the_same_work_ends_with_the_same_weights(
         start, ours, theirs = (weights(begun, 64, stem), weights(root, 88, stem),
                                weights(alone, 88, stem))  # fmt: skip
         assert (theirs - start).norm() > 0.01
-        # rounding, enlarged by Adam where gradients cancel, against what three iterations changed
-        assert (ours - theirs).norm() <= 1e-3 * (theirs - start).norm(), stem
+        # rounding, enlarged by Adam where gradients cancel, against what three iterations changed;
+        # with several passes the running mean of path lengths is followed by each pass
+        bound = 1e-2 if any("accumulate" in key for key in more) else 1e-3
+        assert (ours - theirs).norm() <= bound * (theirs - start).norm(), stem
     for name in ("loss_G", "loss_D"):
         seen = [[json.loads(line)[name] for line in
                  (folder / "runs/00000-tiny/stats.jsonl").read_text().splitlines()]

@@ -177,3 +177,13 @@ def test_memory_format_changes_nothing_but_rounding() -> None:
     other.load_state_dict(g.state_dict())
     z = torch.randn(2, 8).double()
     torch.testing.assert_close(g(z, noise="const"), other(z, noise="const"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_features_of_the_largest_block_stay_channels_last(channels: int) -> None:
+    """With one channel the image itself is in either format."""
+    d, seen = Discriminator(32, channels, TINY), []
+    d.blocks["32"].conv.register_forward_hook(lambda _, given, made: seen.extend((*given, made)))
+    d(torch.randn(2, channels, 32, 32))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+    assert not any(x.is_contiguous() for x in seen)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sunpipe.train.losses import discriminator_loss, generator_loss
+from sunpipe.train.losses import nonsaturating_d, nonsaturating_g
 from sunpipe.train.watch import diversity, feature_moments, spread_ratio, warnings
 from sunpipe.train_settings import WatchSettings
 
@@ -99,7 +99,7 @@ def test_a_generator_that_collapses_is_noticed() -> None:
     for _ in range(150):
         adam.zero_grad()
         fake = d.features(g(torch.randn(64, 4)).detach())[0]
-        discriminator_loss(d.features(ring(64))[0], fake).backward()
+        nonsaturating_d(d.features(ring(64))[0], fake).backward()
         adam.step()
     before = watched(d, g)
     assert before["diversity"] > 0.5
@@ -109,7 +109,7 @@ def test_a_generator_that_collapses_is_noticed() -> None:
         adam.zero_grad()
         z = torch.randn(64, 4)
         points = 2.5 * torch.tanh(g(z) / 2.5)  # on the canvas, as images are in their range
-        generator_loss(d.features(points)[0]).backward()
+        nonsaturating_g(d.features(points)[0]).backward()
         adam.step()
     after = watched(d, lambda z: 2.5 * torch.tanh(g(z) / 2.5))  # type: ignore[arg-type]
     assert after["diversity"] < 0.2
@@ -128,9 +128,7 @@ def test_a_discriminator_that_wins_is_noticed() -> None:
     seen = []
     for step in range(300):
         adam.zero_grad()
-        discriminator_loss(
-            d.features(ring(64))[0], d.features(far(torch.randn(64, 4)))[0]
-        ).backward()
+        nonsaturating_d(d.features(ring(64))[0], d.features(far(torch.randn(64, 4)))[0]).backward()
         adam.step()
         if step in (0, 299):
             seen.append(warnings(watched(d, far), SETTINGS))  # type: ignore[arg-type]
