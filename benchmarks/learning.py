@@ -173,6 +173,8 @@ def effects(runs: list[Row], side: str) -> dict[str, Row]:
 
 def draw_curves(result: Row, path: Path) -> None:
     """Distances from the training patches over kimg; the floor dashed, a thin line per seed."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     figure = plots.new_figure(10.5, 5.6)
     axes_all = figure.subplots(2, 3)
     for axes, (name, label) in zip(axes_all.flat, LABELS.items(), strict=True):
@@ -187,6 +189,9 @@ def draw_curves(result: Row, path: Path) -> None:
         axes.axhline(result["real_halves"][name], color=plots.INK, linewidth=0.9,
                      dashes=(4, 3), label="real from real")  # fmt: skip
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(label, fontsize=9, color=plots.INK)
         axes.tick_params(labelsize=8)
     for axes in axes_all[1]:
@@ -205,7 +210,7 @@ def draw_samples(root: Path, reader: ShardReader, path: Path) -> None:
         fields = generator.fields(generator.map(generator.sample_z(16, seed=0)))
         groups[arm.replace("-", ", ")] = fields[:, 0].cpu().numpy()
     figure = draw_sheet(groups, unit="Gauss", label="Br", columns=4)
-    plots.save(figure, path, dpi=65)
+    plots.save(figure, path, dpi=75)
 
 
 def run_folder(root: Path, arm: str, seed: int) -> Path:

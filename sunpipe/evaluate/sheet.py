@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTENSITY_CMAP = "inferno"
-PATCH_INCH, BAR_INCH = 0.95, 0.9
+GROUND, GAP = "#f1f2f4", 0.012  # panels stand apart on the white of the page
+PATCH_INCH, BAR_INCH = 0.95, 1.1
 
 
 def _norm(shown: NDArray[Any], unit: str) -> tuple[Any, str]:
@@ -54,7 +55,7 @@ def draw_sheet(
     width = PATCH_INCH * columns
     figure = plots.new_figure(width * len(groups) + BAR_INCH, PATCH_INCH * rows + 0.6)
     ratios = [width] * len(groups) + [BAR_INCH]
-    panels = np.asarray(figure.subfigures(1, len(groups) + 1, width_ratios=ratios, wspace=0.02))
+    panels = np.asarray(figure.subfigures(1, len(groups) + 1, width_ratios=ratios, wspace=GAP))
     for panel, (heading, patches) in zip(panels, groups.items(), strict=False):
         grid = np.asarray(panel.subplots(rows, columns, squeeze=False))
         for place, axes in enumerate(grid.flat):
@@ -68,7 +69,10 @@ def draw_sheet(
             else:
                 axes.axis("off")
         panel.suptitle(heading, fontsize=9, color=plots.INK)
-    bar = figure.colorbar(ScalarMappable(norm, cmap), cax=panels[-1].subplots())
+        panel.set_facecolor(GROUND)
+    bar_axes = panels[-1].subplots()
+    bar_axes.set_box_aspect(20)
+    bar = figure.colorbar(ScalarMappable(norm, cmap), cax=bar_axes)
     bar.set_label(f"{label} ({'G' if unit == 'Gauss' else unit})")
     if title:
         figure.suptitle(title, fontsize=10, color=plots.INK)
