@@ -201,12 +201,15 @@ def draw_curves(result: Row, path: Path) -> None:
     plots.save(figure, path, dpi=90)
 
 
-def draw_samples(root: Path, reader: ShardReader, path: Path) -> None:
+def draw_samples(root: Path, reader: ShardReader, path: Path, kimg: float) -> None:
     """Patches evenly spaced over the real ones, and the first ones of each arm of seed 0."""
     rows = reader.rows[np.linspace(0, len(reader) - 1, 16).round().astype(int)]
     groups = {"real": reader.images(rows)[:, 0]}
     for arm in ARMS:
-        generator = Generator.load(run_folder(root, arm, 0))
+        folder = run_folder(root, arm, 0)
+        generator = Generator.load(folder)
+        last = scheduled(folder, kimg, 1)[-1]
+        generator.network.load_state_dict(checkpoint.load_tensors(last, "G_ema"))
         fields = generator.fields(generator.map(generator.sample_z(16, seed=0)))
         groups[arm.replace("-", ", ")] = fields[:, 0].cpu().numpy()
     figure = draw_sheet(groups, unit="Gauss", label="Br", columns=4)
@@ -222,8 +225,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="data root; kept")
     parser.add_argument("--out", type=Path, default=REPO / "benchmarks/results/learning.json")
     parser.add_argument("--pictures", type=Path, help="folder for learning*.png")
-    parser.add_argument("--kimg", type=float, default=12.0)
-    parser.add_argument("--points", type=int, default=6)
+    parser.add_argument("--kimg", type=float, default=16.0)
+    parser.add_argument("--points", type=int, default=8)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--bend", type=float, default=500.0, help="of the log transform, gauss")
     parser.add_argument("--seeds", type=int, default=2)
@@ -265,7 +268,7 @@ def main() -> None:
               flush=True)  # fmt: skip
     if args.pictures is not None:
         draw_curves(result, args.pictures / "learning.png")
-        draw_samples(args.root, readers["train"], args.pictures / "learning-samples.png")
+        draw_samples(args.root, readers["train"], args.pictures / "learning-samples.png", args.kimg)
 
 
 def cpu() -> str:
