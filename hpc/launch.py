@@ -97,10 +97,12 @@ def slurm_parameters(
         Job ids that must end well first; if one fails the job is cancelled.
     """
     srun = [f"--cpus-per-task={wanted.cpus_per_task}"]  # srun no longer takes it from sbatch
-    if STAGES[stage].ranks:
-        srun.append("--kill-on-bad-exit=1")  # a rank that dies ends those that wait for it
     if STAGES[stage].mpi:
-        srun.append(f"--mpi={profile.mpi}")
+        # a rank that dies ends those that wait for it
+        srun += ["--kill-on-bad-exit=1", f"--mpi={profile.mpi}"]
+    elif STAGES[stage].ranks:
+        # the ranks that are left end by themselves, and say who was lost
+        srun += ["--kill-on-bad-exit=0", "--wait=300"]
     limit = wanted.array_parallel
     at_once = STAGES[stage].parallel if limit is None else limit
     more: dict[str, Any] = {"requeue": True}
