@@ -156,7 +156,8 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                     tick = tick.next(trainer.nimg)
             if saves or ticks:
                 on_main(books.check, ranks)  # a full disk is not left for the next checkpoint
-            if saves:
+            # a run that may be diverging does not push good checkpoints out
+            if saves and (end or stopping or not seen["nonfinite_now"]):
                 _save(trainer, books, wait=end or stopping)
             if draws and trainer.data_rank == 0:  # stripes of one image draw it together
                 fields = trainer.fields("grid", GRID, GRID_SIDE).numpy()
@@ -202,7 +203,7 @@ def _report(
     seconds = time.perf_counter() - tick.start
     row = {
         "nimg": trainer.nimg, "kimg": trainer.nimg / 1000, "sec_per_kimg": seconds / kimg,
-        **{key: value for key, value in seen.items() if key != "nonfinite_in_a_row"},
+        **{key: value for key, value in seen.items() if not key.startswith("nonfinite")},
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
     }  # fmt: skip
     run.stats({key: value if math.isfinite(value) else None for key, value in row.items()})

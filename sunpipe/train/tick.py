@@ -72,13 +72,23 @@ class Tick:
         -------
         dict
             Besides the observations: ``data_wait_s``, ``skipped`` (parts of steps left
-            out), ``nonfinite_in_a_row`` (iterations) and ``diversity`` (see
+            out), ``nonfinite_in_a_row`` and ``nonfinite_now`` (iterations, the most and
+            those at the end) and ``diversity`` (see
             `sunpipe.train.watch.spread_ratio`). An observation that was never finite is NaN.
         """
         names = sorted(self._sums)
         values = [self._sums[key] / self._counts[key] for key in names]
         wait = torch.as_tensor(self.data_wait, dtype=torch.double, device=self.device)
         diversity = spread_ratio(average_over_ranks(self._moments / max(self._batches, 1), ranks))
-        stacked = torch.stack([*values, wait, self._skipped, self._longest, diversity])
-        keys = [*names, "data_wait_s", "skipped", "nonfinite_in_a_row", "diversity"]
+        stacked = torch.stack(
+            [*values, wait, self._skipped, self._longest, self._streak, diversity]
+        )
+        keys = [
+            *names,
+            "data_wait_s",
+            "skipped",
+            "nonfinite_in_a_row",
+            "nonfinite_now",
+            "diversity",
+        ]
         return dict(zip(keys, average_over_ranks(stacked, ranks).tolist(), strict=True))
