@@ -40,10 +40,14 @@ class ModelSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class ComputeSettings:
-    """``[train.compute]``: how one step is computed; the result differs by rounding only.
+    """``[train.compute]``: how one step is computed.
 
-    `precision` is that of convolutions at `bf16_from` pixels and more; weights,
-    optimiser, mapping, statistics and images stay float32. `checkpoint`
+    The result differs by rounding only, except with `accumulate`, see there.
+
+    `precision` ``bf16`` is that of convolutions at `bf16_from` pixels and more;
+    weights, optimiser, mapping, statistics and images stay float32. ``tf32`` and
+    ``bf16`` allow a GPU to round the factors of float32 products to 10 bits, ``fp32``
+    does not. `checkpoint`
     computes activations again in the backward pass instead of keeping them: per
     ``block``, or per ``conv``, at `checkpoint_from` pixels and more.
     `accumulate` splits a rank's part of the batch into that many passes; the
@@ -53,7 +57,7 @@ class ComputeSettings:
     pixels and more.
     """
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     bf16_from: Count = 64
     checkpoint: Literal["none", "block", "conv"] = "none"
     checkpoint_from: Count = 64
@@ -67,18 +71,13 @@ class ComputeSettings:
 class ZeroSettings:
     """``[train.zero]``: how DeepSpeed shares the optimiser state over ranks.
 
-    `offload` keeps it in the memory of the host (stages 1 to 3),
-    `offload_parameters` the parameters too (stage 3). A self-test at the start
-    proves the choice on a toy pair of networks, or names the stage that works.
+    `offload` keeps it in the memory of the host (stages 1 and 2). A self-test at
+    the start proves the choice on a toy pair of networks, or names the stage that
+    works. Stage 3 is refused: R1 and path length fail under it.
     """
 
     stage: Literal[0, 1, 2, 3] = 1
     offload: bool = True
-    offload_parameters: bool = False
-
-    def __post_init__(self) -> None:
-        if self.offload_parameters and self.stage != 3:
-            raise ValueError("offload_parameters needs stage = 3")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -192,3 +191,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.ada.target and not self.diffaugment:
             raise ValueError("ada.target adapts diffaugment, which is empty")
+        if self.ada.target and self.loss.startswith("relativistic"):
+            raise ValueError(
+                f"ada.target reads the signs of D's logits, which {self.loss} leaves open to a"
+                " common offset; use nonsaturating or hinge"
+            )

@@ -47,7 +47,7 @@ def explain(
     here = ledger(resolution, channels, settings, ranks, device)
     zero, compute = settings.zero, settings.compute
     stage: Any = max(zero.stage, 1)
-    plain = dataclasses.replace(zero, stage=stage, offload=False, offload_parameters=False)
+    plain = dataclasses.replace(zero, stage=stage, offload=False)
     moved = dataclasses.replace(zero, stage=stage, offload=True)
     without, offloaded = (
         ledger(resolution, channels, dataclasses.replace(settings, zero=one), ranks, device)

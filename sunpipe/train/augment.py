@@ -168,6 +168,8 @@ def check_policy(policy: Sequence[str], units: Sequence[str]) -> None:
     """
     if unknown := [name for name in policy if name not in POLICIES]:
         raise ValueError(f"unknown augmentation {', '.join(unknown)}; known: {', '.join(POLICIES)}")
+    if "color" in policy and policy[0] != "color":
+        raise ValueError("color must come first: after the others it would change their fill")
     for place, unit in enumerate(units):
         if "color" in policy and unit not in INTENSITIES:
             raise ValueError(

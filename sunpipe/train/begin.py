@@ -20,20 +20,21 @@ from sunpipe.shards.order import sample_indices
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
 from sunpipe.train.augment import check_policy
-from sunpipe.train.engine import from_main
+from sunpipe.train.engine import STAGE_3, from_main
 from sunpipe.train.ledger import Device, ledger
 from sunpipe.train.sinks import save_grid
 from sunpipe.train.symmetries import check_symmetries
+from sunpipe.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from sunpipe.train.trainer import Trainer
 
 Found = TypeVar("Found")
-# What may change between a run and its continuation: the result differs by rounding at most.
+# What may change between a run and its continuation; `layout_notes` tells when that is felt.
 FREE_KEYS = frozenset(
     f"train.{key}"
     for key in ("kimg", "tick_kimg", "checkpoint_kimg", "image_kimg", "keep_checkpoints",
-                "timeout_s", "zero.stage", "zero.offload", "zero.offload_parameters",
+                "timeout_s", "zero.stage", "zero.offload",
                 "compute.checkpoint", "compute.checkpoint_from", "compute.channels_last",
                 "compute.accumulate", "compute.stripes", "compute.stripes_from",
                 "watch.nonfinite", "watch.max_skips", "watch.logit_gap", "watch.diversity",
@@ -96,12 +97,44 @@ def check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
             f"train.normalize lists {lists} channels, dataset {cfg.dataset} has"
             f" {len(info.channels)} ({', '.join(info.channels)})"
         )
+    if t.zero.stage == 3:
+        raise UsageError(STAGE_3)
     try:
         check_policy(t.diffaugment, info.units)
         check_stripes(compute.stripes, compute.stripes_from, size)
         check_symmetries(t.symmetries, info.channels, info.units)
     except ValueError as error:
         raise UsageError(f"{error} (dataset {cfg.dataset})") from None
+
+
+def layout_notes(t: TrainSettings, micro: int) -> list[str]:
+    """Where the result depends on how a batch is shared out, one sentence each.
+
+    Parameters
+    ----------
+    micro : int
+        Samples of one pass of one rank.
+    """
+    notes, group = [], t.model.mbstd_group
+    r1 = max(micro // t.r1_batch_shrink, 1)
+    for what, count in (("a pass", micro), ("a penalty", r1)):
+        if count % group:
+            notes.append(
+                f"{what} holds {count} samples, no multiple of train.model.mbstd_group={group}: the"
+                " minibatch statistic, and so the result, depends on the number of ranks and passes"
+            )
+            break
+    for name, shrink in (("pl", t.pl_batch_shrink), ("r1", t.r1_batch_shrink)):
+        if micro % shrink:
+            notes.append(
+                f"train.{name}_batch_shrink={shrink} does not divide the {micro} samples of a pass:"
+                f" the penalty takes {max(micro // shrink, 1)} of them"
+            )
+    if t.compute.accumulate > 1:
+        also = " and the bars of relativistic_average" if t.loss == "relativistic_average" else ""
+        notes.append(f"with train.compute.accumulate the mean of path lengths{also} is over one"
+                     " pass, not over the batch")  # fmt: skip
+    return notes
 
 
 def on_main(work: Callable[[], Found], ranks: dist.Ranks) -> Found | None:
@@ -137,12 +170,8 @@ def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
         f"{' with CPU offload' if t.zero.offload and t.zero.stage else ''}"
     )
     run.log(ledger(info.resolution, len(info.channels), t, ranks.world, device).line())
-    micro = trainer.local_batch // trainer.accumulate
-    if micro % t.model.mbstd_group:
-        run.log(
-            f"a pass holds {micro} samples, which train.model.mbstd_group={t.model.mbstd_group}"
-            " does not divide: the minibatch statistic, and so the result, depends on the ranks"
-        )
+    for line in layout_notes(t, trainer.local_batch // trainer.accumulate):
+        run.log(f"note: {line}")
     if start is not None:
         run.log(f"resumed from {start.name}")
         return

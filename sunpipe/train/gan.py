@@ -136,6 +136,8 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
     with ExitStack() as held:
         books = _Books(trainer, run, held)
         metrics = Metrics(trainer, run) if t.metrics.kimg else None
+        if metrics and metrics.lacks_row():
+            metrics.measure()  # it was stopped between a checkpoint and its metrics
         batches = held.enter_context(trainer.batches())
         tick = Tick(trainer.nimg, trainer.device)
         while trainer.nimg < target:
@@ -152,6 +154,7 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
             if ticks or saves or draws:
                 seen = _judge(tick, trainer, run)
                 if ticks:
+                    seen["diversity"] = trainer.diversity()
                     _report(trainer, books, tick, seen, target)
                     tick = tick.next(trainer.nimg)
             if saves or ticks:

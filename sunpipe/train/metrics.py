@@ -9,8 +9,10 @@ import torch.distributed as torch_dist
 
 from sunpipe.evaluate.block import FeatureBlock
 from sunpipe.evaluate.reference import Reference, compare
-from sunpipe.run import Run
+from sunpipe.run import Run, read_stats
 from sunpipe.train.begin import on_main
+from sunpipe.train.clock import due
+from sunpipe.train.engine import from_main
 from sunpipe.train.trainer import Trainer
 
 FILE = "metric-generator"
@@ -41,6 +43,17 @@ class Metrics:
         blocks: list[Any] = [None] * self.ranks.world
         torch_dist.all_gather_object(blocks, block)
         return FeatureBlock.concat(blocks[:: self.trainer.t.compute.stripes])
+
+    def lacks_row(self) -> bool:
+        """Whether the metrics are due at the images shown so far, and were not taken.
+
+        The same answer on all ranks.
+        """
+        t, nimg = self.trainer.t, self.trainer.nimg
+        if not nimg or not due(nimg - t.batch, nimg, t.metrics.kimg):
+            return False
+        rows = read_stats(self.run.folder, FILE) if self.run else []
+        return bool(from_main(not any(row["nimg"] == nimg for row in rows), self.ranks))
 
     def measure(self) -> dict[str, Any] | None:
         """Append a row to ``metric-generator.jsonl``; every rank calls it, rank 0 returns it."""

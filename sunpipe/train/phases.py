@@ -19,7 +19,6 @@ from sunpipe.train.augment import augment
 from sunpipe.train.chance import Chance
 from sunpipe.train.losses import adversarial, needs_real, path_lengths, r1_penalty
 from sunpipe.train.means import mean_over_ranks
-from sunpipe.train.watch import feature_moments
 from sunpipe.train_settings import TrainSettings
 
 Observed = dict[str, torch.Tensor]
@@ -204,19 +203,14 @@ class DiscriminatorPhases(nn.Module):
         self, real: torch.Tensor, fake: torch.Tensor, chance: Chance, p: torch.Tensor | None
     ) -> tuple[torch.Tensor, Observed]:
         network = self.discriminator
-        fake_logits, fake_features = network.features(
-            self._augmented(fake, chance.child("fake"), p)
-        )
-        real_logits, real_features = network.features(
-            self._augmented(real, chance.child("real"), p)
-        )
+        fake_logits = network(self._augmented(fake, chance.child("fake"), p))
+        real_logits = network(self._augmented(real, chance.child("real"), p))
         loss = self._loss(real_logits, fake_logits)
         return loss, {
             "loss_D": loss.detach(),
             "logits_real": real_logits.detach().mean(),
             "logits_fake": fake_logits.detach().mean(),
             "signs": count_signs(real_logits).double(),
-            "moments": feature_moments(fake_features, real_features),
         }
 
     def penalty_count(self, batch: int) -> int:

@@ -8,7 +8,6 @@ import torch
 
 from sunpipe.dist import Ranks
 from sunpipe.train.engine import average_over_ranks
-from sunpipe.train.watch import spread_ratio
 
 # A run whose losses are not finite has diverged; other observations may be undefined.
 LOSSES = ("loss_G", "loss_D", "r1_penalty", "r2_penalty", "pl_penalty")
@@ -31,8 +30,6 @@ class Tick:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, torch.Tensor] = {}
         self._none = torch.zeros((), dtype=torch.double, device=device)
-        self._moments: torch.Tensor = torch.zeros((4, 1), dtype=torch.double, device=device)
-        self._batches = 0
         self._skipped = self._streak = self._longest = self._none
 
     def next(self, nimg: int) -> Tick:
@@ -46,10 +43,6 @@ class Tick:
         none = self._none
         bad = none > 0
         for key, value in seen.items():
-            if key == "moments":  # of D's features: the spread is over all of the tick's images
-                self._moments = self._moments + value
-                self._batches += 1
-                continue
             one = value.detach().to(self.device).reshape([]).double()
             finite = torch.isfinite(one)
             if key in LOSSES:
@@ -73,22 +66,17 @@ class Tick:
         dict
             Besides the observations: ``data_wait_s``, ``skipped`` (parts of steps left
             out), ``nonfinite_in_a_row`` and ``nonfinite_now`` (iterations, the most and
-            those at the end) and ``diversity`` (see
-            `sunpipe.train.watch.spread_ratio`). An observation that was never finite is NaN.
+            those at the end). An observation that was never finite is NaN.
         """
         names = sorted(self._sums)
         values = [self._sums[key] / self._counts[key] for key in names]
         wait = torch.as_tensor(self.data_wait, dtype=torch.double, device=self.device)
-        diversity = spread_ratio(average_over_ranks(self._moments / max(self._batches, 1), ranks))
-        stacked = torch.stack(
-            [*values, wait, self._skipped, self._longest, self._streak, diversity]
-        )
+        stacked = torch.stack([*values, wait, self._skipped, self._longest, self._streak])
         keys = [
             *names,
             "data_wait_s",
             "skipped",
             "nonfinite_in_a_row",
             "nonfinite_now",
-            "diversity",
         ]
         return dict(zip(keys, average_over_ranks(stacked, ranks).tolist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sunpipe.train.chance import Chance
 from sunpipe.train.ema import ema_beta, update_ema
 from sunpipe.train.engine import Engine, average_over_ranks
 from sunpipe.train.losses import needs_real
+from sunpipe.train.means import mean_over_ranks
 from sunpipe.train.phases import (
     DiscriminatorPhases,
     GeneratorPhases,
@@ -32,6 +34,7 @@ from sunpipe.train.phases import (
 )
 from sunpipe.train.symmetries import apply_symmetries
 from sunpipe.train.warm import frozen_names, warm_start
+from sunpipe.train.watch import diversity
 
 W_AVG_BETA = 0.995
 Seen = dict[str, torch.Tensor]
@@ -69,6 +72,9 @@ class Trainer:
         info = reader.info
         striped = Stripes.make(ranks.world, ranks.rank, stripes, self.t.timeout_s)
         shape = (info.resolution, len(info.channels), self.t.model, self.t.compute, striped)
+        allow = self.t.compute.precision != "fp32"
+        torch.set_float32_matmul_precision("high" if allow else "highest")
+        torch.backends.cudnn.allow_tf32 = allow
         torch.manual_seed(generator_seed(cfg.seed, 0, 0, "init"))
         self.G, self.D = Generator(*shape).to(device), Discriminator(*shape).to(device)
         self.warmed = warm_start({"G": self.G, "D": self.D}, warm) if warm else None
@@ -81,6 +87,9 @@ class Trainer:
         self.g_phases = GeneratorPhases(self.G, self.D, self.t, ranks.world).to(device)
         self.d_phases = DiscriminatorPhases(self.D, self.t, ranks.world)
         self.ada = ada.start(device)
+        self._lately: tuple[torch.Tensor, torch.Tensor] | None = None
+        # a warm start begins with an average that is worth keeping: no ramp-up
+        self.rampup = 0.0 if warm else self.t.ema_rampup
         if start is not None:
             self._restore(start)
         for name in self.frozen:
@@ -102,7 +111,7 @@ class Trainer:
             network.load_state_dict(checkpoint.load_tensors(start, name))
         self.g_phases.pl_mean.fill_(state["pl_mean"])
         self.ada = ada.from_json(state["ada"], self.device)
-        self.frozen = state["frozen"]
+        self.frozen, self.rampup = state["frozen"], state["ema_rampup"]
 
     def _engine(self, phases: torch.nn.Module, lr: float, ratio: float) -> Engine:
         return Engine(
@@ -167,7 +176,7 @@ class Trainer:
             if (step + 1) % t.ada.interval == 0:
                 self.ada = ada.adjust(self.ada, t.ada, t.batch)
         self.nimg += t.batch
-        beta = ema_beta(t.batch, self.nimg, t.ema_kimg, t.ema_rampup)
+        beta = ema_beta(t.batch, self.nimg, t.ema_kimg, self.rampup)
         if "w_mean" in seen:
             w_mean = average_over_ranks(seen.pop("w_mean"), self.ranks)
             self.G.mapping.w_avg.lerp_(w_mean, 1 - W_AVG_BETA)
@@ -198,6 +207,7 @@ class Trainer:
         self.engine_d.requires_grad(True)
         chances = self._chance("D")
         fake = [self._fake(chance) for chance in chances]
+        self._lately = fake[0], real[0]
         parts = list(zip(real, fake, chances, [p] * self.accumulate, strict=True))
         seen = [self.engine_d.step("main", parts)]
         if lazy_penalty(t.r1_gamma + t.r2_gamma, t.r1_interval) and step % t.r1_interval == 0:
@@ -207,6 +217,17 @@ class Trainer:
             parts = list(zip(*few, chances, [p] * self.accumulate, strict=True))
             seen.append(self.engine_d.step("penalty", parts))
         return seen
+
+    @torch.no_grad()
+    def diversity(self) -> float:
+        """How diverse the last generated images were, beside the real ones; see `watch.diversity`.
+
+        Without augmentation, which would make one repeated image look like many.
+        All ranks must call it.
+        """
+        assert self._lately is not None
+        fake, real = (self.D.features(images)[1] for images in self._lately)
+        return float(diversity(fake, real, partial(mean_over_ranks, world=self.ranks.world)))
 
     @torch.no_grad()
     def _fake(self, chance: Chance) -> torch.Tensor:
@@ -223,7 +244,8 @@ class Trainer:
             tensors[name] = network.state_dict()
         return tensors, {
             "pl_mean": float(self.g_phases.pl_mean), "ada": ada.to_json(self.ada),
-            "frozen": self.frozen, "world": self.ranks.world, "made_of": self.made_of,
+            "frozen": self.frozen, "ema_rampup": self.rampup,
+            "world": self.ranks.world, "made_of": self.made_of,
         }  # fmt: skip
 
     @torch.no_grad()

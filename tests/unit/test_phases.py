@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sunpipe.models.stylegan2 import Discriminator, Generator
+from sunpipe.train.begin import layout_notes
 from sunpipe.train.chance import Chance
 from sunpipe.train.losses import r1_penalty
 from sunpipe.train.phases import (
@@ -18,7 +19,8 @@ from sunpipe.train.phases import (
     mix_styles,
     touch,
 )
-from sunpipe.train_settings import ModelSettings, TrainSettings
+from sunpipe.train.watch import diversity
+from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings
 
 TINY = ModelSettings(z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=8)
 CPU = torch.device("cpu")
@@ -139,3 +141,37 @@ def test_touch_reaches_what_is_trained() -> None:
     assert layer.weight.grad is not None
     assert bool((layer.weight.grad == 0).all())
     assert layer.bias.grad is None
+
+
+def test_penalties_on_a_part_of_the_batch(networks: tuple[Generator, Discriminator]) -> None:
+    _, d = networks
+    real, fake = torch.randn(2, 4, 2, 16, 16)
+    t = settings(r1_gamma=3.0, r2_gamma=5.0, r1_interval=1, r1_batch_shrink=2)
+    phases = DiscriminatorPhases(d, t)
+    assert [phases.penalty_count(batch) for batch in (1, 4, 8)] == [1, 2, 4]
+    main, _ = DiscriminatorPhases(d, settings(r1_gamma=0.0))("main", real, fake, chance("D"))
+    both, _ = phases("main", real, fake, chance("D"))
+    expected = 1.5 * r1_penalty(d, real[:2]) + 2.5 * r1_penalty(d, fake[:2])
+    torch.testing.assert_close(both - main, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_repeated_image_is_no_diversity(networks: tuple[Generator, Discriminator]) -> None:
+    _, d = networks
+    real = torch.randn(16, 2, 16, 16)
+    same = real[:1].expand(16, -1, -1, -1)
+    with torch.no_grad():
+        features = [d.features(images)[1] for images in (same, real.flip(0), real)]
+    assert float(diversity(features[0], features[2], lambda x: x)) < 0.05
+    assert float(diversity(features[1], features[2], lambda x: x)) == pytest.approx(1.0, abs=0.05)
+
+
+def test_what_depends_on_the_layout_is_said() -> None:
+    assert layout_notes(settings(), 8) == []
+    few = layout_notes(settings(r1_batch_shrink=4), 8)
+    assert len(few) == 1
+    assert "a penalty holds 2 samples" in few[0]
+    notes = layout_notes(
+        settings(loss="relativistic_average", compute=ComputeSettings(accumulate=2)), 3
+    )
+    assert len(notes) == 3
+    assert "bars of relativistic_average" in notes[2]

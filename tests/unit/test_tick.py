@@ -9,7 +9,6 @@ import torch
 
 from sunpipe.dist import Ranks
 from sunpipe.train.tick import Tick
-from sunpipe.train.watch import feature_moments, spread_ratio
 
 ALONE = Ranks(0, 1, 0, "127.0.0.1", 0, "single")
 CPU = torch.device("cpu")
@@ -53,15 +52,3 @@ def test_skipped_parts_are_counted_and_are_no_success() -> None:
     means = filled(1.0, 1.0, 1.0, skipped=(0.0, 2.0, 1.0)).means(ALONE)
     assert means["skipped"] == 3
     assert means["nonfinite_in_a_row"] == 2
-
-
-def test_diversity_is_over_all_images_of_the_tick() -> None:
-    """Single images have no spread; together they do."""
-    torch.manual_seed(0)
-    fake, real = torch.randn(2, 64, 5)
-    tick = Tick(0, CPU)
-    for one, other in zip(fake, real, strict=True):
-        tick.add({"moments": feature_moments(one[None], 2 * other[None])})
-    expected = spread_ratio(feature_moments(fake, 2 * real))
-    assert tick.means(ALONE)["diversity"] == pytest.approx(float(expected))
-    assert float(expected) == pytest.approx(0.5, rel=0.2)
