@@ -3,6 +3,7 @@
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_STOPPED = 75  # BSD's EX_TEMPFAIL: stopped on request, run again to continue
+EXIT_LOST = 76  # a process or device of the training was lost, start it again
 
 
 class SunpipeError(Exception):
@@ -31,3 +32,9 @@ class Stopped(SunpipeError):
     """Stopped on request after saving; the same command continues."""
 
     exit_code = EXIT_STOPPED
+
+
+class RankLost(SunpipeError):
+    """A rank died, hung, or its device failed: nobody's mistake, the same command continues."""
+
+    exit_code = EXIT_LOST
