@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,33 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             peers.checkpoints = folder / "checkpoints"
         done = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if done < target:
-            self_test(cfg.train, ranks, device)
-            made_of = network_identity(run_config(cfg, reader))
-            trainer = Trainer(cfg, reader, ranks, device, start, None if start else warm, made_of)
-            if run is not None:
-                announce(run, trainer, start)
-            try:
+            with _failure_in_status(run, cfg):
+                self_test(cfg.train, ranks, device)
+                made_of = network_identity(run_config(cfg, reader))
+                source = None if start else warm
+                trainer = Trainer(cfg, reader, ranks, device, start, source, made_of)
+                if run is not None:
+                    announce(run, trainer, start)
                 _loop(trainer, run, stop, target)
-            except torch.OutOfMemoryError as error:
-                raise explain_oom(error, cfg.train) from None
             done = trainer.nimg
         return _finished(run, done)
+
+
+@contextmanager
+def _failure_in_status(run: Run | None, cfg: Config) -> Iterator[None]:
+    """What ends a training other than a request stands in ``status.json``."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except BaseException as error:
+        said = explain_oom(error, cfg.train) if isinstance(error, torch.OutOfMemoryError) else error
+        if run is not None:
+            with suppress(OSError):  # the disk may be what failed
+                run.status("failed", reason=str(said) or type(said).__name__)
+        if said is not error:
+            raise said from None
+        raise
 
 
 def _finished(run: Run | None, nimg: int) -> dict[str, Any] | None:
@@ -152,7 +169,7 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                 for every in (t.tick_kimg, t.checkpoint_kimg, t.image_kimg)
             )
             if ticks or saves or draws:
-                seen = _judge(tick, trainer, run)
+                seen = _judge(tick, trainer)
                 if ticks:
                     seen["diversity"] = trainer.diversity()
                     _report(trainer, books, tick, seen, target)
@@ -176,21 +193,17 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                 _stop(trainer, run, stop, target)
 
 
-def _judge(tick: Tick, trainer: Trainer, run: Run | None) -> dict[str, float]:
+def _judge(tick: Tick, trainer: Trainer) -> dict[str, float]:
     """Means of the tick; a training that only makes numbers that are not finite ends here.
 
     All ranks decide alike, and nothing of such a step is saved.
     """
     seen, watch = tick.means(trainer.ranks), trainer.t.watch
     allowed = watch.max_skips if watch.nonfinite == "skip" else 0
-    if seen["nonfinite_in_a_row"] > allowed:
-        what = (
-            f"losses were not finite, {math.ceil(seen['nonfinite_in_a_row'])} iterations in a row"
-        )
-        if run:
-            run.status("failed", nimg=trainer.nimg, reason=what)
+    if (count := int(seen["nonfinite_in_a_row"])) > allowed:
         raise DataError(
-            f"{what} before {trainer.nimg / 1000:g} kimg; the last checkpoint is from before that."
+            f"losses were not finite, {count} iterations in a row before"
+            f" {trainer.nimg / 1000:g} kimg; the last checkpoint is from before that."
             " Lower the learning rates or raise r1_gamma, and start with --new"
         )
     return seen
@@ -206,6 +219,7 @@ def _report(
     seconds = time.perf_counter() - tick.start
     row = {
         "nimg": trainer.nimg, "kimg": trainer.nimg / 1000, "sec_per_kimg": seconds / kimg,
+        "loss_G": math.nan, "loss_D": math.nan,  # when every step of the tick was left out
         **{key: value for key, value in seen.items() if not key.startswith("nonfinite")},
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
     }  # fmt: skip
@@ -215,7 +229,7 @@ def _report(
     eta = (target - trainer.nimg) / 1000 * row["sec_per_kimg"]
     run.log(
         f"kimg {row['kimg']:.3f}/{target / 1000:g}  s/kimg {row['sec_per_kimg']:.2f}"
-        f"  G {row.get('loss_G', math.nan):.3f}  D {row.get('loss_D', math.nan):.3f}"
+        f"  G {row['loss_G']:.3f}  D {row['loss_D']:.3f}"
         f"  data wait {row['data_wait_s']:.2f} s"
         f"  memory {row['peak_memory_bytes'] / 2**30:.2f} GiB  ETA {eta / 60:.1f} min"
     )

@@ -5,12 +5,21 @@ from __future__ import annotations
 import time
 
 import torch
+import torch.distributed as torch_dist
 
 from sunpipe.dist import Ranks
 from sunpipe.train.engine import average_over_ranks
 
 # A run whose losses are not finite has diverged; other observations may be undefined.
 LOSSES = ("loss_G", "loss_D", "r1_penalty", "r2_penalty", "pl_penalty")
+STREAKS = ("nonfinite_in_a_row", "nonfinite_now")
+
+
+def most_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Largest of each value over all ranks, in place."""
+    if ranks.world > 1:
+        torch_dist.all_reduce(values, op=torch_dist.ReduceOp.MAX)
+    return values
 
 
 class Tick:
@@ -71,12 +80,8 @@ class Tick:
         names = sorted(self._sums)
         values = [self._sums[key] / self._counts[key] for key in names]
         wait = torch.as_tensor(self.data_wait, dtype=torch.double, device=self.device)
-        stacked = torch.stack([*values, wait, self._skipped, self._longest, self._streak])
-        keys = [
-            *names,
-            "data_wait_s",
-            "skipped",
-            "nonfinite_in_a_row",
-            "nonfinite_now",
-        ]
-        return dict(zip(keys, average_over_ranks(stacked, ranks).tolist(), strict=True))
+        stacked = torch.stack([*values, wait, self._skipped])
+        worst = most_over_ranks(torch.stack([self._longest, self._streak]), ranks)
+        keys = [*names, "data_wait_s", "skipped"]
+        means = dict(zip(keys, average_over_ranks(stacked, ranks).tolist(), strict=True))
+        return means | dict(zip(STREAKS, worst.tolist(), strict=True))
