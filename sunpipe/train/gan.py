@@ -224,7 +224,10 @@ def _report(
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
     }  # fmt: skip
     run.stats({key: value if math.isfinite(value) else None for key, value in row.items()})
-    warned = warnings(row, trainer.t.watch)
+    # a loss that is not finite was left out, or has ended the run before this line
+    judged = {key: value for key, value in row.items()
+              if math.isfinite(value) or key == "diversity"}  # fmt: skip
+    warned = warnings(judged, trainer.t.watch)
     run.status("running", nimg=trainer.nimg, target=target, warnings=warned)
     eta = (target - trainer.nimg) / 1000 * row["sec_per_kimg"]
     run.log(
