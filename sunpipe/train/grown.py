@@ -26,9 +26,15 @@ PAIR = 1.2 * SQRT2  # f(x) - f(-x) over x, with a slope of 0.2 below zero
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
 
+def size_of(name: str) -> int:
+    """Resolution in a name like ``blocks.64.conv``; what is in no block works at 4 x 4."""
+    found = BLOCK.search(name)
+    return int(found[1]) if found else 4
+
+
 def new_sizes(ours: Tensors, resolution: int) -> list[int]:
     """Sizes above `resolution` that a network has blocks for, the largest first."""
-    sizes = {int(found[1]) for name in ours if (found := BLOCK.search(name))}
+    sizes = {size_of(name) for name in ours}
     return sorted((size for size in sizes if size > resolution), reverse=True)
 
 

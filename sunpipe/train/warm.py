@@ -1,13 +1,14 @@
 """Start from the weights of another run, of the same or a lower resolution.
 
-Modules are keyed by resolution, so weights match by name. What a higher
+Modules are keyed by resolution, so weights match by name: up to the resolution
+of the source every tensor is copied, or the source is refused. What a higher
 resolution adds starts as `sunpipe.train.grown` says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,22 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from sunpipe import checkpoint
-from sunpipe.config import changed_keys
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import read_json
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.paths import Layout
 from sunpipe.run import trained_run
-from sunpipe.train.grown import start_discriminator, start_generator
+from sunpipe.train.grown import new_sizes, size_of, start_discriminator, start_generator
 from sunpipe.train_settings import TrainSettings
 
 Names = tuple[str, ...]
 Tensors = Mapping[str, torch.Tensor]
-SAME_DATA = ("channels", "units")
-SAME_MODEL = ("g_architecture", "d_architecture")
+NORMALIZE = "train.normalize."
+MODEL = ("g_architecture", "d_architecture", "z_dim", "w_dim", "mapping_layers", "mbstd_group")
+SAME = frozenset({"data.channels", "data.units", *(f"train.model.{key}" for key in MODEL)})
+# May differ where that changes nothing up to the source's resolution: a higher
+# channel_min for the new, large sizes. Shapes decide.
+WIDTHS = ("train.model.channel_base", "train.model.channel_max", "train.model.channel_min")
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ def find_source(
     Raises
     ------
     DataError
-        No such run, no whole checkpoint, not of StyleGAN2, other channels, units,
-        normalisation, architecture or shapes, or a higher resolution than the new
-        run's.
+        No such run, no whole checkpoint, not of StyleGAN2, a ``config.json`` that
+        lacks a key, other channels, units, normalisation, networks or widths, or a
+        higher resolution than the new run's.
     ConfigError
         ``train.warm.freeze_d`` leaves no layer to be trained.
     """
@@ -98,30 +102,54 @@ def find_source(
             raise DataError(f"train.warm.run: {folder} has no whole checkpoint")
         path = newest
     theirs = read_json(folder / "config.json")
-    if "train" not in theirs or "data" not in theirs:
+    if not isinstance(theirs, Mapping) or not {"train", "data"} <= theirs.keys():
         raise DataError(f"train.warm.run: {folder} is not a run of sunpipe train")
-    differ = changed_keys(_must_agree(theirs), _must_agree(config))
-    if differ:
-        raise DataError(f"train.warm.run: {folder.name} was trained with another"
-                        f" {', '.join(differ)}; its weights mean something else")  # fmt: skip
-    here, there = config["data"]["resolution"], theirs["data"]["resolution"]
-    if there > here:
-        raise DataError(f"train.warm.run: {folder.name} has {there} x {there} pixels, this run"
-                        f" {here} x {here}; start from one that has no more")  # fmt: skip
-    _try(path, config, there)
+    # a new run's configuration has tuples where JSON has lists
+    old, new = _flat(theirs), _flat(json.loads(json.dumps(config)))
+    _compare(folder, old, new)
+    widths = [key for key in WIDTHS if old[key] != new[key]]
+    _try(path, config, old["data.resolution"], widths)
     return path
 
 
-def _try(source: Path, config: Mapping[str, Any], resolution: int) -> None:
+def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse a source by the keys of its configuration that are missing or differ."""
+    fixed = sorted(key for key in {*old, *new} if key in SAME or key.startswith(NORMALIZE))
+    lacks = sorted({*fixed, *WIDTHS, "data.resolution"} & new.keys() - old.keys())
+    if lacks:
+        raise DataError(f"train.warm.run: {folder / 'config.json'} has no {', '.join(lacks)}, as if"
+                        " by another version; start from a run of this version")  # fmt: skip
+    differ = [key for key in fixed if key not in new or old[key] != new[key]]
+    if differ:
+        raise DataError(f"train.warm.run: {folder.name} was trained with another"
+                        f" {', '.join(differ)}; its weights mean something else")  # fmt: skip
+    here, there = new["data.resolution"], old["data.resolution"]
+    if there > here:
+        raise DataError(f"train.warm.run: {folder.name} has {there} x {there} pixels, this run"
+                        f" {here} x {here}; start from one that has no more")  # fmt: skip
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
+        found |= {prefix + key: value} if inner is None else inner
+    return found
+
+
+def _try(source: Path, config: Mapping[str, Any], resolution: int, widths: Collection[str]) -> None:
     """Refuse shapes and `freeze_d` before there is a run: on networks without memory."""
     settings = TypeAdapter(TrainSettings).validate_python(config["train"])
     data = config["data"]
     with torch.device("meta"):
         shape = data["resolution"], len(data["channels"]), settings.model
         networks = {"G": Generator(*shape), "D": Discriminator(*shape)}
-    for name, network in networks.items():
-        _fitting(name, checkpoint.load_tensors(source, name), network.state_dict(), source)
-    frozen_names(networks["D"], settings.warm.freeze_d, resolution)
+    copied: dict[str, Names] = {}
+    for name, network in (*networks.items(), ("G_ema", networks["G"])):
+        given, ours = checkpoint.load_tensors(source, name), network.state_dict()
+        copied[name] = tuple(_fitting(name, given, ours, resolution, source, widths))
+    frozen_names(networks["D"], settings.warm.freeze_d, resolution, copied=copied["D"])
 
 
 def _folder(layout: Layout, run: str) -> Path:
@@ -136,20 +164,8 @@ def _folder(layout: Layout, run: str) -> Path:
     return named
 
 
-def _must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
-    train, data = config["train"], config["data"]
-    model = {key: train["model"].get(key) for key in SAME_MODEL}
-    fixed = {
-        "data": {key: data[key] for key in SAME_DATA},
-        "train": {"normalize": train["normalize"], "model": model},
-    }
-    # a new run's configuration has tuples where JSON has lists
-    found: dict[str, Any] = json.loads(json.dumps(fixed))
-    return found
-
-
 def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:
-    """Copy into `networks` what fits from a checkpoint, in place.
+    """Copy a checkpoint into `networks`, in place, and start what is new.
 
     Parameters
     ----------
@@ -161,7 +177,7 @@ def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:
     Raises
     ------
     DataError
-        Not even half of a network's numbers fit: it is of another shape.
+        A tensor up to the source's resolution is missing or of another shape.
     """
     resolution = read_json(source.parent.parent / "config.json")["data"]["resolution"]
     copied: dict[str, Names] = {}
@@ -169,7 +185,7 @@ def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:
     random: dict[str, Names] = {}
     for name, network in networks.items():
         given, ours = checkpoint.load_tensors(source, name), network.state_dict()
-        fits = _fitting(name, given, ours, source)
+        fits = _fitting(name, given, ours, resolution, source)
         with torch.no_grad():
             for key, value in fits.items():
                 ours[key].copy_(value)
@@ -180,24 +196,27 @@ def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:
     return WarmReport(source, resolution, copied, prepared, random)
 
 
-def _fitting(name: str, given: Tensors, ours: Tensors, source: Path) -> Tensors:
-    """Tensors of the source that have a place of their shape; at least half of the numbers."""
-    fits = {key: value for key, value in given.items()
-            if key in ours and ours[key].shape == value.shape}  # fmt: skip
-    if 2 * sum(map(torch.numel, fits.values())) < sum(map(torch.numel, given.values())):
-        raise DataError(f"train.warm.run: {name} of {source.parent.parent.name} has other shapes"
-                        f" ({_misfit(given, ours)}); give train.model the values of that"
-                        " run")  # fmt: skip
-    return fits
+def _fitting(
+    name: str, given: Tensors, ours: Tensors, resolution: int, source: Path,
+    widths: Collection[str] = (),
+) -> Tensors:  # fmt: skip
+    """Tensors of the source, which must be all that `ours` has up to its resolution.
 
-
-def _misfit(given: Tensors, ours: Tensors) -> str:
-    for key, value in given.items():
-        if key not in ours:
-            return f"no {key} here"
-        if ours[key].shape != value.shape:
-            return f"{key} is {tuple(value.shape)} there and {tuple(ours[key].shape)} here"
-    return "too few tensors"
+    The layer between the image and the source's largest features is left out where
+    the new network has none there: its image is larger.
+    """
+    places = {key: value for key, value in ours.items() if size_of(key) <= resolution}
+    top = f"blocks.{resolution}.from_image." if name == "D" else (
+        f"synthesis.blocks.{resolution}.to_image.")  # fmt: skip
+    grows = bool(new_sizes(ours, resolution))
+    for key in sorted({*given, *places}):
+        there, here = (tuple(side[key].shape) if key in side else "missing"
+                       for side in (given, places))  # fmt: skip
+        if there != here and not (grows and key.startswith(top) and key not in ours):
+            why = f"was trained with another {', '.join(widths)}" if widths else "does not fit"
+            raise DataError(f"train.warm.run: {source.parent.parent.name} {why}: {key} of {name} is"
+                            f" {there} there and {here} here")  # fmt: skip
+    return {key: given[key] for key in places}
 
 
 def layers(discriminator: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -211,8 +230,9 @@ def layers(discriminator: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def frozen_names(
-    discriminator: nn.Module, count: int, resolution: int | None = None
-) -> tuple[str, ...]:
+    discriminator: nn.Module, count: int, resolution: int | None = None, *,
+    copied: Collection[str] | None = None,
+) -> Names:  # fmt: skip
     """Names of the parameters that Freeze-D keeps (arXiv:2002.10964, section 3).
 
     Parameters
@@ -222,42 +242,22 @@ def frozen_names(
     resolution : int, optional
         Of the source, where it was lower: layers above it are new, are trained, and
         do not count.
+    copied : collection of str, optional
+        Tensors that came from the source, see `WarmReport`: a layer of others is
+        trained too, and does not count.
 
     Raises
     ------
     ConfigError
         `count` leaves no layer to be trained.
     """
-    known = [
-        (name, module)
-        for name, module in layers(discriminator)
-        if resolution is None or _size(name) <= resolution
-    ]
+    known = []
+    for name, module in layers(discriminator):
+        own = tuple(f"{name}.{key}" for key, _ in module.named_parameters(recurse=False))
+        old = resolution is None or size_of(name) <= resolution
+        if old and (copied is None or all(parameter in copied for parameter in own)):
+            known.append(own)
     if count and count >= len(known):
         raise ConfigError(f"train.warm.freeze_d={count}: D has {len(known)} layers with weights of"
                           " the other run, and one at least must be trained")  # fmt: skip
-    return tuple(
-        f"{name}.{own}" for name, module in known[:count]
-        for own, _ in module.named_parameters(recurse=False)
-    )  # fmt: skip
-
-
-def _size(name: str) -> int:
-    """Resolution in ``blocks.64.conv``; the layers behind the blocks work at 4 x 4."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blocks" else 4
-
-
-def frozen_parameters(
-    discriminator: nn.Module, count: int, resolution: int | None = None
-) -> list[nn.Parameter]:
-    """Parameters that Freeze-D keeps, see `frozen_names`."""
-    return [discriminator.get_parameter(n) for n in frozen_names(discriminator, count, resolution)]
-
-
-def trainable(
-    discriminator: nn.Module, count: int, resolution: int | None = None
-) -> tuple[str, ...]:
-    """Names of all other parameters of D."""
-    frozen = set(frozen_names(discriminator, count, resolution))
-    return tuple(name for name, _ in discriminator.named_parameters() if name not in frozen)
+    return tuple(parameter for own in known[:count] for parameter in own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,7 @@ from sunpipe.models.filters import Resample
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.paths import Layout
 from sunpipe.train.grown import start_discriminator
-from sunpipe.train.warm import (
-    WarmReport,
-    find_source,
-    frozen_names,
-    frozen_parameters,
-    layers,
-    trainable,
-    warm_start,
-)
+from sunpipe.train.warm import WarmReport, find_source, frozen_names, layers, warm_start
 from sunpipe.train_settings import ModelSettings, TrainSettings
 
 CHANNELS = ("Br", "Bt", "Bp")
@@ -125,7 +118,10 @@ def test_the_same_resolution_is_copied_whole(tmp_path: Path) -> None:
         assert not report.random[name]
         assert not report.prepared[name]
         state = network.state_dict()
+        assert set(report.copied[name]) == set(state)
         assert all(torch.equal(state[key], value) for key, value in low[name].state_dict().items())
+    image = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    assert torch.equal(same["D"](image), low["D"](image))
 
 
 @pytest.mark.parametrize("architecture", ["residual", "orig"])
@@ -154,7 +150,22 @@ def test_too_few_feature_maps_for_the_image_start_at_random() -> None:
         ({"d_architecture": "skip"}, {}, r"another train\.model\.d_architecture"),
         ({}, {"channels": ["Br"], "units": ["G"]}, r"another data\.channels, data\.units"),
         ({}, {"units": ["Mx", "G", "G"]}, r"another data\.units"),
-        ({"channel_max": 16}, {}, r"G of 00000-low has other shapes \(.* there and .* here\)"),
+        ({"z_dim": 12}, {}, r"another train\.model\.z_dim;"),
+        ({"w_dim": 12}, {}, r"another train\.model\.w_dim;"),
+        ({"mapping_layers": 3}, {}, r"another train\.model\.mapping_layers;"),
+        ({"mapping_layers": 1}, {}, r"another train\.model\.mapping_layers;"),
+        ({"mbstd_group": 2}, {}, r"another train\.model\.mbstd_group;"),
+        ({"channel_max": 20}, {}, r"another train\.model\.channel_max: .* there and .* here"),
+        (
+            {"channel_base": 256},
+            {},
+            r"channel_base: .*16\.grow.* is \(24,\) there and \(16,\) here",
+        ),
+        (
+            {"channel_base": 256, "channel_min": 17},
+            {},
+            r"channel_base, train\.model\.channel_min: ",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(
@@ -163,6 +174,83 @@ def test_what_does_not_fit_is_refused_by_name(
     trained(tmp_path, 16, settings(), **data)
     with pytest.raises(DataError, match=words):
         started(tmp_path, 32, settings(**mine))
+
+
+def test_widths_may_differ_where_only_new_layers_do(tmp_path: Path) -> None:
+    """16 and 24 feature maps at 32 x 32, both 24 below: the old networks fit whole."""
+    low = trained(tmp_path, 16, settings())
+    high, report = started(tmp_path, 32, settings(channel_min=24))
+    image = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(high["D"](image), low["D"](resampled(image, 16)))
+    for name in ("G", "G_ema"):
+        assert set(report.copied[name]) == set(low[name].state_dict())
+
+
+@pytest.mark.parametrize("architecture", ["residual", "skip", "orig"])
+def test_all_of_the_source_is_copied_but_the_layer_of_its_image(
+    tmp_path: Path, architecture: Any
+) -> None:
+    model = settings(g_architecture=architecture, d_architecture=architecture)
+    low = trained(tmp_path, 16, model)
+    high, report = started(tmp_path, 32, model)
+    left = {name: set(network.state_dict()) - set(report.copied[name])
+            for name, network in low.items()}  # fmt: skip
+    top = {"weight", "bias"} if architecture != "skip" else set()
+    assert left["D"] == {f"blocks.16.from_image.{part}" for part in top}
+    assert {key.rsplit(".", 1)[0] for key in left["G"]} == (
+        {"synthesis.blocks.16.to_image", "synthesis.blocks.16.to_image.affine"} if top else set()
+    )
+    for name, network in high.items():
+        state = network.state_dict()
+        assert all(".32." in key for key in set(state) - set(report.copied[name]))
+        assert all(torch.equal(state[key], low[name].state_dict()[key])
+                   for key in report.copied[name])  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("G", "mapping.layers.1.bias"), ("G_ema", "mapping.w_avg"), ("D", "out.bias"),
+        ("G", "synthesis.blocks.8.refine.weight"), ("D", "blocks.16.conv.weight"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_is_missing_or_too_many_is_refused(
+    tmp_path: Path, name: str, key: str, size: int
+) -> None:
+    """Of a checkpoint that is not what its ``config.json`` says."""
+    low = trained(tmp_path, 16, settings())
+    folder = tmp_path / "runs/00000-low/checkpoints"
+    for nimg, there in ((2000, "missing there and"), (3000, "there and missing here")):
+        tensors = {stem: dict(network.state_dict()) for stem, network in low.items()}
+        if nimg == 2000:
+            del tensors[name][key]
+        else:
+            tensors[name][f"{key}.more"] = torch.zeros(2)
+        checkpoint.save(folder, nimg, tensors, {}, keep=1)
+        words = rf"00000-low does not fit: {key}.* of {name} is .*{there}"
+        with pytest.raises(DataError, match=words):
+            find_source(Layout(tmp_path), "low", config(size, settings()), print)
+        (source,) = checkpoint.complete(folder)
+        with pytest.raises(DataError, match=words):
+            warm_start(networks(size, settings()), source)
+
+
+@pytest.mark.parametrize(
+    "key", ["data.resolution", "data.units", "train.normalize.scale", "train.model.channel_min"]
+)
+def test_a_source_of_another_version_lacks_a_key(tmp_path: Path, key: str) -> None:
+    trained(tmp_path, 16, settings())
+    path = tmp_path / "runs/00000-low/config.json"
+    stored = json.loads(path.read_text())
+    *outer, last = key.split(".")
+    inner = stored
+    for part in outer:
+        inner = inner[part]
+    del inner[last]
+    write_json(path, stored)
+    with pytest.raises(DataError, match=rf"config\.json has no {key}, as if by another version"):
+        find_source(Layout(tmp_path), "low", config(16, settings()), print)
 
 
 def test_a_higher_resolution_is_refused(tmp_path: Path) -> None:
@@ -174,14 +262,14 @@ def test_a_higher_resolution_is_refused(tmp_path: Path) -> None:
 def test_another_normalisation_is_refused(tmp_path: Path) -> None:
     trained(tmp_path, 16, settings())
     mine = config(16, settings())
-    mine["train"]["normalize"] = {**mine["train"]["normalize"], "clip": 1.5}
-    with pytest.raises(DataError, match=r"another train\.normalize\.clip"):
+    mine["train"]["normalize"] = {**mine["train"]["normalize"], "scale": 123.0}
+    with pytest.raises(DataError, match=r"another train\.normalize\.scale"):
         find_source(Layout(tmp_path), "low", mine, print)
 
 
 def test_shapes_and_frozen_layers_are_refused_before_there_is_a_run(tmp_path: Path) -> None:
     trained(tmp_path, 16, settings())
-    with pytest.raises(DataError, match=r"D of .*other shapes|G of .*other shapes"):
+    with pytest.raises(DataError, match=r"train\.model\.channel_max: .* of G is "):
         find_source(Layout(tmp_path), "low", config(32, settings(channel_max=16)), print)
     mine = config(32, settings())
     for count, refused in ((8, False), (9, True)):
@@ -191,6 +279,7 @@ def test_shapes_and_frozen_layers_are_refused_before_there_is_a_run(tmp_path: Pa
             continue
         with pytest.raises(ConfigError, match=r"train\.warm\.freeze_d=9: D has 9 layers"):
             find_source(Layout(tmp_path), "low", mine, print)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["00000-low"]
 
 
 def test_a_source_is_a_name_a_run_or_a_checkpoint(tmp_path: Path) -> None:
@@ -225,9 +314,37 @@ def test_freeze_d_keeps_the_layers_nearest_to_the_image() -> None:
         "blocks.16.conv.weight", "blocks.16.conv.bias",
     )  # fmt: skip
     assert [name for name, _ in layers(network)][-3:] == ["epilogue.conv", "epilogue.dense", "out"]
-    everything = {name for name, _ in network.named_parameters()}
-    assert set(trainable(network, 4)) == everything - set(frozen_names(network, 4))
-    assert len(frozen_parameters(network, 4)) == 7
-    assert all(parameter.shape for parameter in frozen_parameters(network, 4))
+    parameters = dict(network.named_parameters())
+    assert len(frozen_names(network, 4)) == 7
+    assert set(frozen_names(network, 12)) == set(parameters) - {"out.weight", "out.bias"}
     with pytest.raises(ConfigError, match=r"freeze_d=99: D has 13 layers"):
         frozen_names(network, 99)
+
+
+def test_freeze_d_keeps_copied_layers_only() -> None:
+    """A layer with one tensor that did not come from the source is trained, and does not count."""
+    network = Discriminator(32, 3, settings())
+    copied = {name for name, _ in network.named_parameters() if ".32." not in name}
+    copied -= {"blocks.16.from_image.weight", "blocks.16.conv.bias"}
+    assert frozen_names(network, 2, copied=copied) == (
+        "blocks.16.shrink.weight", "blocks.16.shrink.bias", "blocks.16.shortcut.weight",
+    )  # fmt: skip
+    assert frozen_names(network, 1, resolution=8, copied=copied) == (
+        "blocks.8.conv.weight", "blocks.8.conv.bias",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"freeze_d=8: D has 8 layers"):
+        frozen_names(network, 8, 16, copied=copied)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("architecture", ["residual", "skip", "orig"])
+def test_what_is_frozen_holds_the_numbers_of_the_source(
+    tmp_path: Path, architecture: Any, size: int
+) -> None:
+    model = settings(d_architecture=architecture)
+    low = trained(tmp_path, 16, model)["D"].state_dict()
+    high, report = started(tmp_path, size, model)
+    names = frozen_names(high["D"], 3, report.resolution, copied=report.copied["D"])
+    assert names == frozen_names(high["D"], 3, report.resolution)
+    assert len(names) >= 5
+    assert all(torch.equal(high["D"].get_parameter(name), low[name]) for name in names)
