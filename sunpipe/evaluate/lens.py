@@ -26,6 +26,7 @@ Vectors = Callable[[Tensor], NDArray[np.float32]]
 RADIAL = ("Br", "magnetogram")  # the channel whose flux is measured, the first that is there
 GAUSS_SCALE, GAUSS_LIMIT = 100.0, 3000.0
 PIXELS_AT_ONCE = 2**23  # of one channel: about 2 GB of working memory
+LARGEST = 1e150  # of a feature; the square of a larger one is not finite
 LOOKED_AT = 64  # images that give the scale of intensities
 
 
@@ -124,16 +125,19 @@ class Lens:
         """Channels that are no magnetic field."""
         return [place for place, unit in enumerate(self.units) if unit != "Gauss"]
 
-    def _refuse(self, fields: Tensor) -> None:
+    def _finite(self, fields: Tensor) -> Tensor:
+        """Which of the images (B, C, H, H) hold neither NaN nor infinity, (B,)."""
         wanted = (len(self.channels), self.resolution, self.resolution)
         if fields.ndim != 4 or tuple(fields.shape[1:]) != wanted:
             raise ValueError(f"fields must be (B, {wanted}), not {tuple(fields.shape)}")
-        good = fields.isfinite().flatten(1).all(dim=1)
-        if not bool(good.all()):
-            raise DataError(
-                f"{int((~good).sum())} of {len(fields)} images hold NaN or infinity; distances need"
-                " finite fields"
-            )
+        return fields.isfinite().flatten(1).all(dim=1)
+
+    def nothing(self) -> FeatureBlock:
+        """The block of no images, which joins with those of some."""
+        side = self.resolution
+        return self._features(
+            torch.zeros(1, len(self.channels), side, side, device=self.device)
+        ).take(slice(0))
 
     @torch.no_grad()
     def features(self, fields: Tensor | NDArray[Any]) -> FeatureBlock:
@@ -160,7 +164,31 @@ class Lens:
             A value that is not finite.
         """
         x = torch.as_tensor(fields)
-        self._refuse(x)
+        bad = int((~self._finite(x)).sum())
+        if bad:
+            raise DataError(
+                f"{bad} of {len(x)} images hold NaN or infinity; distances need finite fields"
+            )
+        return self._in_parts(x)
+
+    @torch.no_grad()
+    def finite_features(self, fields: Tensor | NDArray[Any]) -> tuple[FeatureBlock, int]:
+        """`features` of the images that have finite ones, and how many were left out.
+
+        A young generator's large output may leave the range of float32 when it
+        is turned into gauss or DN/s.
+        """
+        x = torch.as_tensor(fields)
+        block = self._in_parts(x[self._finite(x)])
+        good = np.ones(len(block), bool)
+        for array in block.arrays.values():
+            wide = np.asarray(array, np.float64)
+            good &= (np.abs(wide) < LARGEST).all(axis=1)  # False for NaN
+        return block.take(np.flatnonzero(good)), len(x) - int(good.sum())
+
+    def _in_parts(self, x: Tensor) -> FeatureBlock:
+        if not len(x):
+            return self.nothing()
         step = max(1, PIXELS_AT_ONCE // self.resolution**2)
         return FeatureBlock.concat(
             self._features(x[start : start + step].to(self.device, torch.float32))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.evaluate.block import FeatureBlock
 from sunpipe.evaluate.distributions import (
     BINS,
@@ -35,11 +35,30 @@ OTHERS = ("power", "histogram", "moments", "flux")  # arrays of a block that are
 def read_block(
     lens: Lens, reader: ShardReader, rows: NDArray[np.int64], batch: int
 ) -> FeatureBlock:
-    """Features of dataset rows, `batch` at a time."""
+    """Features of dataset rows, `batch` at a time; of none, an empty block."""
+    if not len(rows):
+        return lens.nothing()
     return FeatureBlock.concat(
         lens.features(torch.from_numpy(reader.images(rows[start : start + batch])))
         for start in range(0, len(rows), batch)
     )
+
+
+def check_metrics(reader: ShardReader, settings: MetricSettings) -> None:
+    """Refuse distances that a training could not take, before anything is built.
+
+    Ranks without an image of their own are fine.
+
+    Raises
+    ------
+    UsageError
+        ``train.metrics.kimg`` above 0, and under 64 training images.
+    """
+    if settings.kimg and len(reader) < FEWEST:
+        raise UsageError(
+            f"train.metrics.kimg={settings.kimg:g} asks for distances, which need {FEWEST} training"
+            f" images; dataset {reader.info.name} has {len(reader)}. Set train.metrics.kimg=0"
+        )
 
 
 def _enough(count: int, what: str) -> None:

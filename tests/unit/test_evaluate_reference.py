@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.evaluate import METRICS, FeatureBlock, Reference, compare, metric
 from sunpipe.evaluate.lens import Lens, common_view, spread_rows
-from sunpipe.evaluate.reference import read_block
+from sunpipe.evaluate.reference import check_metrics, read_block
 from sunpipe.shards.reader import ShardReader
 from sunpipe.train_settings import MetricSettings
 from tests.unit.shards_fake import write_dataset
@@ -107,6 +107,43 @@ def test_what_cannot_be_compared_is_refused(reader: ShardReader, reference: Refe
     same = fields(reader)[:1].repeat(64, 1, 1, 1)
     with pytest.raises(DataError, match="all the same"):
         Reference.from_block(reference.lens, reference.features(same))
+
+
+def test_images_without_finite_features_are_left_out(
+    reader: ShardReader, reference: Reference
+) -> None:
+    made = fields(reader)
+    whole = reference.features(made)
+    made[3, 1, 5, 5] = torch.nan
+    made[9] = torch.inf
+    made[11] = 1e38  # extreme, and a number
+    block, left_out = reference.lens.finite_features(made)
+    assert left_out == 2
+    kept = np.delete(np.arange(len(made)), [3, 9])
+    np.testing.assert_allclose(block["power"][:5], whole["power"][kept][:5], rtol=1e-6)
+    assert np.isfinite(list(compare(reference, block).values())).all()
+    nothing, all_of_them = reference.lens.finite_features(made[9:10])
+    assert (len(nothing), all_of_them) == (0, 1)
+    assert len(FeatureBlock.concat([nothing, block])) == 102
+
+
+def test_a_share_of_no_images_joins_the_others(reader: ShardReader, reference: Reference) -> None:
+    rows = spread_rows(reader, 70)
+    shares = [read_block(reference.lens, reader, rows[rank::100], 32) for rank in range(100)]
+    joined = FeatureBlock.concat(shares)
+    assert [len(share) for share in shares[69:71]] == [1, 0]
+    assert len(joined) == 70
+    whole = compare(reference, read_block(reference.lens, reader, rows, 32))
+    assert compare(reference, joined) == pytest.approx(whole, rel=1e-4)
+    assert len(reference.features(fields(reader)[:0])) == 0
+
+
+def test_metrics_that_cannot_be_taken_are_refused_beforehand(reader: ShardReader) -> None:
+    few = ShardReader(reader.folder, splits=("test",))
+    check_metrics(few, MetricSettings(kimg=0))
+    check_metrics(reader, MetricSettings(kimg=1, count=10**6))
+    with pytest.raises(UsageError, match=r"need 64 training images; dataset fake has 26"):
+        check_metrics(few, MetricSettings(kimg=1))
 
 
 def test_blocks_of_other_content_do_not_join() -> None:
