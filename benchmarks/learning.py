@@ -189,7 +189,8 @@ def draw_curves(result: Row, path: Path) -> None:
         axes.axhline(result["real_halves"][name], color=plots.INK, linewidth=0.9,
                      dashes=(4, 3), label="real from real")  # fmt: skip
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(label, fontsize=9, color=plots.INK)
