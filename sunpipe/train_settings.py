@@ -99,8 +99,9 @@ class AdaSettings:
 class WarmSettings:
     """``[train.warm]``: start from the weights of another run, of the same or a lower resolution.
 
-    `run` is the name of a run or the path of its folder; layers that it lacks
-    start at random. `freeze_d` layers of D nearest to the image keep their
+    `run` is the name of a run or the path of its folder. Layers of a higher
+    resolution start so that they change nothing, where the architecture allows it.
+    `freeze_d` layers of D nearest to the image keep their
     weights (Freeze-D, arXiv:2002.10964).
     """
 

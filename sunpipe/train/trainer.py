@@ -83,7 +83,8 @@ class Trainer:
         if warm and self.warmed:
             warm_start({"G_ema": self.G_ema}, warm)
             of = self.warmed.resolution
-            self.frozen = list(frozen_names(self.D, self.t.warm.freeze_d, of))
+            copied = self.warmed.copied["D"]
+            self.frozen = list(frozen_names(self.D, self.t.warm.freeze_d, of, copied=copied))
         self.g_phases = GeneratorPhases(self.G, self.D, self.t, ranks.world).to(device)
         self.d_phases = DiscriminatorPhases(self.D, self.t, ranks.world)
         self.ada = ada.start(device)
