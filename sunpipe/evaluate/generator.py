@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
     from sunpipe.shards.reader import ShardReader
 
-SCHEMA = 1
+SCHEMA = 2
 FEWEST_SEEDS = 3  # a spread of two says little
 SHOWN = 24  # patches on each side of the contact sheet
 
@@ -58,9 +58,14 @@ def _recipe(
 
     return {
         "schema": SCHEMA, "generator": generator.digest, "dataset_id": dataset_id(reader.info),
-        "count": cfg.train.metrics.count, "batch": cfg.train.metrics.batch,
+        "count": images_of(cfg, reader), "batch": cfg.train.metrics.batch,
         "seeds": [cfg.seed + place for place in range(asked.seeds)], "encoder": encoder,
     }  # fmt: skip
+
+
+def images_of(cfg: Config, reader: ShardReader) -> int:
+    """N of both sides: ``train.metrics.count``, or all training images where there are fewer."""
+    return min(cfg.train.metrics.count, len(reader))
 
 
 def _check(asked: Asked) -> None:
@@ -69,13 +74,18 @@ def _check(asked: Asked) -> None:
 
 
 def plan(cfg: Config, asked: Asked) -> Result:
-    """What would be done, with nothing written."""
+    """What would be done, with nothing written; without a dataset nobody knows N."""
+    from sunpipe.shards.reader import ShardReader
+
     _check(asked)
+    folder, count = Layout.current().shards(cfg.dataset), None
+    if folder.exists():
+        count = images_of(cfg, ShardReader(folder, splits=("train",)))
     run = trained_run(Layout.current(), cfg.name)
     found = checkpoint.complete(run / "checkpoints") if run else []
     return {
         "run": str(run) if run else None, "checkpoint": found[-1].name if found else None,
-        "images": asked.seeds * cfg.train.metrics.count,
+        "images": None if count is None else asked.seeds * count,
     }  # fmt: skip
 
 
@@ -90,10 +100,17 @@ def _generated(
 ) -> FeatureBlock:
     from sunpipe.evaluate.block import FeatureBlock
 
-    parts = []
+    parts, bad = [], 0
     for fields in _fields(generator, seed, count, batch):
-        parts.append(reference.features(fields))
+        block, left_out = reference.lens.finite_features(fields)
+        parts.append(block)
+        bad += left_out
         ticks.tick()
+    if bad:
+        raise DataError(
+            f"{bad} of {count} images that {generator.run} makes from seed {seed} are not finite:"
+            " this generator has failed, and no distance says how; train on, or start anew"
+        )
     return FeatureBlock.concat(parts)
 
 
@@ -146,8 +163,8 @@ def evaluate(cfg: Config, asked: Asked) -> Result:
         No run or dataset, too few images, or images that are not finite.
     """
     _check(asked)
-    from sunpipe.evaluate.reference import Reference
-    from sunpipe.evaluate.scale import blurred, halves, other_split
+    from sunpipe.evaluate.reference import Reference, compare
+    from sunpipe.evaluate.scale import beside
     from sunpipe.latent.generator import Generator
     from sunpipe.shards.reader import ShardReader
 
@@ -164,28 +181,22 @@ def evaluate(cfg: Config, asked: Asked) -> Result:
     if path.exists() and (old := read_json(path)).get("recipe") == recipe:
         log(f"measured before: {path}")
         return {key: value for key, value in old.items() if key not in ("recipe", "provenance")}
-    count, batch = settings.count, settings.batch
+    count, batch = recipe["count"], settings.batch
     reference = Reference.of(
         readers["train"], settings, device=generator.device,
         vectors={"encoder": named[1]} if named else None,
     )  # fmt: skip
     seeds = recipe["seeds"]
     with Ticks(len(seeds) * -(-count // batch), "batches") as ticks:
-        from sunpipe.evaluate.reference import compare
-
-        rows = [compare(reference, _generated(generator, reference, seed, count, batch, ticks))
-                for seed in seeds]  # fmt: skip
+        made = [_generated(generator, reference, seed, count, batch, ticks) for seed in seeds]
+    rows = [compare(reference, block) for block in made]
     sheet = path.with_suffix(".png")
     _draw(generator, readers["train"], cfg.seed, batch, sheet)
     result: Result = {
-        "run": generator.run, "kimg": generator.kimg, "count": count, "real": len(reference.block),
+        "run": generator.run, "kimg": generator.kimg, "count": count,
         "side_mm": _side_mm(reference),
         "seeds": seeds, "metrics": summary(rows),
-        "scale": {
-            "real_halves": halves(readers["train"], reference, count, batch),
-            "held_out": other_split(readers["test"], reference, count, batch),
-            "blurred": blurred(readers["train"], reference, count, batch),
-        },
+        "scale": beside(readers["train"], readers["test"], reference, made, count, batch),
         "file": str(path), "sheet": str(sheet),
     }  # fmt: skip
     write_json(path, {**result, "recipe": recipe, "provenance": provenance()})

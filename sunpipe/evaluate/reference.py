@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,8 @@ class Reference:
     def of(
         cls, reader: ShardReader, settings: MetricSettings | None = None, *,
         device: str | torch.device = "cpu", vectors: Mapping[str, Vectors] | None = None,
-        rank: int = 0, world: int = 1,
-        gather: Callable[[FeatureBlock], FeatureBlock] | None = None,
     ) -> Reference:  # fmt: skip
-        """Read the real images once, each rank its share.
+        """Read the real images once.
 
         Parameters
         ----------
@@ -102,24 +100,17 @@ class Reference:
             `batch` at a time.
         vectors : mapping
             Further features, see `Lens`; their metrics are ``fd_NAME``, ``kid_NAME``.
-        rank, world : int
-            This rank reads every `world`-th row.
-        gather : callable
-            Joins the blocks of all ranks; needed when `world` is above 1.
 
         Raises
         ------
         DataError
             Under 64 images, or images that are all the same.
         """
-        if (world > 1) != (gather is not None):
-            raise ValueError("several ranks need gather, one rank needs none")
         settings = settings or MetricSettings()
         lens = Lens.of(reader, device, vectors)
         rows = spread_rows(reader, settings.count)
         _enough(len(rows), "real")
-        block = read_block(lens, reader, rows[rank::world], settings.batch)
-        return cls.from_block(lens, gather(block) if gather is not None else block)
+        return cls.from_block(lens, read_block(lens, reader, rows, settings.batch))
 
     @classmethod
     def from_block(cls, lens: Lens, block: FeatureBlock) -> Reference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from sunpipe.config import load_config
+from sunpipe.errors import DataError
 from sunpipe.evaluate import FeatureBlock, Reference, compare
-from sunpipe.evaluate.reference import read_block
-from sunpipe.evaluate.scale import blur, blurred, halves, other_split
+from sunpipe.evaluate.generator import Asked, evaluate, plan
+from sunpipe.evaluate.reference import FEWEST, read_block
+from sunpipe.evaluate.scale import beside, blur, blurred, halves, other_split, two_halves
 from sunpipe.evaluate.sheet import contact_sheet
+from sunpipe.latent.generator import Generator
 from sunpipe.shards.reader import ShardReader
 from sunpipe.train_settings import MetricSettings
 from tests.conftest import REPO, Cli, run_json
+from tests.unit.shards_fake import write_dataset
 
 TINY = REPO / "configs/tiny.toml"
 FEW = ("--set", "train.metrics.count=64")
@@ -35,6 +41,19 @@ def reference(real: ShardReader) -> Reference:
 @pytest.fixture(scope="module")
 def patches(real: ShardReader) -> torch.Tensor:
     return torch.from_numpy(real.images(real.rows))
+
+
+class Pick:
+    """Some rows of a reader."""
+
+    def __init__(self, reader: ShardReader, rows: np.ndarray) -> None:
+        self.reader, self.rows, self.info = reader, rows, reader.info
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        return self.reader.images(rows)
 
 
 def rising(values: list[float]) -> bool:
@@ -104,6 +123,32 @@ def test_too_few_images_have_no_floor(tiny_root: Path, reference: Reference) -> 
     assert other_split(test, reference, 2048, 32) is None
 
 
+def test_columns_are_compared_at_equal_n(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "fake", count=170, side=16)
+    real = ShardReader(tmp_path / "fake", splits=("train",))
+    reference, count = Reference.of(real, MetricSettings(count=10**6)), len(real)
+    other = Pick(real, real.rows[: FEWEST + 3])
+    made = [reference.block.take(np.roll(np.arange(count), shift)) for shift in (0, 40, 80)]
+    found = beside(real, other, reference, made, count, 32)  # type: ignore[arg-type]
+    halved, held_out, spoilt = (found[key] for key in ("real_halves", "held_out", "blurred"))
+    assert halved
+    assert held_out
+    assert spoilt
+    assert (halved["images"], held_out["images"], spoilt["images"]) == (
+        count // 2, FEWEST + 3, count)  # fmt: skip
+    # generated images at the N of the column, from the same real ones
+    few = [compare(reference, block.take(slice(FEWEST + 3))) for block in made]
+    expected = np.mean([row["fd_random"] for row in few])
+    assert held_out["generated"]["fd_random"] == pytest.approx(expected)
+    assert held_out["generated"]["fd_random"] > compare(reference, made[0])["fd_random"] + 0.1
+    pair = two_halves(real, reference, count, 32)
+    assert pair is not None
+    floor = np.mean([compare(pair[0], block.take(slice(count // 2)))["w1_usflux"]
+                     for block in made])  # fmt: skip
+    assert halved["generated"]["w1_usflux"] == pytest.approx(floor)
+    assert halved["metrics"] == compare(*pair)
+
+
 def test_a_contact_sheet_is_drawn_of_fields_and_of_light(
     patches: torch.Tensor, tmp_path: Path
 ) -> None:
@@ -136,7 +181,7 @@ def test_the_command_measures_a_run_and_answers_again_from_its_file(
     assert row["spread"] == pytest.approx(np.std(row["values"], ddof=1))
     assert found["metrics"]["spectrum_db"]["unit"] == "dB"
     # 64 images of training: far from real, further than a blur
-    assert row["mean"] > 3 * found["scale"]["blurred"]["fd_random"]
+    assert row["mean"] > 3 * found["scale"]["blurred"]["metrics"]["fd_random"]
     assert set(found["scale"]) == {"real_halves", "held_out", "blurred"}
     assert {path.name for path in (run / "metrics").iterdir()} == {path.name, f"{path.stem}.png"}
     assert json.loads(path.read_text())["provenance"]["versions"]["torch"]
@@ -144,7 +189,24 @@ def test_the_command_measures_a_run_and_answers_again_from_its_file(
     assert again.returncode == 0
     assert "measured before" in again.stderr
     assert "fd_random" in again.stdout
+    assert re.search(r"^images +64 +64 +- +- ", again.stdout, re.MULTILINE)
     assert "Mm" in again.stdout
+
+
+def test_no_more_images_are_made_than_there_are_real_ones(
+    tiny_run_root: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_run_root, root, dirs_exist_ok=True)
+    images = len(ShardReader(root / "shards/tiny", splits=("train",)))
+    many = ("train.metrics.count=100000",)
+    assert plan(load_config(TINY, many), Asked())["images"] == 3 * images
+    found = evaluate(load_config(TINY, many), Asked())
+    assert found["count"] == images
+    generator = Generator.load(root / "runs/00000-tiny")
+    fields = generator.fields
+    monkeypatch.setattr(Generator, "fields", lambda self, w: fields(w) * torch.inf)
+    with pytest.raises(DataError, match=r"64 of 64 images that 00000-tiny makes from seed 0"):
+        evaluate(load_config(TINY, ("train.metrics.count=64",)), Asked())
 
 
 def test_the_command_refuses_in_one_line(tiny_root: Path, root: Path, cli: Cli) -> None:

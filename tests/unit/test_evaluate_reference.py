@@ -72,13 +72,10 @@ def test_ranks_and_batches_join_to_the_same_distances(
     assert joined == pytest.approx(whole, rel=1e-4)
     rows = spread_rows(reader, SETTINGS.count)
     other = read_block(reference.lens, reader, rows[1::2], 32)
-    split = Reference.of(
-        reader, SETTINGS, rank=0, world=2, gather=lambda mine: FeatureBlock.concat([mine, other])
-    )
+    mine = read_block(reference.lens, reader, rows[::2], 32)
+    split = Reference.from_block(reference.lens, FeatureBlock.concat([mine, other]))
     assert len(split.block) == 80
     assert compare(split, reference.features(made)) == pytest.approx(whole, rel=1e-4)
-    with pytest.raises(ValueError, match="gather"):
-        Reference.of(reader, SETTINGS, world=2)
 
 
 def test_it_is_computed_alike_twice(reader: ShardReader, reference: Reference) -> None:
