@@ -7,12 +7,18 @@ import time
 from pathlib import Path
 
 import torch
+from torch.distributed import DistBackendError
 
 from sunpipe import dist
 from sunpipe.cli import guarded
 from sunpipe.errors import DataError
 from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.process_group import average_over_ranks, initialize
+
+NCCL = """NCCL error in: ProcessGroupNCCL.cpp:3690, invalid usage, NCCL version 2.27.5
+ncclInvalidUsage: This usually reflects invalid usage of NCCL library.
+Last error:
+Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 4000"""
 
 
 def work() -> None:
@@ -29,13 +35,9 @@ def work() -> None:
                 (folder / f"ready-{ranks.rank}").touch()
                 if deed == "refuse":
                     raise DataError("the disk is full")
-                if deed == "sleep":
-                    time.sleep(1000)
-                if deed == "finish":
-                    return
+                if deed == "break":
+                    raise DistBackendError(NCCL)
             time.sleep(0.01 if number < 1000 else 1.0)
-            if deed == "leave" and number == 20:
-                return
 
 
 def main() -> None:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import os
 import re
 import selectors
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import torch.distributed as torch_dist
 
 from sunpipe import checkpoint
 from sunpipe.dist import Ranks
-from sunpipe.errors import EXIT_FAILURE, Stopped, SunpipeError
+from sunpipe.errors import EXIT_FAILURE, EXIT_LOST, RankLost, Stopped, SunpipeError
+from sunpipe.train.peer_lines import connect
 from sunpipe.train.process_group import shared_store
 from sunpipe.train.rendezvous import KNOCK_S, names
 
@@ -40,6 +41,16 @@ def is_exchange(error: BaseException) -> bool:
     return type(error) is RuntimeError and EXCHANGE.search(str(error)) is not None
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, in one line: NCCL's own last error where there is one."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for before, line in pairwise(said):
+        if before.startswith("Last error"):
+            return line[:300]
+    # Gloo's begin with the place in its code
+    return re.sub(r"^\[\S+:\d+\] ", "", said[0])[:300] if said else type(error).__name__
+
+
 class Peers:
     """The other ranks, as this one sees them.
 
@@ -49,58 +60,29 @@ class Peers:
         Where the run keeps its checkpoints; the newest is named when a peer is lost.
     lost : dict
         Rank to what became of it.
+    codes : dict
+        Rank to its exit code, of those that failed by an error of their own.
+    waited : dict
+        Rank to what its exchange said when it failed, as rank 0 hears it.
     """
 
     def __init__(self, ranks: Ranks, timeout_s: float) -> None:
         self.ranks, self.timeout_s = ranks, timeout_s
         self.checkpoints: Path | None = None
         self.lost: dict[int, str] = {}
-        self.waited: set[int] = set()  # ranks whose exchange failed, as rank 0 hears it
+        self.codes: dict[int, int] = {}
+        self.waited: dict[int, str] = {}
         self.spoken = False  # rank 0 names the lost ones; the others need not
         self._left: set[int] = set()
         self._leaving = False
         self._lock = threading.Lock()
-        self._lines: dict[int, socket.socket] = {}
-        self._heard: dict[int, float] = {}
-        self._rest: dict[int, bytes] = {}
-        self._connect()
+        self._lines = connect(ranks, shared_store(), timeout_s)
+        self._heard = dict.fromkeys(self._lines, time.monotonic())
+        self._rest = dict.fromkeys(self._lines, b"")
+        for line in self._lines.values():
+            line.settimeout(KNOCK_S)
         self._thread = threading.Thread(target=self._mind, name="peers", daemon=True)
         self._thread.start()
-
-    def _connect(self) -> None:
-        store, ranks = shared_store(), self.ranks
-        try:
-            if ranks.is_main:
-                self._accept(store)
-            else:
-                port = int(store.get("peers/port"))
-                line = socket.create_connection((ranks.master_addr, port), timeout=KNOCK_S)
-                line.sendall(f"{ranks.rank}\n".encode())
-                self._lines[0] = line
-        except (OSError, RuntimeError) as error:
-            raise SunpipeError(
-                f"rank {ranks.rank} of {ranks.world}: no second connection with rank 0 at"
-                f" {ranks.master_addr} ({error}); is there a firewall between the nodes?"
-            ) from None
-        for peer, line in self._lines.items():
-            line.settimeout(KNOCK_S)
-            self._heard[peer], self._rest[peer] = time.monotonic(), b""
-
-    def _accept(self, store: torch_dist.Store) -> None:
-        family = socket.getaddrinfo(self.ranks.master_addr, None)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as door:
-            door.bind(("", 0))
-            door.listen(self.ranks.world)
-            door.settimeout(self.timeout_s)
-            store.set("peers/port", str(door.getsockname()[1]))
-            while len(self._lines) < self.ranks.world - 1:
-                line, _ = door.accept()
-                line.settimeout(KNOCK_S)
-                word = line.makefile("rb", buffering=0).readline(20)
-                if word.strip().isdigit():
-                    self._lines[int(word)] = line
-                else:
-                    line.close()  # a passer-by, for example a port scanner
 
     def tell(self, words: str) -> None:
         """Send one line to rank 0, or from rank 0 to all."""
@@ -162,15 +144,17 @@ class Peers:
         if verb == "bye":
             self._left.add(peer)
         elif verb == "waited":
-            self.waited.add(peer)
+            self.waited[peer] = rest
             self._left.add(peer)
         elif verb == "spoken":
             self.spoken = True
         elif verb == "failed":
+            code, _, why = rest.partition(" ")
             self._left.add(peer)
-            self._lose(peer, f"failed ({rest})")
+            self._lose(peer, f"failed ({why})", int(code))
         elif verb == "lost":
-            who, _, why = rest.partition(" ")
+            who, code, why = rest.split(" ", 2)
+            self.codes.setdefault(int(who), int(code))
             self.lost.setdefault(int(who), why)
 
     def _note_silence(self, now: float) -> None:
@@ -178,14 +162,26 @@ class Peers:
             if now - heard > self.timeout_s and peer not in self._left:
                 self._lose(peer, f"has not answered for {self.timeout_s:g} s")
 
-    def _lose(self, peer: int, why: str) -> None:
+    def _lose(self, peer: int, why: str, code: int = EXIT_LOST) -> None:
         if peer not in self.lost:
+            self.codes[peer] = code  # first: who finds the peer lost asks for its code
             self.lost[peer] = why
             if self.ranks.is_main:
-                self.tell(f"lost {peer} {why}")
+                self.tell(f"lost {peer} {code} {why}")
 
-    def line(self) -> str:
-        """Who is lost, and what to do."""
+    def exit_code(self) -> int:
+        """`EXIT_LOST`, or that of a rank whose own error, a full disk say, ended them all."""
+        codes = {self.codes[peer] for peer in self.lost}
+        return EXIT_LOST if not codes or EXIT_LOST in codes else min(codes)
+
+    def line(self, why: str = "") -> str:
+        """Who is lost, and what to do.
+
+        Parameters
+        ----------
+        why : str
+            What the exchange said that broke here; told where it is all that is known.
+        """
         ranks, lost = self.ranks, dict(self.lost)
         if lost:
             kinds = sorted(set(lost.values()))
@@ -195,25 +191,39 @@ class Peers:
             if 0 in lost and not ranks.is_main:
                 who += f" (seen by rank {ranks.rank})"
         else:
-            late = sorted(set(range(ranks.world)) - self.waited - {ranks.rank})
+            late = sorted(set(range(ranks.world)) - self.waited.keys() - {ranks.rank})
             late = late if ranks.is_main else [0]
             who = (f"{names(late)} did not come to an exchange within {self.timeout_s:g} s"
                    if late else "an exchange between the ranks failed on all of them")  # fmt: skip
+            theirs = next((said for _, said in sorted(self.waited.items()) if said != why), "")
+            said = " and ".join(filter(None, (why, theirs)))
+            who += f" ({said})" if said else ""
         last = checkpoint.complete(self.checkpoints) if self.checkpoints else []
         kept = f"; the last checkpoint is {last[-1].name}" if last else ""
         return f"{who}{kept}; run the same command again to continue"
 
-    def verdict(self) -> SunpipeError | SystemExit:
-        """After an exchange broke here: the one line, or a quiet exit if rank 0 has it."""
-        self.tell("waited")
+    def verdict(self, error: BaseException) -> SunpipeError | SystemExit:
+        """After an exchange broke here: the one line, or a quiet exit if rank 0 has it.
+
+        `RankLost`, unless a rank failed by an error of its own: then with its exit code.
+        """
+        why = reason(error)
+        self.tell(f"waited {why}")
         self._await(lambda: bool(self.lost) and not self.ranks.is_main, GATHER_S)
         if self.ranks.is_main:
-            found = self.line()
+            found = self._fault(why)
             self.tell("spoken")
-            return SunpipeError(found)
+            return found
         if 0 not in self.lost:
             self._await(lambda: self.spoken or 0 in self.lost, 2 * GATHER_S)
-        return SystemExit(EXIT_FAILURE) if self.spoken else SunpipeError(self.line())
+        return SystemExit(self.exit_code()) if self.spoken else self._fault(why)
+
+    def _fault(self, why: str) -> SunpipeError:
+        if self.exit_code() == EXIT_LOST:
+            return RankLost(self.line(why))
+        fault = SunpipeError(self.line(why))
+        fault.exit_code = self.exit_code()
+        return fault
 
     def _await(self, ready: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -225,7 +235,7 @@ class Peers:
         if speaks:
             print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
             self.tell("spoken")
-        os._exit(EXIT_FAILURE)
+        os._exit(self.exit_code())
 
 
 @contextmanager
@@ -256,9 +266,9 @@ def naming_lost_peers(ranks: Ranks, timeout_s: float = 600.0) -> Iterator[Peers 
         raise
     except Exception as error:
         if not is_exchange(error):
-            peers.leave(f"failed {str(error).splitlines()[0] if str(error) else type(error)}")
+            peers.leave(f"failed {getattr(error, 'exit_code', EXIT_FAILURE)} {reason(error)}")
             raise
-        found = peers.verdict()
+        found = peers.verdict(error)
         peers.leave()
         raise found from None
     peers.leave()

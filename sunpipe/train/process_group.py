@@ -16,6 +16,9 @@ from sunpipe.dist import Ranks
 from sunpipe.errors import SunpipeError
 from sunpipe.train.rendezvous import meet
 
+# NCCL's watchdog ends the process without a word; before that, an agreement over Gloo that a
+# rank does not come to has raised an error, from which the lost rank is named.
+NCCL_LATER_S = 60.0
 _STORES: list[torch_dist.Store] = []  # of this process's group; it has one at most
 # Agreements travel over Gloo, from memory of the host: a GPU need not be waited for.
 _AGREEING: list[torch_dist.ProcessGroup] = []
@@ -41,7 +44,8 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     Parameters
     ----------
     timeout_s : float
-        How long an exchange between ranks may take before they give up.
+        How long an exchange between ranks may take before they give up; NCCL gives
+        up a minute later, after the agreements over Gloo.
 
     Raises
     ------
@@ -72,7 +76,7 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     try:
         torch_dist.init_process_group(
             backend, store=store, rank=ranks.rank, world_size=ranks.world,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timedelta(seconds=timeout_s + (NCCL_LATER_S if backend == "nccl" else 0)),
         )  # fmt: skip
     except (RuntimeError, TimeoutError) as error:
         raise SunpipeError(
@@ -85,6 +89,17 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     if ranks.world > 1:
         _AGREEING.append(torch_dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)))
     return device
+
+
+def finish() -> None:
+    """Leave the process group at the clean end of a training; `initialize` may make a new one.
+
+    No rank waits for another. Without a group nothing happens.
+    """
+    if torch_dist.is_initialized():
+        torch_dist.destroy_process_group()
+    _AGREEING.clear()
+    _STORES.clear()
 
 
 def shared_store() -> torch_dist.Store:

@@ -19,7 +19,7 @@ from datetime import timedelta
 import torch.distributed as torch_dist
 
 from sunpipe.dist import Ranks, job_port
-from sunpipe.errors import SunpipeError
+from sunpipe.errors import RankLost, SunpipeError
 
 PATIENCE_S = 120.0  # for all ranks to come, at most
 KNOCK_S = 5.0  # for somebody who took the call to say who it is
@@ -194,7 +194,7 @@ def _roll_call(
             answer = store.get("missing").decode()
             awaited = [int(word) for word in answer.split(",")] if answer else []
     except (torch_dist.DistError, RuntimeError):
-        raise SunpipeError(
+        raise RankLost(
             f"rank {ranks.rank} of {ranks.world} lost rank 0 at {where} while it waited for the"
             " others"
         ) from None

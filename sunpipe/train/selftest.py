@@ -23,8 +23,9 @@ from sunpipe.errors import SunpipeError, UsageError
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.train.chance import Chance
 from sunpipe.train.engine import STAGE_3, Engine
+from sunpipe.train.peers import is_exchange, reason
 from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases, lazy_penalty, mix_styles
-from sunpipe.train.process_group import any_rank, average_over_ranks
+from sunpipe.train.process_group import average_over_ranks
 from sunpipe.train_settings import TrainSettings, ZeroSettings
 
 TOLERANCE = 1e-5  # of a weight, float32; weights are of the order of one
@@ -33,6 +34,7 @@ LR, BETA2 = 0.02, 0.99
 # Adam with its usual 1e-8 moves a weight as far whatever the scale of the gradients: a sum in
 # place of a mean, or clipping, would go unseen, and rounding would be enlarged.
 EPS = 0.1
+TITLE = "self-test of DeepSpeed"
 
 
 class Stepper(Protocol):
@@ -161,9 +163,14 @@ def trial(
 ) -> tuple[float, str]:
     """Difference of the networks under `zero` from `reference`, and the error if one came.
 
-    The same on all ranks.
+    The same on all ranks: among several, an error ends the rank at once.
+
+    Raises
+    ------
+    SunpipeError
+        An error among several ranks. The others may wait for this one inside an
+        exchange, so that it can agree on nothing with them any more.
     """
-    found, fault = float("inf"), ""
     try:
         small = copy.deepcopy(start)
         common: dict[str, Any] = {
@@ -175,12 +182,17 @@ def trial(
         found = difference(small.parameters(), reference.parameters())
         for engine in (g, d):
             engine.engine.destroy()
-    except torch_dist.DistError:
+    except (torch.OutOfMemoryError, SunpipeError):
         raise
     except Exception as error:  # whatever DeepSpeed says: the point is to learn it here
-        fault = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if any_rank(bool(fault), ranks):
-        return float("inf"), fault or "an error on another rank"
+        if is_exchange(error):
+            raise
+        fault = f"{type(error).__name__}: {reason(error)}"
+        if ranks.world == 1:
+            return float("inf"), fault
+        low = lower(zero)
+        hint = f"; try {setting(low[0], zero)}" if low else ""
+        raise SunpipeError(f"{TITLE}: {name(zero)} on rank {ranks.rank}: {fault}{hint}") from error
     worst = torch.tensor([found], device=device)
     if ranks.world > 1:
         torch_dist.all_reduce(worst, op=torch_dist.ReduceOp.MAX)
@@ -200,6 +212,14 @@ def lower(zero: ZeroSettings) -> list[ZeroSettings]:
 def name(zero: ZeroSettings) -> str:
     """``stage 1 with offload``."""
     return f"stage {zero.stage}{' with offload' if zero.offload and zero.stage else ''}"
+
+
+def setting(zero: ZeroSettings, asked: ZeroSettings) -> str:
+    """What to write to have `zero` in place of `asked`."""
+    offload = f" train.zero.offload={str(zero.offload).lower()}"
+    return f"train.zero.stage={zero.stage}" + (
+        offload if zero.offload != asked.offload and zero.stage else ""
+    )
 
 
 def self_test(settings: TrainSettings, ranks: Ranks, device: torch.device) -> float:
@@ -229,12 +249,18 @@ def self_test(settings: TrainSettings, ranks: Ranks, device: torch.device) -> fl
         if found <= TOLERANCE:
             return found
         what = fault or f"differs from plain PyTorch by {found:.1e}, more than {TOLERANCE:g}"
+        title = f"{TITLE}: {name(settings.zero)}: {what}"
         for zero in lower(settings.zero):
-            if trial(start, reference, zero, ranks, device)[0] <= TOLERANCE:
-                hint = f"set train.zero.stage={zero.stage}"
-                if settings.zero.offload != zero.offload and zero.stage:
-                    hint += f" train.zero.offload={str(zero.offload).lower()}"
+            try:
+                works = trial(start, reference, zero, ranks, device)[0] <= TOLERANCE
+            except SunpipeError as error:
+                said = str(error).removeprefix(f"{TITLE}: ")
+                raise SunpipeError(
+                    f"{TITLE}: {name(settings.zero)}: {what}; then {said}"
+                ) from error
+            if works:
+                hint = f"set {setting(zero, settings.zero)}"
                 break
         else:
             hint = "no lower stage works either: DeepSpeed or torch is at fault here"
-    raise SunpipeError(f"self-test of DeepSpeed: {name(settings.zero)}: {what}; {hint}")
+    raise SunpipeError(f"{title}; {hint}")

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from sunpipe.dist import Ranks, job_port
-from sunpipe.errors import SunpipeError
-from sunpipe.train import rendezvous
-from sunpipe.train.peers import is_exchange
+from sunpipe.errors import EXIT_LOST, SunpipeError
+from sunpipe.train import peer_lines, rendezvous
+from sunpipe.train.peer_lines import accept
+from sunpipe.train.peers import is_exchange, reason
 from tests.conftest import free_port
 from tests.ranks import run_ranks
 
@@ -24,13 +25,13 @@ LAST = "the last checkpoint is kimg-000001.000; run the same command again to co
 
 
 def lose(
-    folder: Path, rank: int, deed: str, timeout: float = 60, number: int = 0
+    folder: Path, rank: int | None, deed: str, timeout: float = 60, number: int = 0
 ) -> tuple[list[list[Any]], float]:
-    """Three ranks, of which one is killed, stopped, or told to misbehave once all exchange."""
+    """Three ranks, of which one is killed or stopped, or misbehaves (all for None)."""
     kept = folder / "checkpoints/kimg-000001.000"
     kept.mkdir(parents=True)
     (kept / "COMPLETE").touch()
-    argv = [[str(folder), str(timeout), deed if r == rank and not number else "none"]
+    argv = [[str(folder), str(timeout), deed if rank in (r, None) and not number else "none"]
             for r in range(3)]  # fmt: skip
     hit: list[float] = []
 
@@ -39,7 +40,7 @@ def lose(
             time.sleep(0.02)
         hit.append(time.monotonic())
         if number:
-            pid = json.loads((folder / "pids").read_text())[rank]
+            pid = json.loads((folder / "pids").read_text())[rank or 0]
             os.kill(pid, number)
             if number == signal.SIGSTOP:  # the others are done before it is gone
                 time.sleep(timeout + 9)
@@ -61,7 +62,7 @@ def last_words(ranks: list[list[Any]]) -> dict[int, str]:
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_killed_rank_is_named_by_one_of_the_others(tmp_path: Path, victim: int) -> None:
     ranks, seconds = lose(tmp_path, victim, "none", number=signal.SIGKILL)
-    assert [rank[0] for rank in ranks] == [-9 if r == victim else 1 for r in range(3)]
+    assert [rank[0] for rank in ranks] == [-9 if r == victim else EXIT_LOST for r in range(3)]
     said = last_words(ranks)
     if victim:
         assert said == {0: f"sunpipe: rank {victim} ended without a word; {LAST}"}
@@ -74,13 +75,13 @@ def test_a_killed_rank_is_named_by_one_of_the_others(tmp_path: Path, victim: int
 
 def test_a_stopped_rank_is_named_after_the_timeout(tmp_path: Path) -> None:
     ranks, _ = lose(tmp_path, 2, "none", timeout=3, number=signal.SIGSTOP)
-    assert [rank[0] for rank in ranks] == [1, 1, -9]
+    assert [rank[0] for rank in ranks] == [EXIT_LOST, EXIT_LOST, -9]
     assert last_words(ranks) == {0: f"sunpipe: rank 2 has not answered for 3 s; {LAST}"}
 
 
 def test_a_rank_that_is_refused_tells_the_others(tmp_path: Path) -> None:
     ranks, _ = lose(tmp_path, 1, "refuse")
-    assert [rank[0] for rank in ranks] == [1, 1, 1]
+    assert [rank[0] for rank in ranks] == [1, 1, 1]  # a fault to mend: not to be started again
     assert last_words(ranks) == {
         0: f"sunpipe: rank 1 failed (the disk is full); {LAST}",
         1: "sunpipe: the disk is full",
@@ -91,6 +92,61 @@ def test_other_errors_are_left_alone() -> None:
     assert is_exchange(RuntimeError("[/x/gloo/transport/tcp/pair.cc:547] Connection closed"))
     assert not is_exchange(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_exchange(ValueError("gloo"))
+
+
+def test_an_exchange_that_breaks_on_all_ranks_says_why(tmp_path: Path) -> None:
+    ranks, _ = lose(tmp_path, None, "break")
+    assert [rank[0] for rank in ranks] == [EXIT_LOST] * 3
+    (said,) = last_words(ranks).values()
+    assert said.startswith("sunpipe: an exchange between the ranks failed on all of them (")
+    assert "Duplicate GPU detected : rank 1 and rank 0" in said
+    assert said.endswith(LAST)
+    assert "\n" not in said
+
+
+def test_the_reason_of_an_error_is_one_line() -> None:
+    assert reason(RuntimeError("[/x/gloo/pair.cc:547] Connection closed\nmore")) == (
+        "Connection closed"
+    )
+    nccl = "NCCL error in: /x.cpp:1, invalid usage\nncclInvalidUsage: ...\nLast error:\nDuplicate"
+    assert reason(RuntimeError(nccl)) == "Duplicate"
+    assert reason(ValueError()) == "ValueError"
+
+
+def test_callers_that_are_not_of_the_job_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_lines, "KNOCK_S", 0.3)
+    token = rendezvous.job_token(ranks_of(0, 3, 1))
+    found: list[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        taker = threading.Thread(
+            target=lambda: found.append(accept(door, ranks_of(0, 3, 1), timeout_s=20))
+        )
+        taker.start()
+        words = ["", "GET / HTTP/1.0", "1", "other-job 1", f"{token} 0", f"{token} 3", f"{token} x",
+                 f"{token} 1", f"{token} 1", f"{token} 2"]  # fmt: skip
+        calls = []
+        for word in words:  # the first says nothing and stays
+            calls.append(socket.create_connection(door.getsockname()))
+            if word:
+                calls[-1].sendall(f"{word}\nbeat\n".encode())
+        calls.append(socket.create_connection(door.getsockname()))
+        taker.join(10)
+    (lines,) = found
+    assert {rank: line.getpeername() for rank, line in lines.items()} == {
+        1: calls[7].getsockname(), 2: calls[9].getsockname()
+    }  # fmt: skip
+    assert lines[1].recv(100) == b"beat\n"  # what follows the name is left to be read
+    for line in (*calls, *lines.values()):
+        line.close()
+
+
+def test_ranks_that_do_not_call_are_named() -> None:
+    said = r"ranks 1, 2 did not call within 0\.2 s"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as door,
+        pytest.raises(TimeoutError, match=said),
+    ):
+        accept(door, ranks_of(0, 3, 1), timeout_s=0.2)
 
 
 def ranks_of(rank: int, world: int, port: int, host: str = "127.0.0.1") -> Ranks:

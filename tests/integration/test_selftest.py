@@ -21,6 +21,7 @@ BAD: list[dict[str, Any]] = [
     {"stage": 1, "offload": True, "fault": "clip"},
     {"stage": 2, "fault": "error"},
     {"stage": 3},
+    {"stage": 1, "fault": "memory"},
 ]
 
 
@@ -43,13 +44,26 @@ def test_what_is_right_passes(answers: dict[int, list[dict[str, Any]]], world: i
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_what_is_wrong_is_named(answers: dict[int, list[dict[str, Any]]], world: int) -> None:
-    clip, error, third = (answer["said"] for answer in answers[world][len(GOOD) :])
+    clip, error, third, memory = (answer["said"] for answer in answers[world][len(GOOD) :])
     assert clip.startswith("self-test of DeepSpeed: stage 1 with offload: differs from plain")
     assert clip.endswith("more than 1e-05; set train.zero.stage=0")
-    assert error == ("self-test of DeepSpeed: stage 2: RuntimeError: bucket code is at fault;"
-                     " set train.zero.stage=1")  # fmt: skip
+    # among several ranks nothing else can be tried after an error
+    rank, tried = (" on rank 0", "try") if world > 1 else ("", "set")
+    assert error == (f"self-test of DeepSpeed: stage 2{rank}: RuntimeError: bucket code is at"
+                     f" fault; {tried} train.zero.stage=1")  # fmt: skip
     assert third.startswith("train.zero.stage = 3 is not offered")
+    assert memory.startswith("CUDA out of memory")  # explained elsewhere, no fault of DeepSpeed
 
 
 def test_the_random_state_is_left_as_it_was(answers: dict[int, list[dict[str, Any]]]) -> None:
     assert all(answer["random"] for found in answers.values() for answer in found)
+
+
+def test_a_rank_that_fails_alone_says_why_and_the_others_do_not_wait() -> None:
+    (ended,) = run_ranks("tests.selftest_check", {"world": 2, "argv": ["alone"]})
+    assert [rank[0] for rank in ended] == [1, 1]
+    assert max(rank[3] for rank in ended) < 20
+    why = ("self-test of DeepSpeed: stage 1 on rank 1: RuntimeError: one kernel is"
+           " missing; try train.zero.stage=0")  # fmt: skip
+    assert ended[1][2].strip() == f"sunpipe: {why}"
+    assert ended[0][2].startswith(f"sunpipe: rank 1 failed ({why})")
