@@ -26,8 +26,8 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it from sbatch
 
 # After srun ended with exit code $1, and "sunpipe train" had the other arguments: when a rank was
-# killed or crashed, not when it was refused, Slurm starts the job again, at most
+# killed, crashed or was lost (76), not when it was refused, Slurm starts the job again, at most
 # SUNPIPE_MAX_REQUEUES (3) times in a row without a newer checkpoint.
 again_after_loss() {
-    (($1 <= 128)) || python -m sunpipe.requeue "$@" || true
+    (($1 <= 128 && $1 != 76)) || python -m sunpipe.requeue "$@" || true
 }

@@ -3,8 +3,9 @@
 A checkpoint is a folder ``checkpoints/kimg-NNNNNN.nnn`` written under a
 temporary name, with the digest of every file in ``COMPLETE``, renamed, and only
 then named by ``checkpoints/latest``. A torn or altered one is passed over, and
-one that holds NaN is not written. `sunpipe.checkpoint_writer` writes them in the
-background.
+one that holds NaN is not written. A file that cannot be read for now says
+nothing about its checkpoint: that is an error, and no reason to go back to an
+older one. `sunpipe.checkpoint_writer` writes them in the background.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ from sunpipe.files import (
     sha256,
     write_text,
 )
+from sunpipe.patient import NO_FILE, patiently, reading
 from sunpipe.tensorfile import write_tensors
 
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = re.compile(r"kimg-\d{6,}\.\d{3}")
 WRITTEN = re.compile(re.escape(TEMPORARY_PREFIX) + rf"[0-9a-f]{{12}}-({NAME.pattern})")
-LAG_S = 2.0  # in which a network file system shows what another node wrote
+LAG_S = 2.0  # in which a network file system shows what another node wrote, or comes back
 Tensors = Mapping[str, "torch.Tensor"]
 
 
@@ -79,14 +81,17 @@ def state_text(nimg: int, state: Mapping[str, Any]) -> str:
 
 
 def save(
-    folder: Path, nimg: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int
-) -> Path:
+    folder: Path, nimg: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int,
+    report: Callable[[str], None] = lambda _: None,
+) -> Path:  # fmt: skip
     """Write a checkpoint and point ``latest`` at it; keep the last `keep`.
 
     The order makes a kill or a power cut at any moment harmless: every file and
     folder is on the device and was read back before the folder has its name,
     ``latest`` comes after it, and the removal of older ones after that. One
-    writer at a time: the caller holds the lock of the run.
+    that was passed over when the run continued from an older one is not removed
+    but renamed to ``rejected-<name>``. One writer at a time: the caller holds the
+    lock of the run.
 
     Parameters
     ----------
@@ -100,6 +105,8 @@ def save(
         JSON-able training state.
     keep : int
         Older complete checkpoints beyond this number are removed.
+    report : callable
+        Gets one line for each checkpoint that is renamed.
 
     Raises
     ------
@@ -112,6 +119,8 @@ def save(
     text = state_text(nimg, state) + "\n"
     sweep(folder)
     target = folder / folder_name(nimg)
+    if target.exists() and fault(target):
+        _set_aside(target, report)
     with atomic_folder(target) as temporary:
         files = {}
         for stem, named in tensors.items():
@@ -125,13 +134,22 @@ def save(
             raise OSError(errno.EIO, f"what was just written reads back otherwise: {why}",
                           str(target))  # fmt: skip
     write_text(folder / "latest", target.name + "\n")
-    kept = complete(folder)
     # anything newer was passed over when the run continued from an older checkpoint
-    for rejected in [path for path in kept if path.name > target.name]:
-        _discard(rejected)
-    for old in [path for path in kept if path.name <= target.name][:-keep]:
+    for rejected in [path for path in _listed(folder) if path.name > target.name]:
+        _set_aside(rejected, report)
+    for old in complete(folder)[:-keep]:
         _discard(old)
     return target
+
+
+def _set_aside(path: Path, report: Callable[[str], None]) -> None:
+    """Take a checkpoint out of the way of a run that does not use it."""
+    aside, number = path.with_name(f"rejected-{path.name}"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"rejected-{path.name}-{number}")
+    os.rename(path, aside)
+    report(f"{path.name}, which was passed over, is kept as {aside.name}")
 
 
 def _discard(path: Path) -> None:
@@ -147,7 +165,8 @@ def sweep(folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
 
     A checkpoint that was whole but for its name gets it: the last rename was
     still to come, or the exchange with an older one of the same name was cut
-    short where the file system has no exchange. All else is removed.
+    short where the file system has no exchange. What cannot be read is left for
+    the next time, and all else is removed.
     """
     for left in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
         if not left.is_dir():
@@ -155,7 +174,12 @@ def sweep(folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
             continue
         named = WRITTEN.fullmatch(left.name)
         target = folder / (named[1] if named else "")
-        if named and fault(left) is None and fault(target) is not None:
+        try:
+            unnamed = named and fault(left) is None and fault(target) is not None
+        except OSError as error:
+            report(f"{error.filename} cannot be read ({error.strerror}); it is left as it is")
+            continue
+        if unnamed:
             replace_folder(left, target)
             report(f"checkpoint {target.name} had been written, but not named; it is kept")
         else:
@@ -167,13 +191,31 @@ def complete(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("kimg-*/COMPLETE"))
 
 
-def fault(path: Path) -> str | None:
-    """Why the checkpoint at `path` cannot be trusted, or None."""
+def _listed(folder: Path) -> list[Path]:
+    """All that has the name of a checkpoint, also without a marker; none if there is no folder."""
     try:
-        files = read_json(path / "COMPLETE")
+        names = patiently(os.listdir, folder, LAG_S)
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in names if NAME.fullmatch(name)]
+
+
+def fault(path: Path) -> str | None:
+    """Why the checkpoint at `path` is known to be torn or altered, or None if it is whole.
+
+    Raises
+    ------
+    OSError
+        A file is there and cannot be read, also not after `LAG_S` seconds (a
+        stale handle, a failing disk, permissions): nothing is known then.
+    """
+    try:
+        files = patiently(read_json, path / "COMPLETE", LAG_S)
     except DataError as error:
         return str(error)
     except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
         return f"COMPLETE cannot be read ({error.strerror})"
     if not isinstance(files, dict) or "state.json" not in files:
         return "COMPLETE does not list the files"
@@ -181,11 +223,13 @@ def fault(path: Path) -> str | None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             return f"COMPLETE lists {name!r}, which is not in the folder"
         try:
-            if sha256(path / name) != known:
+            if patiently(sha256, path / name, LAG_S) != known:
                 return f"{name} was altered or cut short"
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
             return f"{name} cannot be read ({error.strerror})"
     return None
 
@@ -197,34 +241,69 @@ def _named(folder: Path) -> Path | None:
     the folder before it is listed.
     """
     try:
-        name = (folder / "latest").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+        name = patiently(Path.read_bytes, folder / "latest", LAG_S).decode(errors="replace").strip()
+    except FileNotFoundError:
         return None
     if not NAME.fullmatch(name):
         return None
     end = time.monotonic() + LAG_S
-    while not (folder / name / "COMPLETE").exists() and time.monotonic() < end:
+    while not os.path.exists(folder / name / "COMPLETE") and time.monotonic() < end:
         time.sleep(LAG_S / 20)
     return folder / name
 
 
 def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Newest checkpoint that is whole; broken ones are reported and passed over."""
-    named = _named(folder)
-    for path in sorted({*complete(folder), *([named] if named else [])}, reverse=True):
-        why = fault(path)
+    """Newest checkpoint that is whole, None if there is none of any kind.
+
+    Torn ones are reported and passed over; nothing is changed.
+
+    Raises
+    ------
+    DataError
+        There are checkpoints and none is whole, or one cannot be read: an older
+        one, or a start from nothing, would throw away what it may hold.
+    """
+    with reading():
+        found = {*_listed(folder), *filter(None, [_named(folder)])}
+    for path in sorted(found, reverse=True):
+        try:
+            why = fault(path)
+        except OSError as error:
+            raise DataError(
+                f"checkpoint {path.name}: {error.filename} cannot be read ({error.strerror});"
+                " nothing was changed. Run the same command again when it can be read, or move"
+                " that checkpoint elsewhere to go on from the one before it"
+            ) from None
         if why is None:
             return path
         report(f"checkpoint {path.name} passed over: {why}")
+    if found:
+        raise DataError(
+            f"no checkpoint of {folder.parent.name} can be read: no whole checkpoint is among the"
+            f" {len(found)} in {folder}; bring one back from a copy, or start with --new"
+        )
     return None
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """``state.json`` of a checkpoint."""
-    state = read_json(path / "state.json")
-    if state.get("schema") != SCHEMA:
-        raise DataError(f"{path} has schema {state.get('schema')}, this version reads {SCHEMA}")
-    return state
+    """``state.json`` of a checkpoint, waited for as in `load_tensors`.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or is of another version of sunpipe.
+    """
+    file = path / "state.json"
+    with reading():
+        patiently(os.stat, file, LAG_S, final=())
+        state = patiently(read_json, file, LAG_S)
+    schema = state.get("schema") if isinstance(state, dict) else None
+    if schema != SCHEMA:
+        raise DataError(
+            f"{path} has schema {schema}, this version reads {SCHEMA}: use the version of sunpipe"
+            " that wrote it, or start a new run with --new"
+        )
+    return dict(state)
 
 
 def check_made_of(path: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -246,7 +325,23 @@ def check_made_of(path: Path, state: Mapping[str, Any], expected: Mapping[str, A
 
 
 def load_tensors(path: Path, stem: str) -> dict[str, torch.Tensor]:
-    """Named tensors of one file of a checkpoint, on the CPU."""
+    """Named tensors of one file of a checkpoint, on the CPU.
+
+    A file that is not there yet is waited for: another node of a network file
+    system may just have named its folder.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or is not whole.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(path / f"{stem}.safetensors")
+    file = path / f"{stem}.safetensors"
+    with reading():
+        patiently(os.stat, file, LAG_S, final=())
+        try:
+            return patiently(load_file, file, LAG_S)
+        except SafetensorError as error:
+            raise DataError(f"{file} was altered or cut short ({error})") from None

@@ -32,7 +32,7 @@ class Writer:
     keep : int
         Older complete checkpoints beyond this number are removed.
     report : callable
-        Gets one line for each checkpoint that is safe; called in the thread.
+        Gets one line for each checkpoint that is safe or renamed; called in the thread.
     """
 
     def __init__(self, folder: Path, keep: int, report: Callable[[str], None]) -> None:
@@ -69,7 +69,7 @@ class Writer:
     def _write(self, nimg: int, state: dict[str, Any]) -> None:
         try:
             started = time.perf_counter()
-            path = checkpoint.save(self.folder, nimg, self._host, state, self.keep)
+            path = checkpoint.save(self.folder, nimg, self._host, state, self.keep, self.report)
             seconds = time.perf_counter() - started
             size = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
             self.report(f"checkpoint {path.name}, {size / 1e6:.1f} MB in {seconds:.1f} s")

@@ -1,9 +1,10 @@
 """Starting a training job again after it lost a rank: ``python -m sunpipe.requeue CODE ARGS``.
 
 ``jobs/_env.sh`` calls it with the exit code of srun and the arguments of
-``sunpipe train``. A process that was killed (137), crashed (134, 135, 139) is
-nobody's mistake in the configuration, and the next start continues from the last
-checkpoint; but what dies again and again at the same place is given up.
+``sunpipe train``. A process that was killed (137), crashed (134, 135, 139), or lost
+as the ranks that are left say (76), is nobody's mistake in the configuration, and
+the next start continues from the last checkpoint; but what dies again and again at
+the same place is given up. srun returns the highest code of all ranks.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 
 from sunpipe.checkpoint import complete
 from sunpipe.config import load_config
-from sunpipe.errors import SunpipeError, UsageError
+from sunpipe.errors import EXIT_LOST, SunpipeError, UsageError
 from sunpipe.files import read_json, write_json
 from sunpipe.paths import Layout
 from sunpipe.run import find_run
 from sunpipe.stop import requeue, slurm_job
 
-LOST = {134: "aborted", 135: "died of a bus error", 137: "was killed", 139: "crashed"}
+LOST = {EXIT_LOST: "was lost", 134: "aborted", 135: "died of a bus error", 137: "was killed",
+        139: "crashed"}  # fmt: skip
 SCHEMA = 1
 
 
@@ -36,13 +38,15 @@ def decide(code: int, reached: str, before: tuple[str, int], most: int) -> tuple
     code : int
         Exit code of the training.
     reached : str
-        Newest checkpoint now, empty if there is none.
+        Newest checkpoint now, ``<run>/<checkpoint>``, empty if there is none.
     before : tuple of str and int
-        Newest checkpoint and count at the last loss.
+        Newest checkpoint that there ever was at a loss of this job, and the count at
+        the last one.
     most : int
-        Restarts without a newer checkpoint.
+        Restarts without a newer checkpoint. One that is older than before, of a run
+        before that, or gone, is no progress: a loop over it must end.
     """
-    count = before[1] if reached == before[0] else 0
+    count = 0 if reached > before[0] else before[1]
     again = code in LOST and count < most
     return again, count + again
 
@@ -88,7 +92,8 @@ def after_loss(code: int, arguments: Sequence[str]) -> str:
     if not again:
         return f"{what}; {most} restarts {place} did not help, the job ends here"
     notes.parent.mkdir(parents=True, exist_ok=True)
-    write_json(notes, {"schema": SCHEMA, "reached": reached, "count": count})
+    furthest = max(reached, before[0])
+    write_json(notes, {"schema": SCHEMA, "reached": furthest, "count": count})
     print(f"sunpipe: {what}; Slurm starts the job again, restart {count} of {most} {place}",
           file=sys.stderr, flush=True)  # fmt: skip
     return "" if requeue() else "Slurm did not take the job again; submit it once more"

@@ -29,6 +29,7 @@ import torch
 
 from sunpipe import checkpoint, files
 from sunpipe.checkpoint_writer import Writer
+from sunpipe.errors import DataError
 
 KEEP = 2
 STEP = 500  # images between checkpoints
@@ -172,7 +173,12 @@ class Trial:
 
     def fault(self) -> str | None:
         """What is wrong with the newest checkpoint."""
-        path = checkpoint.newest(self.folder, lambda _: None)
+        try:
+            path = checkpoint.newest(self.folder, lambda _: None)
+        except DataError as error:  # the next writer begins anew, as a user would with --new
+            shutil.rmtree(self.folder)
+            self.floor = ""
+            return str(error)
         if path is None:
             return f"no checkpoint, {self.floor} was safe" if self.floor else None
         if path.name < self.floor:
@@ -193,12 +199,11 @@ class Trial:
 
     def tear(self) -> None:
         """Cut the newest checkpoint short: the one before it is what is safe now."""
-        path = checkpoint.newest(self.folder, lambda _: None)
-        if path is not None and len(checkpoint.complete(self.folder)) > 1:
-            file = path / "D.safetensors"
+        whole = [path for path in checkpoint.complete(self.folder) if not checkpoint.fault(path)]
+        if len(whole) > 1:
+            file = whole[-1] / "D.safetensors"
             file.write_bytes(file.read_bytes()[:-100])
-            older = checkpoint.newest(self.folder, lambda _: None)
-            self.floor = older.name if older else ""
+            self.floor = whole[-2].name
             self.found["torn"] += 1
 
 
@@ -220,7 +225,7 @@ def main() -> None:
     for number, fatal in enumerate(range(0, steps, every)):
         exchange = chance.random() < 0.5
         trial.run(f"step {fatal} of {steps}", 2, fatal, None, exchange)
-        if number % 10 == 9:
+        if number % 5 == 4:
             trial.tear()
     for _ in range(at_random):
         after = chance.uniform(0.0, 2.5 * min(pair_s, 0.1))  # a busy machine is given no more

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
 
+from sunpipe.dist import discover
+from sunpipe.files import read_json
+from sunpipe.paths import Layout
+from sunpipe.run import find_run, ssl_name
 from sunpipe.settings import Config
-from sunpipe.stage import ConfigOption, DryRunOption, JsonOption, SetOption, run_stage
+from sunpipe.stage import ConfigOption, DryRunOption, JsonOption, SetOption, log, run_stage
 
 NewOption = Annotated[
     bool, typer.Option("--new", help="Start a new run folder instead of continuing the newest.")
 ]
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+
+
+def starts_new(new: bool, name: str) -> bool:
+    """Whether to start a new run: ``--new`` holds for a job's first start, not for its restarts.
+
+    Slurm and torchrun start a job again with the words it was submitted with. The
+    newest run of that name is then the one this job began, and ``--new`` would
+    throw away what it has reached, at every restart. A job that was lost before it
+    had begun a run still begins one.
+
+    Parameters
+    ----------
+    new : bool
+        Whether ``--new`` was given.
+    name : str
+        Label of the run.
+    """
+    again = any(os.environ.get(key, "0") not in ("", "0") for key in RESTARTS)
+    if not (new and again and discover().is_main):  # rank 0 opens the run
+        return new
+    run = find_run(Layout.current(), name)
+    if run is None:
+        return new
+    made, job = read_json(run / "provenance.json"), os.environ.get("SLURM_JOB_ID")
+    ours = made["slurm"].get("SLURM_JOB_ID") == job if job else made["command"] == sys.argv
+    if ours:
+        log(f"sunpipe: this job was started again: --new is ignored, {run.name} is continued")
+    return not ours
 
 
 def train(
@@ -29,7 +64,7 @@ def train(
     def work(cfg: Config) -> dict[str, Any] | None:
         from sunpipe.train.gan import train as run
 
-        return run(cfg, new=new)
+        return run(cfg, new=starts_new(new, cfg.name))
 
     def plan(cfg: Config) -> dict[str, Any]:
         from sunpipe.train.plan import plan_training
@@ -52,7 +87,7 @@ def ssl(
     def work(cfg: Config) -> dict[str, Any]:
         from sunpipe.train.ssl import train_ssl
 
-        return train_ssl(cfg, new=new)
+        return train_ssl(cfg, new=starts_new(new, ssl_name(cfg.name)))
 
     def plan(cfg: Config) -> dict[str, Any]:
         from sunpipe.train.ssl import plan_ssl

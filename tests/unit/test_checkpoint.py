@@ -161,7 +161,7 @@ def test_a_checkpoint_that_is_not_listed_yet_is_found_by_name(
 ) -> None:
     save(tmp_path, 1000)
     late = save(tmp_path, 2000)
-    monkeypatch.setattr(checkpoint, "complete", lambda folder: [folder / "kimg-000001.000"])
+    monkeypatch.setattr(checkpoint, "_listed", lambda folder: [folder / "kimg-000001.000"])
     assert checkpoint.newest(tmp_path, print) == late
 
 
@@ -196,6 +196,11 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_key(tmp_path: Path) 
         r" it does not belong to 00007-a",
     ):
         checkpoint.check_made_of(path, state, other)
+    (path / "state.json").write_text("[]")
+    with pytest.raises(DataError, match="has schema None"):
+        checkpoint.load_state(path)
     (path / "state.json").write_text(json.dumps({**state, "schema": 99}))
-    with pytest.raises(DataError, match="has schema 99, this version reads 1"):
+    with pytest.raises(
+        DataError, match=r"has schema 99, this version reads 2: .* start a new run with --new"
+    ):
         checkpoint.load_state(path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from sunpipe import requeue
-from sunpipe.errors import UsageError
+from sunpipe.errors import EXIT_LOST, UsageError
 from tests.conftest import REPO
 
 
@@ -23,6 +26,22 @@ def test_losses_without_progress_are_counted() -> None:
 def test_a_newer_checkpoint_starts_the_count_anew() -> None:
     assert requeue.decide(139, "00000-a/kimg-2", ("00000-a/kimg-1", 3), 3) == (True, 1)
     assert requeue.decide(139, "00000-a/kimg-1", ("00000-a/kimg-1", 3), 3) == (False, 3)
+
+
+@pytest.mark.parametrize(
+    "reached", ["", "00000-a/kimg-000001.000", "00000-a/kimg-000002.000", "00000-b/kimg-000009.000"]
+)
+def test_what_is_older_or_gone_is_no_progress(reached: str) -> None:
+    """A loop over it would never end."""
+    before = ("00001-a/kimg-000002.000", 2)
+    assert requeue.decide(137, reached, before, 3) == (True, 3)
+    assert requeue.decide(137, reached, (before[0], 3), 3) == (False, 3)
+    assert requeue.decide(137, "00001-a/kimg-000010.000", before, 3) == (True, 1)
+
+
+@pytest.mark.parametrize("code", [EXIT_LOST, 134, 135, 137, 139])
+def test_a_lost_rank_starts_the_job_again(code: int) -> None:
+    assert requeue.decide(code, "", ("", 0), 3) == (True, 1)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 130, 143])
@@ -50,6 +69,45 @@ def test_the_maximum_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SUNPIPE_MAX_REQUEUES", "many")
     with pytest.raises(UsageError, match="'many' is not a whole number"):
         requeue.most_requeues()
+
+
+def test_the_furthest_checkpoint_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Losses at the second checkpoint, at the first (the second was torn), at the second again."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.delenv("SUNPIPE_MAX_REQUEUES", raising=False)
+    monkeypatch.setattr(requeue, "still_wanted", lambda job: job == "7")
+    monkeypatch.setattr(requeue, "requeue", lambda: True)
+    for count, reached in enumerate(("00000-a/kimg-2", "00000-a/kimg-1", "00000-a/kimg-2"), 1):
+        monkeypatch.setattr(requeue, "newest_checkpoint", lambda _, there=reached: there)
+        assert requeue.after_loss(EXIT_LOST, []) == ""
+        notes = json.loads((root / "requeues/7.json").read_text())
+        assert notes == {"schema": 1, "reached": "00000-a/kimg-2", "count": count}
+    said = requeue.after_loss(EXIT_LOST, [])
+    assert said.startswith("a rank was lost (exit code 76); 3 restarts at checkpoint")
+    assert "restart 3 of 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "asked"), [(0, ""), (1, ""), (2, ""), (75, ""), (EXIT_LOST, "76 -c x.toml --new"),
+                        (128, ""), (137, "137 -c x.toml --new")]
+)  # fmt: skip
+def test_the_job_asks_after_a_loss_and_keeps_its_code(
+    tmp_path: Path, code: int, asked: str
+) -> None:
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nshift 2\necho "$@"\nexit 3\n')
+    python.chmod(0o755)
+    job = f"""source {REPO}/jobs/_env.sh
+        trap 'again_after_loss $? -c x.toml "$@"' EXIT
+        (exit {code})"""
+    env = {"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", job, "job", "--new"], env=env, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (code, asked, "")
 
 
 def test_nothing_happens_outside_slurm(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
