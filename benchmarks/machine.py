@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,12 @@ def cpu_flags(*names: str) -> dict[str, bool]:
     return {name: name in flags for name in names}
 
 
-def document(name: str, results: dict[str, Any]) -> dict[str, Any]:
-    """`results` with where and how they were measured."""
-    cuda = torch.cuda.is_available()
+def circumstances(name: str, cuda: bool = True) -> dict[str, Any]:
+    """Where, how and when something is measured; without `cuda` a GPU had no part in it."""
+    cuda = cuda and torch.cuda.is_available()
     return {
         "command": f"python benchmarks/{name}.py {' '.join(sys.argv[1:])}".strip(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -47,8 +49,12 @@ def document(name: str, results: dict[str, Any]) -> dict[str, Any]:
             "python": platform.python_version(), "cuda": torch.version.cuda,
             **{package: version(package) for package in ("sunpipe", "torch", "deepspeed", "numpy")},
         },
-        **results,
     }  # fmt: skip
+
+
+def document(name: str, results: dict[str, Any]) -> dict[str, Any]:
+    """`results` with the circumstances in which they were measured."""
+    return {**circumstances(name), **results}
 
 
 def write(found: dict[str, Any], out: Path | None) -> None:

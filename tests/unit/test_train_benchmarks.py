@@ -48,17 +48,33 @@ def test_operations_of_a_step_are_those_of_its_convolutions() -> None:
     assert 3 < ratio < 4.2  # twice the widths
 
 
-def test_ladder_runs_on_a_cpu(tmp_path: Path) -> None:
+SMALL = ("--device", "cpu", "--batch", "2", "--channel-base", "128", "--warm", "0", "--timed", "1")
+
+
+def test_ladder_runs_on_a_cpu_and_keeps_what_others_measured(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    rows = ["grouped fp32 NCHW", "bf16 from 64, checkpoint conv"]
+    rows = ["grouped fp32 NCHW", "bf16 from 64, R1 on a quarter"]
+    key = "ladder 32, 1 channels, batch 2"
+    before = {"command": "python ...", "date": "2026-01-01", "machine": {"gpu": "NVIDIA H200"}}
+    measured = {"s_per_kimg": 4.2, "run": 0}
+    known = {key: {"runs": [before], "rows": {"grouped tf32 NCHW": measured}},
+             "sizes 1024, 1 channels": {"runs": [before], "rows": {"bf16": measured}}}  # fmt: skip
+    out.write_text(json.dumps({"parts": known}))
     train_gpu.main(
-        ["ladder", "--device", "cpu", "--resolution", "32", "--batch", "2", "--channel-base", "128",
-         "--warm", "0", "--timed", "1", "--out", str(out), "--rows", *rows]
+        ["ladder", "--resolution", "32", *SMALL, "--out", str(out), "--rows", *rows]
     )  # fmt: skip
-    found = json.loads(out.read_text())["parts"]["ladder 32, 1 channels, batch 2"]
-    assert all(found[name]["s_per_kimg"] > 0 for name in rows)
-    assert found[rows[0]]["peak_bytes"] == "not measured"
-    assert found["scaled tf32 NCHW"] == "not measured"
+    document = json.loads(out.read_text())
+    part = document["parts"][key]
+    assert "machine" not in document
+    assert document["parts"]["sizes 1024, 1 channels"] == known["sizes 1024, 1 channels"]
+    assert part["rows"]["grouped tf32 NCHW"] == measured
+    assert part["runs"][0] == before
+    assert part["runs"][1]["machine"]["gpu"] is None
+    assert part["runs"][1]["date"] > before["date"]
+    assert all(part["rows"][name]["s_per_kimg"] > 0 for name in rows)
+    assert all(part["rows"][name]["run"] == 1 for name in rows)
+    assert part["rows"][rows[0]]["peak_bytes"] == "not measured"
+    assert part["rows"]["scaled tf32 NCHW"] == "not measured"
 
 
 def test_sizes_runs_on_a_cpu(tmp_path: Path) -> None:
@@ -67,9 +83,40 @@ def test_sizes_runs_on_a_cpu(tmp_path: Path) -> None:
         ["sizes", "--device", "cpu", "--resolutions", "16", "--channel-base", "64", "--warm", "0",
          "--timed", "1", "--memory-gib", "0.42", "--out", str(out)]
     )  # fmt: skip
-    rows = json.loads(out.read_text())["parts"]["sizes 16, 1 channels"]
+    rows = json.loads(out.read_text())["parts"]["sizes 16, 1 channels"]["rows"]
     assert len(rows) == 3
     assert all(row["predicted_bytes"] <= 0.42 * 2**30 for row in rows.values())
+
+
+def test_the_command_itself_is_timed(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    train_gpu.main(["command", "--resolution", "32", *SMALL, "--ticks", "1", "--out", str(out)])
+    part = json.loads(out.read_text())["parts"]["command 32, 1 channels, batch 2"]
+    row = part["rows"][train_gpu.COMMAND]
+    assert row["ticks"] == 1
+    assert 0 < row["data_wait_s"] < 100 > row["s_per_kimg"] / 100 > 0
+    assert part["runs"][0]["machine"]["gpu"] is None
+
+
+def test_a_try_on_a_cpu_does_not_enter_the_published_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = train_gpu.OUT.read_bytes()
+    for part in ("ladder", "sizes", "command"):
+        with pytest.raises(SystemExit):
+            train_gpu.main([part, *SMALL])
+        assert "--device cpu needs --out" in capsys.readouterr().err
+    assert train_gpu.OUT.read_bytes() == before
+
+
+def test_each_row_rounds_as_a_training_of_its_precision() -> None:
+    rows = train_gpu.rungs(64, 4, NARROW)
+    assert {row.settings.compute.precision for row in rows} == {"fp32", "tf32", "bf16"}
+    for row in rows:
+        precision = row.settings.compute.precision
+        assert row.tf32 == (precision != "fp32")
+        assert precision in row.name
+    assert len({row.name for row in rows}) == len(rows)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
