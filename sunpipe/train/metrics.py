@@ -55,7 +55,9 @@ def on_each(work: Callable[[], Found], ranks: dist.Ranks) -> list[Found]:
         raise fault
     for _, words in answers:
         if words is not None and ranks.is_main:
-            raise SunpipeError(words[1])
+            heard = SunpipeError(words[1])
+            heard.exit_code = words[0]
+            raise heard
         if words is not None:
             sys.exit(words[0])
     return [found for found, _ in answers]
