@@ -50,8 +50,8 @@ NO_COMPILE = (
     "torch.compile has no row. With fullgraph=True a G step does not compile (torch 2.13, CPU):"
     " Dynamo stops in the autograd.Function of the modulated convolution, 'Attempted to call op"
     " with non-contiguous out= tensor'. Without it each of these layers breaks the graph and runs"
-    " as before, which measures the rest only; and what is compiled has no second derivative, which R1"
-    " and path length need of the same modules."
+    " as before, which measures the rest only; and what is compiled has no second derivative,"
+    " which R1 and path length need of the same modules."
 )
 Part = dict[str, Any]
 BATCHES = (64, 32, 16, 8, 4, 2, 1)
