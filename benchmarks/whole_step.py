@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.plain_layers import Formulation, formulation
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.train.ema import update_ema
-from sunpipe.train.meter import PHASES, Pass, loss, networks
+from sunpipe.train.meter import PHASES, Pass, loss, networks, phase_passes
 from sunpipe.train_settings import TrainSettings
 
 
@@ -30,16 +31,15 @@ class Contender:
 
 
 def weights(t: TrainSettings) -> dict[str, float]:
-    """How often each phase runs in an iteration."""
+    """How often each phase runs in an iteration; a penalty due in every one is not a phase."""
     often = {"G main": 1.0, "path length": 1 / t.pl_interval, "D main": 1.0,
              "R1": 1 / t.r1_interval}  # fmt: skip
-    return {phase: often[phase] for phase in PHASES}
+    return {phase: often[phase] for phase in phase_passes(t, t.batch)}
 
 
-def phase_samples(phase: str, t: TrainSettings) -> int:
-    """Images of one pass of a phase."""
-    samples = t.batch // t.compute.accumulate
-    return max(samples // t.pl_batch_shrink, 1) if phase == "path length" else samples
+def phase_pass(phase: str, t: TrainSettings) -> Pass:
+    """One pass of a phase, with its images."""
+    return phase_passes(t, t.batch // t.compute.accumulate)[phase]
 
 
 class Step:
@@ -66,7 +66,8 @@ class Step:
         net = self.g if phase in PHASES[:2] else self.d
         self.g.requires_grad_(net is self.g)
         self.d.requires_grad_(net is self.d)
-        count, total = phase_samples(phase, t), torch.zeros((), device=self.device)
+        what, total = phase_pass(phase, t), torch.zeros((), device=self.device)
+        count = what.samples
         torch.backends.cuda.matmul.allow_tf32 = self.contender.tf32
         torch.backends.cudnn.allow_tf32 = self.contender.tf32
         with formulation(self.contender.layers):
@@ -76,7 +77,7 @@ class Step:
                     with torch.no_grad():
                         self.g(z)
                 real = self.real[part * count : (part + 1) * count]
-                found = loss(Pass(phase, count, t.diffaugment), self.g, self.d, z, real)
+                found = loss(what, self.g, self.d, z, real)
                 (found / t.compute.accumulate).backward()
                 total += found.detach()
             self.adams[net].step()
@@ -128,7 +129,8 @@ def step_flops(resolution: int, channels: int, t: TrainSettings) -> float:
         trained = g if phase in PHASES[:2] else d
         g.requires_grad_(trained is g)
         d.requires_grad_(trained is d)
-        count = phase_samples(phase, t)
+        what = dataclasses.replace(phase_pass(phase, t), policy=(), adaptive=False)
+        count = what.samples
         z = torch.empty(count, t.model.z_dim, device="meta")
         images = torch.empty(count, channels, resolution, resolution, device="meta")
         with Flops() as counter:
@@ -136,7 +138,7 @@ def step_flops(resolution: int, channels: int, t: TrainSettings) -> float:
                 if phase == "D main":
                     with torch.no_grad():
                         g(z)
-                loss(Pass(phase, count), g, d, z, images).backward()
+                loss(what, g, d, z, images).backward()
         total += often * counter.total
         for parameter in trained.parameters():
             parameter.grad = None

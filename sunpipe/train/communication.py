@@ -1,7 +1,7 @@
 """Bytes and seconds that ranks spend on each other in one iteration.
 
-Volumes of ZeRO from Rajbhandari et al. 2020 (arXiv:1910.02054, section 7), those
-of DeepSpeed from its code; time of a collective by latency and bandwidth
+Volumes of ZeRO from DeepSpeed's code (compare Rajbhandari et al. 2020,
+arXiv:1910.02054, section 7); time of a collective by latency and bandwidth
 (Hockney's model as in Thakur et al. 2005, doi:10.1177/1094342005051521, and for
 the ring Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002).
 """
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sunpipe.errors import UsageError
+from sunpipe.train.engine import STAGE_3
+from sunpipe.train.phases import lazy_penalty
 from sunpipe.train_settings import TrainSettings
 
 FLOAT = 4  # bytes of a gradient and of a parameter
@@ -50,8 +53,7 @@ class Traffic:
     reduced : float
         Given to all-reduce, which sends ``2 (n - 1) / n`` of it from each rank.
     gathered : float
-        Results of all-gathers, and inputs of reduce-scatters, which send
-        ``(n - 1) / n`` each.
+        Results of all-gathers, which send ``(n - 1) / n`` of it.
     rings : float
         Passes around the ring, each of ``n - 1`` hops: two for an all-reduce.
     """
@@ -60,48 +62,48 @@ class Traffic:
     gathered: float
     rings: float = 2
 
-    def sent(self, ranks: int) -> float:
-        """Bytes that one rank sends, with rings."""
-        return (2 * self.reduced + self.gathered) * (ranks - 1) / ranks
 
-
-def traffic(
-    parameters_g: int, parameters_d: int, settings: TrainSettings, *, ideal: bool = False
-) -> Traffic:
+def traffic(parameters_g: int, parameters_d: int, settings: TrainSettings) -> Traffic:
     """Traffic of the mean iteration: G, D, and the penalties at their intervals.
 
-    ======  ==========================  =========================================
-    stage   as DeepSpeed 0.19 does it   ideal (arXiv:1910.02054, section 7)
-    ======  ==========================  =========================================
-    0       all-reduce                  all-reduce: 2
-    1       all-reduce and all-gather   reduce-scatter and all-gather: 2
-    2       the same, gradients in      the same
-            every pass
-    3       reduce-scatter, and two     3
-            all-gathers in every pass
-    ======  ==========================  =========================================
+    ======  ===========================================================
+    stage   as DeepSpeed 0.19 does it
+    ======  ===========================================================
+    0       all-reduce
+    1       all-reduce and all-gather
+    2       the same, gradients in every pass
+    ======  ===========================================================
 
-    in units of (n - 1) / n parameters. DeepSpeed's stages 1 and 2 all-reduce
-    whole buckets and keep a part (`allreduce_and_scatter`), so they send 3.
+    In units of (n - 1) / n parameters an all-reduce sends 2 and an all-gather 1.
+    DeepSpeed's stages 1 and 2 all-reduce whole buckets and keep a part
+    (`allreduce_and_scatter`), so they send 3, where a reduce-scatter and an
+    all-gather (arXiv:1910.02054, section 7) would send 2. A penalty that is due in
+    every iteration is part of the main phase: it has no step of its own.
 
     Parameters
     ----------
     parameters_g, parameters_d : int
         Numbers of parameters.
+
+    Raises
+    ------
+    UsageError
+        ``train.zero.stage = 3``, which is not offered.
     """
     t = settings
-    steps_g = 1 + (1 / t.pl_interval if t.pl_weight > 0 else 0)
-    steps_d = 1 + (1 / t.r1_interval if t.r1_gamma > 0 or t.r2_gamma > 0 else 0)
+    if t.zero.stage == 3:
+        raise UsageError(STAGE_3)
+    steps_g, steps_d = (
+        1 + (1 / interval if lazy_penalty(weight, interval) else 0)
+        for weight, interval in ((t.pl_weight, t.pl_interval),
+                                 (t.r1_gamma + t.r2_gamma, t.r1_interval))
+    )  # fmt: skip
     size = FLOAT * (parameters_g * steps_g + parameters_d * steps_d)
     steps = steps_g + steps_d
-    stage, passes = t.zero.stage, t.compute.accumulate
-    if stage == 0:
+    if t.zero.stage == 0:
         return Traffic(size, 0, rings=2 * steps)
-    if stage == 3:
-        return Traffic(0, 3 * size * passes, rings=3 * steps * passes)
-    repeats = passes if stage == 2 else 1  # stage 2 keeps no whole gradient to add to
-    if ideal:
-        return Traffic(0, size * (repeats + 1), rings=steps * (repeats + 1))
+    # stage 2 keeps no whole gradient to add to
+    repeats = t.compute.accumulate if t.zero.stage == 2 else 1
     return Traffic(size * repeats, size, rings=steps * (2 * repeats + 1))
 
 
@@ -127,20 +129,18 @@ def communication_seconds(what: Traffic, world: int, gpus_per_node: int, links: 
 
 
 def step_time(
-    world: int, gpus_per_node: int, compute_s: float, what: Traffic, links: Links,
-    overlap: float = 0.0,
-) -> float:  # fmt: skip
-    """Seconds of an iteration.
+    world: int, gpus_per_node: int, compute_s: float, what: Traffic, links: Links
+) -> float:
+    """Seconds of an iteration, communication not hidden behind computing: the worst case.
 
     Parameters
     ----------
     compute_s : float
         Seconds of one rank's iteration alone.
-    overlap : float
-        Share of communication hidden behind computing; 0 is the worst case.
     """
-    spent = communication_seconds(what, world, gpus_per_node, links) if world > 1 else 0.0
-    return compute_s + (1 - overlap) * spent
+    if world == 1:
+        return compute_s
+    return compute_s + communication_seconds(what, world, gpus_per_node, links)
 
 
 @dataclass(frozen=True)

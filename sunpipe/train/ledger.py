@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from sunpipe.train.engine import deepspeed_config
-from sunpipe.train.meter import Pass, Usage, networks, pass_usage
+from sunpipe.errors import UsageError
+from sunpipe.train.engine import STAGE_3, deepspeed_config
+from sunpipe.train.meter import Usage, networks, pass_usage, phase_passes
 from sunpipe.train_settings import TrainSettings
 
 FLOAT = 4  # bytes; weights, gradients, moments and images are float32
@@ -33,9 +34,10 @@ class Ledger:
         Held all the time. `optimizer` is Adam's two moments and, from ZeRO stage 1
         on, the float32 copy of the rank's part.
     communication : int
-        DeepSpeed's buckets for gradients, and gathered parameters at stage 3.
+        DeepSpeed's buckets for gradients.
     phases : dict
-        Activations and gradients at the peak of each phase.
+        Activations and gradients at the peak of each phase; a penalty that is due in
+        every iteration is part of its main phase.
     update : int
         Gradients and Adam's temporaries during the optimiser's step.
     host : int
@@ -143,13 +145,20 @@ def ledger(
         On a CPU, offloaded states stay in the same memory: they are part of the
         peak there, and `host` is 0.
 
+    Raises
+    ------
+    UsageError
+        ``train.zero.stage = 3``, which is not offered.
+
     Notes
     -----
     Not in it: CUDA's context (about 0.5 GiB), workspaces of cuDNN, and what an
     allocator keeps in fragments.
     """
-    g, d = networks(resolution, channels, settings.model, settings.compute)
     stage = settings.zero.stage
+    if stage == 3:
+        raise UsageError(STAGE_3)
+    g, d = networks(resolution, channels, settings.model, settings.compute)
     part = 1 / ranks if stage else 1.0
     offload = settings.zero.offload and stage > 0
     whole, larger = _bytes(g) + _bytes(d), max(_bytes(g), _bytes(d))
@@ -159,7 +168,7 @@ def ledger(
     bucket, communication = 0, 0
     if stage:
         section = deepspeed_config(settings.zero, samples, ranks)["zero_optimization"]
-        bucket = FLOAT * min(section.get("reduce_bucket_size", 500_000_000), larger // FLOAT)
+        bucket = FLOAT * min(section["reduce_bucket_size"], larger // FLOAT)
         # doubled by overlap, and flattened once more for the all-reduce
         communication = bucket * (1 + overlap + (ranks > 1)) + (largest if offload else 0)
     optimizer = round(whole * part * (3 if stage else 2))  # a partition is a copy of its own
@@ -175,11 +184,9 @@ def ledger(
         optimizer, update = 0, 0
     if host and device == "cpu":
         optimizer, host = host, 0
-    if stage == 3:
-        communication += larger  # one network, gathered: all of it is live in its phases
     streamed = stage >= 2 or (stage == 1 and overlap)  # reduced while the pass runs
     return Ledger(
-        parameters=round(whole * part) if stage == 3 else whole,
+        parameters=whole,
         buffers=_bytes(g, buffers=True) + _bytes(d, buffers=True),
         optimizer=optimizer,
         ema=_bytes(g) + _bytes(g, buffers=True),
@@ -197,17 +204,10 @@ def ledger(
 def _phases(
     resolution: int, channels: int, settings: TrainSettings, samples: int, gradient_share: float
 ) -> dict[str, Usage]:
-    wanted = {"G main": samples, "D main": samples}
-    if settings.pl_weight > 0:
-        wanted["path length"] = max(samples // settings.pl_batch_shrink, 1)
-    if settings.r1_gamma > 0 or settings.r2_gamma > 0:
-        wanted["R1"] = max(samples // settings.r1_batch_shrink, 1)
     return {
         phase: pass_usage(
-            Pass(phase, count, settings.diffaugment, settings.ada.target > 0,
-                 (settings.r1_gamma > 0) + (settings.r2_gamma > 0)),
-            resolution, channels, settings.model, settings.compute,
+            what, resolution, channels, settings.model, settings.compute,
             passes=settings.compute.accumulate, gradient_share=gradient_share,
         )
-        for phase, count in wanted.items()
+        for phase, what in phase_passes(settings, samples).items()
     }  # fmt: skip

@@ -26,7 +26,8 @@ from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.train.augment import augment
 from sunpipe.train.chance import Chance
 from sunpipe.train.losses import path_lengths, r1_penalty
-from sunpipe.train_settings import ComputeSettings, ModelSettings
+from sunpipe.train.phases import lazy_penalty
+from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings
 
 CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 PHASES = ("G main", "path length", "D main", "R1")
@@ -125,6 +126,9 @@ class Pass:
         DiffAugment on what D sees; `adaptive` if with a probability (ADA).
     penalties : int
         2 where R2 is taken with R1.
+    joint : int
+        Images of the penalty that a main phase takes with its loss, in one graph:
+        path length with ``G main``, R1 and R2 with ``D main``.
     """
 
     phase: str
@@ -132,6 +136,37 @@ class Pass:
     policy: tuple[str, ...] = ()
     adaptive: bool = False
     penalties: int = 1
+    joint: int = 0
+
+
+def phase_passes(t: TrainSettings, samples: int) -> dict[str, Pass]:
+    """The phases that a training has, with the penalties where `phases` computes them.
+
+    Parameters
+    ----------
+    samples : int
+        Images of one pass (the micro-batch).
+    """
+    path, r1 = (
+        max(samples // shrink, 1) if weight > 0 else 0
+        for weight, shrink in ((t.pl_weight, t.pl_batch_shrink),
+                               (t.r1_gamma + t.r2_gamma, t.r1_batch_shrink))
+    )  # fmt: skip
+    lazy_path, lazy_r1 = (
+        lazy_penalty(t.pl_weight, t.pl_interval),
+        lazy_penalty(t.r1_gamma + t.r2_gamma, t.r1_interval),
+    )
+    common: dict[str, Any] = {"policy": t.diffaugment, "adaptive": t.ada.target > 0,
+              "penalties": (t.r1_gamma > 0) + (t.r2_gamma > 0)}  # fmt: skip
+    found = {
+        "G main": Pass("G main", samples, **common, joint=0 if lazy_path else path),
+        "path length": Pass("path length", path, **common),
+        "D main": Pass("D main", samples, **common, joint=0 if lazy_r1 else r1),
+        "R1": Pass("R1", r1, **common),
+    }
+    own = {"G main", "D main"} | ({"path length"} if lazy_path else set())
+    own |= {"R1"} if lazy_r1 else set()
+    return {phase: found[phase] for phase in PHASES if phase in own}
 
 
 def loss(
@@ -151,19 +186,29 @@ def loss(
         strength = image.new_zeros(()) if what.adaptive else None
         return d(augment(image, what.policy, 0.0, chance, strength))
 
-    def w_plus() -> torch.Tensor:
+    def w_plus(z: torch.Tensor) -> torch.Tensor:
         both = g.broadcast(g.mapping(z)), g.broadcast(g.mapping(z))  # style mixing
         layers = torch.ones(len(z), g.num_ws, 1, dtype=torch.bool, device=z.device)
         return torch.where(layers, *both)
 
+    def path(count: int) -> torch.Tensor:
+        noise = torch.randn_like(images[:count])
+        lengths = path_lengths(lambda w: g.synthesis(w, "random"), w_plus(z[:count]), noise)
+        return lengths.square().mean()
+
+    def r1(count: int) -> torch.Tensor:
+        few = images[:count]
+        return torch.stack([r1_penalty(logits, few) for _ in range(what.penalties)]).sum()
+
     if what.phase == "G main":
-        return F.softplus(-logits(g.synthesis(w_plus(), "random"))).mean()
+        main = F.softplus(-logits(g.synthesis(w_plus(z), "random"))).mean()
+        return main + path(what.joint) if what.joint else main
     if what.phase == "path length":
-        noise = torch.randn_like(images)
-        return path_lengths(lambda w: g.synthesis(w, "random"), w_plus(), noise).square().mean()
+        return path(len(z))
     if what.phase == "D main":
-        return F.softplus(logits(images)).mean() + F.softplus(-logits(images)).mean()
-    return torch.stack([r1_penalty(logits, images) for _ in range(what.penalties)]).sum()
+        main = F.softplus(logits(images)).mean() + F.softplus(-logits(images)).mean()
+        return main + r1(what.joint) if what.joint else main
+    return r1(len(images))
 
 
 @lru_cache(maxsize=256)

@@ -59,6 +59,8 @@ def meet(ranks: Ranks, timeout_s: float) -> torch_dist.Store:
         _roll_call(ranks, shared, f"{ranks.master_addr} on port {port}", end, patience)
     finally:
         if door is not None:
+            with suppress(OSError):  # wakes the thread that waits there, or the port stays taken
+                door.shutdown(socket.SHUT_RDWR)
             door.close()
     shared.set_timeout(timedelta(seconds=timeout_s))
     return shared

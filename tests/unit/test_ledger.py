@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from benchmarks.train_memory import measure
+from benchmarks.whole_step import phase_pass, step_flops, weights
+from sunpipe.errors import UsageError
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.train.advice import explain, suggest
+from sunpipe.train.chance import Chance
 from sunpipe.train.ledger import Ledger, ledger
 from sunpipe.train.meter import PHASES, Meter, Pass, loss, pass_usage
+from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases
 from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings, ZeroSettings
 
 NARROW = ModelSettings(
@@ -92,6 +96,46 @@ def test_meta_device_counts_what_a_cpu_allocates(phase: str, checkpoint: Any) ->
         loss(Pass(phase, 2, ("translation", "cutout")), g, d, z, images).backward()
     # where backends differ in the layout they return, one of them copies
     assert meter.peak.total == pytest.approx(found.total, rel=0.08)
+
+
+@pytest.mark.parametrize("net", ["G", "D"])
+def test_a_penalty_of_every_iteration_is_counted_in_its_main_phase(net: str) -> None:
+    """Against the graph that the training itself builds, on the CPU."""
+    cfg = TrainSettings(batch=4, model=NARROW, zero=PLAIN, r2_gamma=5.0, pl_interval=1,
+                        r1_interval=1, pl_batch_shrink=2, r1_batch_shrink=2)  # fmt: skip
+    found = ledger(32, 1, cfg).phases
+    assert found.keys() == {"G main", "D main"}
+    lazy = ledger(32, 1, dataclasses.replace(cfg, pl_interval=2, r1_interval=2)).phases
+    assert lazy.keys() == set(PHASES)
+    assert found[f"{net} main"].total > 1.3 * lazy[f"{net} main"].total
+    torch.manual_seed(0)
+    g, d = Generator(32, 1, NARROW), Discriminator(32, 1, NARROW)
+    g.requires_grad_(net == "G")
+    d.requires_grad_(net == "D")
+    chance = Chance(tuple(range(4)), torch.device("cpu"))
+    images, fakes = torch.randn(2, 4, 1, 32, 32)
+    phases: Any = GeneratorPhases(g, d, cfg) if net == "G" else DiscriminatorPhases(d, cfg)
+    arguments = (chance,) if net == "G" else (images, fakes, chance)
+    with Meter() as meter:
+        phases("main", *arguments)[0].backward()
+    assert meter.peak.total == pytest.approx(found[f"{net} main"].total, rel=0.1)
+
+
+def test_the_benchmarks_count_penalties_as_the_training_does() -> None:
+    small = TrainSettings(batch=4, model=NARROW, r1_batch_shrink=2)
+    assert weights(small) == {"G main": 1, "path length": 1 / 4, "D main": 1, "R1": 1 / 16}
+    assert phase_pass("R1", small).samples == phase_pass("path length", small).samples == 2
+    joint = dataclasses.replace(small, pl_interval=1, r1_interval=1)
+    assert weights(joint) == {"G main": 1, "D main": 1}
+    assert step_flops(32, 1, joint) > 1.3 * step_flops(32, 1, small)
+    without = dataclasses.replace(small, pl_weight=0.0, r1_gamma=0.0)
+    assert weights(without) == {"G main": 1, "D main": 1}
+    assert step_flops(32, 1, without) < step_flops(32, 1, small)
+
+
+def test_stage_3_has_no_ledger() -> None:
+    with pytest.raises(UsageError, match="not offered"):
+        of(zero=ZeroSettings(stage=3))
 
 
 def test_states_are_counted_from_the_networks() -> None:
