@@ -12,6 +12,7 @@ import numpy as np
 from sunpipe import dist
 from sunpipe.config import to_dict
 from sunpipe.errors import EXIT_FAILURE, DataError, SunpipeError, UsageError
+from sunpipe.evaluate.reference import check_metrics
 from sunpipe.files import write_json
 from sunpipe.models.stripes import check as check_stripes
 from sunpipe.run import Run
@@ -105,6 +106,7 @@ def check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
         check_symmetries(t.symmetries, info.channels, info.units)
     except ValueError as error:
         raise UsageError(f"{error} (dataset {cfg.dataset})") from None
+    check_metrics(reader, t.metrics)
 
 
 def layout_notes(t: TrainSettings, micro: int) -> list[str]:

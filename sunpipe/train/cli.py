@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sunpipe.dist import discover
+from sunpipe.errors import UsageError
 from sunpipe.files import read_json
 from sunpipe.paths import Layout
 from sunpipe.run import find_run, ssl_name
@@ -49,11 +50,22 @@ def starts_new(new: bool, name: str) -> bool:
     return not ours
 
 
+RanksOption = Annotated[
+    int | None, typer.Option(min=1, help="With --dry-run: plan for so many GPUs, one rank each.")
+]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option("--gpu-memory", min=0.1, help="With --dry-run: GiB of one GPU, to fit into."),
+]
+
+
 def train(
     config: ConfigOption = None,
     set_: SetOption = None,
     new: NewOption = False,
     dry_run: DryRunOption = False,
+    ranks: RanksOption = None,
+    gpu_memory: MemoryOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Train StyleGAN2 on the shards; the same command continues a stopped run.
@@ -69,7 +81,10 @@ def train(
     def plan(cfg: Config) -> dict[str, Any]:
         from sunpipe.train.plan import plan_training
 
-        return plan_training(cfg)
+        return plan_training(cfg, ranks, gpu_memory)
+
+    if not dry_run and (ranks is not None or gpu_memory is not None):
+        raise UsageError("--ranks and --gpu-memory are for --dry-run; srun or torchrun start ranks")
 
     run_stage("train", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
               sections=("train",), plan=plan)  # fmt: skip

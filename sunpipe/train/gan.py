@@ -18,7 +18,7 @@ import torch
 
 from sunpipe import checkpoint, dist
 from sunpipe.checkpoint_writer import Writer
-from sunpipe.errors import DataError, Stopped
+from sunpipe.errors import DataError, RankLost, Stopped
 from sunpipe.lock import running
 from sunpipe.paths import Layout
 from sunpipe.run import Run, find_run, network_identity, read_stats
@@ -33,6 +33,7 @@ from sunpipe.train.engine import any_rank, from_main, initialize
 from sunpipe.train.metrics import Metrics
 from sunpipe.train.oom import explain_oom
 from sunpipe.train.peers import naming_lost_peers
+from sunpipe.train.process_group import finish
 from sunpipe.train.selftest import self_test
 from sunpipe.train.sinks import TensorboardSink, save_grid
 from sunpipe.train.tick import Tick
@@ -89,7 +90,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             peers.checkpoints = folder / "checkpoints"
         done = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if done < target:
-            with _failure_in_status(run, cfg):
+            with _failure_in_status(run, cfg, ranks):
                 self_test(cfg.train, ranks, device)
                 made_of = network_identity(run_config(cfg, reader))
                 source = None if start else warm
@@ -98,18 +99,24 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
                     announce(run, trainer, start)
                 _loop(trainer, run, stop, target)
             done = trainer.nimg
-        return _finished(run, done)
+        result = _finished(run, done)
+    finish()
+    return result
 
 
 @contextmanager
-def _failure_in_status(run: Run | None, cfg: Config) -> Iterator[None]:
+def _failure_in_status(run: Run | None, cfg: Config, ranks: dist.Ranks) -> Iterator[None]:
     """What ends a training other than a request stands in ``status.json``."""
     try:
         yield
     except Stopped:
         raise
     except BaseException as error:
-        said = explain_oom(error, cfg.train) if isinstance(error, torch.OutOfMemoryError) else error
+        said: BaseException = error
+        if isinstance(error, torch.OutOfMemoryError):
+            said = explain_oom(error, cfg.train, ranks.world)
+        elif isinstance(error, torch.AcceleratorError):
+            said = RankLost(f"the GPU of rank {ranks.rank} failed: {str(error).splitlines()[0]}")
         if run is not None:
             with suppress(OSError):  # the disk may be what failed
                 run.status("failed", reason=str(said) or type(said).__name__)
