@@ -100,12 +100,15 @@ def check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
         )
     if t.zero.stage == 3:
         raise UsageError(STAGE_3)
-    try:
-        check_policy(t.diffaugment, info.units)
-        check_stripes(compute.stripes, compute.stripes_from, size)
-        check_symmetries(t.symmetries, info.channels, info.units)
-    except ValueError as error:
-        raise UsageError(f"{error} (dataset {cfg.dataset})") from None
+    for section, refuse in (
+        ("train.diffaugment", lambda: check_policy(t.diffaugment, info.units)),
+        ("train.compute", lambda: check_stripes(compute.stripes, compute.stripes_from, size)),
+        ("train.symmetries", lambda: check_symmetries(t.symmetries, info.channels, info.units)),
+    ):
+        try:
+            refuse()
+        except ValueError as error:
+            raise UsageError(f"{section}: {error} (dataset {cfg.dataset})") from None
     check_metrics(reader, t.metrics)
 
 
