@@ -68,20 +68,22 @@ def test_another_layout_of_the_same_work_ends_with_the_same_weights(
     settings = [word for key in more for word in ("--set", f"train.{key}")]
     row = run_ranks(world, "train", *BASE, "--set", f"train.kimg={END}", *settings, root=root)
     assert row["nimg"] == 88
+    passes = any("accumulate" in key for key in more)
     for stem in ("G", "D", "G_ema"):
         start, ours, theirs = (weights(begun, 64, stem), weights(root, 88, stem),
                                weights(alone, 88, stem))  # fmt: skip
         assert (theirs - start).norm() > 0.01
         # rounding, enlarged by Adam where gradients cancel, against what three iterations changed;
         # with several passes the running mean of path lengths is followed by each pass
-        bound = 1e-2 if any("accumulate" in key for key in more) else 1e-3
+        bound = 1e-2 if passes else 1e-3
         assert (ours - theirs).norm() <= bound * (theirs - start).norm(), stem
     for name in ("loss_G", "loss_D"):
         seen = [[json.loads(line)[name] for line in
                  (folder / "runs/00000-tiny/stats.jsonl").read_text().splitlines()]
                 for folder in (root, alone)]  # fmt: skip
         assert len(seen[0]) == 11
-        torch.testing.assert_close(*map(torch.tensor, seen), rtol=1e-6, atol=1e-7)
+        rtol = 1e-5 if passes else 1e-6
+        torch.testing.assert_close(*map(torch.tensor, seen), rtol=rtol, atol=1e-7)
 
 
 @pytest.mark.parametrize(
