@@ -10,7 +10,7 @@ from sunpipe.train.chance import Chance
 
 Tensor = torch.Tensor
 CPU = torch.device("cpu")
-ALL = ("translation", "cutout", "color")
+ALL = ("color", "translation", "cutout")
 
 
 def chance(count: int, seed: int = 1) -> Chance:
@@ -190,6 +190,8 @@ def test_policy_is_checked_against_the_units() -> None:
     check_policy(ALL, ("DN/s",) * 3)
     with pytest.raises(ValueError, match=r"color.*channel 2 of 2 is in Gauss"):
         check_policy(ALL, ("DN/s", "Gauss"))
+    with pytest.raises(ValueError, match="color must come first"):
+        check_policy(("translation", "color"), ("DN/s",))
     with pytest.raises(ValueError, match="unknown augmentation blur"):
         check_policy(("blur",), ("Gauss",))
 
