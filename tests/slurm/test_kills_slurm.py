@@ -18,7 +18,7 @@ from sunpipe.files import sha256
 from tests.slurm.conftest import SMALL, Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
-KILLS = int(os.environ.get("SUNPIPE_TEST_KILLS", "4"))  # 20 in the campaign of docs/training.md
+KILLS = int(os.environ.get("SUNPIPE_TEST_KILLS", "3"))  # 20 in the campaign of docs/training.md
 QUEUED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
 FILES = ("G", "G_ema", "D", "zero/G", "zero/D")
 
