@@ -38,9 +38,9 @@ from sunpipe.paths import Layout
 from sunpipe.physics import measure
 from sunpipe.physics.channels import apply_symmetry
 from sunpipe.provenance import git_revision, versions
-from sunpipe.settings import SslSettings
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.reader import ShardReader
+from sunpipe.ssl_settings import SslSettings
 from sunpipe.train.ssl_views import random_view
 
 QUANTITIES = ("USFLUX", "MEANGAM", "TOTUSJH", "MEANSHR")

@@ -41,10 +41,11 @@ def definitive(channel: str) -> str:
     return "aia.lev1_vis_1h" if channel in VISIBLE else "aia.lev1_euv_12s"
 
 
-def choose(present: Iterable[str], channel: str, named: Sequence[str] = ()) -> str | None:
+def choose(present: Iterable[str], channel: str, named: Sequence[str] = ()) -> tuple[str, ...]:
     """The series of a channel.
 
-    The named one; otherwise the definitive one, or the only one there is.
+    The named ones; otherwise the definitive one, or the only one there is. A
+    simulated series may stand beside an observed one, never unasked.
 
     Parameters
     ----------
@@ -56,18 +57,19 @@ def choose(present: Iterable[str], channel: str, named: Sequence[str] = ()) -> s
     Raises
     ------
     DataError
-        Several are there, none of them definitive; or several of them are named.
+        Several are there, none of them definitive; or several observed ones are named.
     """
     held = sorted(set(present))
     if named:
         held = [series for series in held if series in named]
-    if definitive(channel) in held and not named:
-        return definitive(channel)
-    if len(held) > 1:
+    elif definitive(channel) in held:
+        return (definitive(channel),)
+    observed = [series for series in held if not series.startswith("sim.")]
+    if len(held) > 1 and (not named or len(observed) > 1):
         raise DataError(f"the archive holds {', '.join(held)} for the same channel; name one of"
                         " them in shard.series: they show the same Sun twice, or are no"
                         " observations")  # fmt: skip
-    return held[0] if held else None
+    return tuple(held)
 
 
 def choose_all(
@@ -79,6 +81,6 @@ def choose_all(
     for channel in channels:
         fitting = [member for member in members if fits_channel(member.name, channel)]
         series = choose((member.name.series for member in fitting), channel, named)
-        chosen[channel] = [member for member in fitting if member.name.series == series]
-        left_out.update(m.name.series for m in fitting if m.name.series != series)
+        chosen[channel] = [member for member in fitting if member.name.series in series]
+        left_out.update(m.name.series for m in fitting if m.name.series not in series)
     return chosen, left_out

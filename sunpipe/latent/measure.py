@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from sunpipe.latent.generator import Generator, Noise
+    from sunpipe.latent.space import Space
     from sunpipe.shards.reader import ShardReader
 
 CONVENTION = "physical"
@@ -56,19 +57,22 @@ def vector(fields: torch.Tensor, channels: Sequence[str]) -> torch.Tensor:
     return fields[:, [list(channels).index(name) for name in COMPONENTS]]
 
 
-def observer(generator: Generator, names: Sequence[str], noise: Noise) -> Look:
-    """Make the function that looks at w: (B, D) to fields (B, C, H, W) and values (B, Q).
+def observer(
+    generator: Generator, names: Sequence[str], noise: Noise, space: Space | None = None
+) -> Look:
+    """Make the function that looks at latents: (B, D) to fields (B, C, H, W) and values (B, Q).
 
-    Fields are float32 gauss, values float64 in the units of `units`, NaN where a
-    quantity is undefined.
+    Latents are those of `space`, or w without one. Fields are float32 in physical
+    units, values float64 in the units of `units`, NaN where a quantity is undefined.
     """
     import torch
 
     from sunpipe.physics import measure
 
-    def look(w: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
+    def look(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
         with torch.inference_mode():
-            fields = generator.fields(torch.from_numpy(np.ascontiguousarray(w, np.float32)), noise)
+            w = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+            fields = generator.fields(w if space is None else space.to_w(generator, w), noise)
             found = measure(
                 vector(fields, generator.channels),
                 generator.pixel_cm,

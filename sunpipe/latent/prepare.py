@@ -12,7 +12,7 @@ from sunpipe.latent import labels
 from sunpipe.latent.direction import Floats, root_covariance
 from sunpipe.latent.samples import Samples
 from sunpipe.latent.svm import Planes, Scale, fit_svm
-from sunpipe.settings import DirectionsSettings
+from sunpipe.latent_settings import DirectionsSettings
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from sunpipe import checkpoint
 from sunpipe.config import to_dict
 from sunpipe.errors import ConfigError
 from sunpipe.models.encoder import Encoder, SimSiam
-from sunpipe.settings import Config, SslSettings
+from sunpipe.settings import Config
 from sunpipe.shards.loader import to_physical
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.order import generator_seed
 from sunpipe.shards.schema import DatasetInfo
+from sunpipe.ssl_settings import SslSettings
 from sunpipe.train.ssl_losses import collapse_level, simsiam_loss
 from sunpipe.train.ssl_views import random_view
 

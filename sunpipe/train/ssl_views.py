@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from sunpipe.physics.channels import apply_symmetry
-from sunpipe.settings import SslSettings
+from sunpipe.ssl_settings import SslSettings
 
 Tensor = torch.Tensor
 

@@ -8,7 +8,7 @@ import torch
 from sunpipe.errors import DataError
 from sunpipe.physics import measure, symmetry
 from sunpipe.physics.channels import apply_symmetry, check_channels, orbit
-from sunpipe.settings import SslSettings
+from sunpipe.ssl_settings import SslSettings
 from sunpipe.train.ssl_views import random_view, shift, window
 
 NAMES = ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity")

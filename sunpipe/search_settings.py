@@ -1,0 +1,22 @@
+"""``[search]``: what generated patches ask of the archive."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from sunpipe.setting_types import STRICT, Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class SearchSettings:
+    """``[search]``: `queries` generated patches are looked up, `k` records each.
+
+    `where` is a condition on the metadata, as of ``sunpipe index search``.
+    """
+
+    k: Count = 10
+    queries: Count = 200
+    where: Annotated[str, Field(pattern=r"\S")] | None = None
