@@ -23,7 +23,7 @@ FORBIDDEN = {
     "sunpipe.latent": ("sunpipe.train", "sunpipe.embed", "sunpipe.index", "sunpipe.report"),
     "sunpipe.embed": ("sunpipe.train", "sunpipe.report"),
     "sunpipe.train": ("sunpipe.latent", "sunpipe.embed", "sunpipe.index", "sunpipe.report"),
-    "sunpipe.evaluate": ("sunpipe.train", "sunpipe.report", "sunpipe.index"),
+    "sunpipe.evaluate": ("sunpipe.train", "sunpipe.report"),
     "sunpipe.report": ("sunpipe.train",),
 }  # fmt: skip
 ONLY = {"deepspeed": "sunpipe.train", "drms": "preprocess", "mpi4py": "preprocess",
