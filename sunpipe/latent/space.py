@@ -44,7 +44,7 @@ class Space:
         return mask.reshape(-1)
 
     def to_w(self, generator: Generator, x: torch.Tensor) -> torch.Tensor:
-        """Flat latents (B, D) as `Generator.fields` takes them, (B, w_dim) or (B, num_ws, w_dim)."""
+        """Flat latents (B, D) as `Generator.fields` takes them: one w, or one for each layer."""
         if self.name == "z":
             return generator.map(x, self.psi)
         return x if self.name == "w" else x.reshape(len(x), self.num_ws, self.w_dim)
