@@ -66,12 +66,12 @@ def _walker(
     p: Prepared, generator: Generator, cfg: Config, poll: Callable[[], None]
 ) -> Callable[..., Any]:
     rows, names = p.base_rows, p.samples.names
-    look = observer(generator, names, p.samples.recipe["noise"])
+    look = observer(generator, names, p.samples.recipe["noise"], p.space)
 
     def walker(moves: Any, *, target: str, kind: str) -> Any:
         log(f"directions: walking {target} {'' if kind == target else kind}".rstrip())
         return walk(
-            look, p.samples.w[rows], rows, moves, np.asarray(p.settings.steps, np.float64),
+            look, p.x[rows], rows, moves, np.asarray(p.settings.steps, np.float64),
             target=target, kind=kind, names=names, units=p.samples.units,
             channels=list(generator.channels), pixel_cm=generator.pixel_cm,
             batch=cfg.sample.batch, poll=poll,
@@ -210,7 +210,7 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
             if _finished(parts, name) is None:
                 write_part(parts, jobs[name]())
     about = {
-        "run": generator.run, "generator": generator.digest, "w_dim": generator.w_dim,
+        "run": generator.run, "generator": generator.digest, "space": p.space.describe(),
         "pixel_cm": generator.pixel_cm, "channels": list(generator.channels),
         "convention": "physical", "recipe": recipe, "sample_count": len(samples),
         "provenance": provenance(),

@@ -2,7 +2,7 @@
 
 ``latents/<name>/``::
 
-    directions.safetensors   unit vectors float32 (w_dim,): <QUANTITY> to walk it,
+    directions.safetensors   unit vectors float32 (D,) of the space: <QUANTITY> to walk it,
                              <QUANTITY>|conditional to walk it with the others held,
                              <QUANTITY>|normal of the SVM's plane
     leakage.parquet          one row per target, quantity, conditional: `LEAKAGE`
@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from sunpipe.errors import DataError
 from sunpipe.files import atomic_path, read_json, sha256, write_json
 from sunpipe.hdf5 import new_hdf5
+from sunpipe.latent.space import Space
 from sunpipe.latent.walks import Walk, read_walk, write_walk
 
 if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = {"plain": "", "conditional": "|conditional", "normal": "|normal"}
 LEAKAGE = ("target", "quantity", "conditional", "slope", "low", "high", "unit_slope", "unit")
 HINT = "run sunpipe directions fit"
@@ -41,10 +42,10 @@ class Directions:
     ----------
     folder : Path
     about : dict
-        Content of ``directions.json``: ``generator``, ``run``, ``recipe``,
+        Content of ``directions.json``: ``generator``, ``run``, ``recipe``, ``space``,
         ``quantities`` (by name) and ``left_out`` (name to reason).
     vectors : dict
-        Name with its `SUFFIX` to a unit vector, float64 (w_dim,).
+        Name with its `SUFFIX` to a unit vector, float64 (D,).
     """
 
     folder: Path
@@ -55,6 +56,11 @@ class Directions:
     def quantities(self) -> dict[str, dict[str, Any]]:
         """What is known of each quantity that has a direction."""
         return self.about["quantities"]
+
+    @property
+    def space(self) -> Space:
+        """Where the vectors live."""
+        return Space.read(self.about["space"])
 
     def vector(self, name: str, conditional: bool = False) -> NDArray[np.float64]:
         """One unit vector; a `DataError` says why there is none."""

@@ -69,8 +69,8 @@ def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
     else:
         moves["conditional"] = rest
         about["cosine_conditional"] = float(plain @ rest)
-    covariance = root_covariance(p.samples.w)
-    about["sigma"] = {kind: float(spread(p.samples.w, v)) for kind, v in moves.items()}
+    covariance = root_covariance(p.x)
+    about["sigma"] = {kind: float(spread(p.x, v)) for kind, v in moves.items()}
     about["effort"] = {
         kind: effort(v, covariance) for kind, v in {**moves, "normal": normal}.items()
     }
@@ -84,7 +84,7 @@ def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
 
 def fit_random(p: Prepared, walker: Walker) -> Fitted:
     """Walk the control: every base along a random direction of its own."""
-    drawn = random_directions(len(p.base_rows), p.samples.w.shape[1], p.seed + 1)
+    drawn = random_directions(len(p.base_rows), p.x.shape[1], p.seed + 1)
     directions = unit(drawn @ p.root)
-    moves = directions * spread(p.samples.w, directions)[:, None]
+    moves = directions * spread(p.x, directions)[:, None]
     return Fitted(RANDOM, {}, {}, [walker(moves, target=RANDOM, kind=RANDOM)])

@@ -11,6 +11,7 @@ from sunpipe.errors import DataError
 from sunpipe.latent import labels
 from sunpipe.latent.direction import Floats, root_covariance
 from sunpipe.latent.samples import Samples
+from sunpipe.latent.space import Space
 from sunpipe.latent.svm import Planes, Scale, fit_svm
 from sunpipe.latent_settings import DirectionsSettings
 
@@ -22,6 +23,10 @@ class Prepared:
     Attributes
     ----------
     samples : Samples
+    space : Space
+        Where the learners look and the walks move.
+    x : ndarray of float32, shape (N, D)
+        Flat latents of the samples in `space`.
     settings : DirectionsSettings
     seed : int
     test : ndarray of bool, shape (N,)
@@ -35,10 +40,12 @@ class Prepared:
     planes : Planes
         One per quantity in `extreme`, in that order.
     root : ndarray, shape (D, D)
-        Square root of the metric in which w moves.
+        Square root of the metric in which x moves; 0 for columns that may not.
     """
 
     samples: Samples
+    space: Space
+    x: NDArray[np.float32]
     settings: DirectionsSettings
     seed: int
     test: NDArray[np.bool_]
@@ -75,13 +82,16 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
         )
     if len(samples) < 4:
         raise DataError(f"{len(samples)} samples are too few; raise sample.count")
+    space = Space.asked(settings, samples)
+    x = space.latents(samples)
+    movable = space.columns(x.shape[1])
     test = labels.held_out(len(samples), settings.test_share, seed)
     extreme: dict[str, NDArray[np.int8]] = {}
     left_out: dict[str, str] = {}
     for name in settings.quantities:
         values = samples.column(name)
         marks = labels.extremes(values, settings.extremes)
-        why = labels.unfit(values, marks, test, samples.w.shape[1], settings.max_undefined)
+        why = labels.unfit(values, marks, test, int(movable.sum()), settings.max_undefined)
         if why is None:
             extreme[name] = marks
         else:
@@ -89,9 +99,21 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
     if not extreme:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise DataError(f"no direction can be fitted: {reasons}")
-    scale = Scale.of(samples.w[~test])
+    scale = Scale.of(x[~test])
     weights = np.where(test, 0, np.stack(list(extreme.values())))
-    planes = fit_svm(samples.w, weights, settings.svm_c, scale, settings.solver)
+    part = Scale(scale.mean[movable], scale.std[movable])
+    fitted = fit_svm(x[:, movable], weights, settings.svm_c, part, settings.solver)
+    planes = Planes(pad(fitted.normals, movable), fitted.intercepts)
     isotropic = settings.metric == "euclidean"
-    root = np.eye(samples.w.shape[1]) if isotropic else root_covariance(samples.w)
-    return Prepared(samples, settings, seed, test, scale, extreme, left_out, planes, root)
+    size = int(movable.sum())
+    root = pad(
+        pad(np.eye(size) if isotropic else root_covariance(x[:, movable]), movable).T, movable
+    )
+    return Prepared(samples, space, x, settings, seed, test, scale, extreme, left_out, planes, root)
+
+
+def pad(vectors: Floats, movable: NDArray[np.bool_]) -> Floats:
+    """Vectors (T, M) over the movable columns as (T, D), 0 in the others."""
+    whole = np.zeros((len(vectors), len(movable)))
+    whole[:, movable] = vectors
+    return whole

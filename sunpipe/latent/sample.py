@@ -56,9 +56,11 @@ def recipe_of(generator: Generator, cfg: Config) -> Recipe:
     return {
         "run": generator.run,
         "generator": generator.digest,
+        "num_ws": generator.num_ws,
         "count": settings.count,
         "batch": settings.batch,
         "psi": settings.psi,
+        "styles": settings.styles,
         "noise": settings.noise,
         "seed": cfg.seed,
         "pixel_cm": generator.pixel_cm,

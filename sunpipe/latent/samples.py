@@ -23,7 +23,7 @@ from sunpipe.errors import DataError
 from sunpipe.hdf5 import new_hdf5
 from sunpipe.provenance import provenance
 
-SCHEMA = 1
+SCHEMA = 2
 Recipe = dict[str, Any]
 
 
@@ -39,8 +39,8 @@ class Samples:
     values : ndarray of float64, shape (N, Q)
         NaN where undefined.
     recipe : dict
-        All that decides the content: run, generator (digest), count, batch,
-        psi, noise, seed, pixel_cm, normalize, channels, quantities.
+        All that decides the content: run, generator (digest), num_ws, count,
+        batch, psi, styles, noise, seed, pixel_cm, normalize, channels, quantities.
     start : int
         Number of the first sample.
     """
