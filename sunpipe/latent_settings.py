@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from sunpipe.physics.quantities import check_measurable
+from sunpipe.physics.measurable import check_measurable
 from sunpipe.setting_types import STRICT, Count, CountOrNone, NonNegative, Positive, Share
 
 

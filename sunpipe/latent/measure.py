@@ -10,23 +10,21 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.latent.direction import Floats
-from sunpipe.physics.quantities import MEASURABLE, QUANTITIES, check_measurable
+from sunpipe.physics import measurable
 
 if TYPE_CHECKING:
-    import torch
-
     from sunpipe.latent.generator import Generator, Noise
     from sunpipe.latent.space import Space
     from sunpipe.shards.reader import ShardReader
 
-CONVENTION = "physical"
-COMPONENTS = ("Br", "Bt", "Bp")
 BATCH = 64
 Look = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], Floats]]
 
 
-def check_names(names: Sequence[str], key: str) -> list[str]:
-    """Names that vector patches can be measured by; a `ConfigError` names the others.
+def check_names(
+    names: Sequence[str], key: str, channels: Sequence[str] = measurable.COMPONENTS
+) -> list[str]:
+    """Names that images with these channels can be measured by; a `ConfigError` names the others.
 
     Parameters
     ----------
@@ -34,27 +32,29 @@ def check_names(names: Sequence[str], key: str) -> list[str]:
         Empty means all of them.
     key : str
         Where they were asked for, for the message.
+    channels : sequence of str
     """
     try:
-        check_measurable(names)
+        measurable.check_measurable(names)
+        measurable.require_measurable(names, channels)
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
-    return list(names) or list(MEASURABLE)
+    known = measurable.measurable(channels)
+    if not known:
+        raise ConfigError(f"{key}: images of {', '.join(channels)} give no quantity")
+    return list(names) or list(known)
 
 
 def units(names: Sequence[str]) -> list[str]:
     """Unit of each quantity as it is measured here."""
-    return [QUANTITIES[name].unit(CONVENTION) for name in names]
+    return [measurable.unit(name) for name in names]
 
 
-def vector(fields: torch.Tensor, channels: Sequence[str]) -> torch.Tensor:
-    """The components (B, 3, H, W) in the order Br, Bt, Bp out of a generator's channels."""
-    missing = [name for name in COMPONENTS if name not in channels]
-    if missing:
-        raise DataError(
-            f"the generator makes {', '.join(channels)}; measuring needs {', '.join(missing)} too"
-        )
-    return fields[:, [list(channels).index(name) for name in COMPONENTS]]
+def _require(names: Sequence[str], channels: Sequence[str]) -> None:
+    try:
+        measurable.require_measurable(names, channels)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def observer(
@@ -67,20 +67,17 @@ def observer(
     """
     import torch
 
-    from sunpipe.physics import measure
+    from sunpipe.physics.images import measure_images
+
+    channels, pixel_cm = generator.channels, generator.pixel_cm
+    _require(names, channels)
 
     def look(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
         with torch.inference_mode():
             w = torch.from_numpy(np.ascontiguousarray(x, np.float32))
             fields = generator.fields(w if space is None else space.to_w(generator, w), noise)
-            found = measure(
-                vector(fields, generator.channels),
-                generator.pixel_cm,
-                names=tuple(names),
-                convention=CONVENTION,
-            )
-            values = torch.stack([found[name].to("cpu", torch.float64) for name in names], dim=1)
-            return fields.cpu().numpy(), values.numpy()
+            values = measure_images(fields, channels, pixel_cm, names)
+            return fields.cpu().numpy(), values.cpu().numpy()
 
     return look
 
@@ -89,7 +86,7 @@ def measure_rows(
     reader: ShardReader, rows: NDArray[np.int64], names: Sequence[str],
     poll: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Quantities of dataset rows, by the function that measures generated patches.
+    """Quantities of dataset rows, by the function that measures generated images.
 
     Parameters
     ----------
@@ -107,15 +104,15 @@ def measure_rows(
     """
     import torch
 
-    from sunpipe.physics import measure
+    from sunpipe.physics.images import measure_images
 
+    _require(names, reader.info.channels)
     parts = [np.zeros((0, len(names)))]
     for chunk in batches(len(rows), BATCH):
         poll()
-        fields = vector(torch.from_numpy(reader.images(rows[chunk])), reader.info.channels)
+        images = torch.from_numpy(reader.images(rows[chunk]))
         pixel = torch.from_numpy(reader.pixel_cm[rows[chunk]])
-        found = measure(fields, pixel, names=tuple(names), convention=CONVENTION)
-        parts.append(torch.stack([found[name].double() for name in names], dim=1).numpy())
+        parts.append(measure_images(images, reader.info.channels, pixel, names).numpy())
     return np.concatenate(parts)
 
 

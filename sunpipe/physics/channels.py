@@ -12,11 +12,12 @@ import torch
 
 from sunpipe.errors import DataError
 from sunpipe.physics import symmetry
+from sunpipe.physics.measurable import WAVES
 
 Tensor = torch.Tensor
 VECTOR = ("Br", "Bt", "Bp")
 # Channels that are one number per pixel, and what polarity reversal does to it.
-SCALARS = {"Br": -1, "magnetogram": -1, "mask": 1}
+SCALARS = {"Br": -1, "magnetogram": -1, "mask": 1, **{str(wave): 1 for wave in WAVES}}
 VECTOR_OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "flip_horizontal": symmetry.flip_horizontal,
     "flip_vertical": symmetry.flip_vertical,
@@ -46,7 +47,7 @@ def check_channels(channels: Sequence[str]) -> None:
     if unknown or len(set(names)) != len(names):
         raise DataError(
             f"no mirror and rotation rules for the channels {', '.join(names)}: sunpipe ssl knows"
-            f" Br, Bt, Bp together, and each of {', '.join(sorted(set(SCALARS) - {'mask'}))}"
+            " Br, Bt, Bp together, and each of Br, magnetogram and the EUV wavelengths"
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -137,26 +136,3 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType({row.name: row for row in 
 MEASURABLE = tuple(
     row.name for row in _ROWS if "physical" not in row.needs_los and not row.needs_bitmap
 )
-
-
-def check_measurable(names: Sequence[str]) -> None:
-    """Refuse names by which a vector patch cannot be measured, or that stand twice.
-
-    Raises
-    ------
-    ValueError
-        Says which, and what was perhaps meant.
-    """
-    for name in names:
-        if name in MEASURABLE:
-            continue
-        if name in QUANTITIES:
-            lacks = (
-                "a map of the HARP" if QUANTITIES[name].needs_bitmap else "a line-of-sight field"
-            )
-            raise ValueError(f"{name} needs {lacks}; patches have none")
-        near = difflib.get_close_matches(name.upper(), MEASURABLE, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(MEASURABLE)
-        raise ValueError(f"no quantity {name!r} ({hint})")
-    if len(set(names)) != len(names):
-        raise ValueError(f"a quantity stands twice in {', '.join(names)}")

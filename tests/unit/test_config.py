@@ -66,7 +66,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
             'name = "a"\n[sample]\nquantities = ["USFLUX", "USFLUX"]',
             "sample.quantities: a quantity stands twice",
         ),
-        ('name = "a"\n[sample]\nquantities = ["USFLUXL"]', "sample.quantities: .* line-of-sight"),
+        ('name = "a"\n[sample]\nquantities = ["CMASKL"]', "sample.quantities: .* maps of a HARP"),
         ('name = "a"\n[search]\nwhere = ""', "search.where"),
     ],
 )

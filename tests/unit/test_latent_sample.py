@@ -158,7 +158,7 @@ def test_undefined_values_are_counted_not_hidden(root, monkeypatch):
 
 def test_missing_component_is_named(fake, root):
     fake.channels = ["Br", "Bt", "Bx"]
-    with pytest.raises(DataError, match="needs Bp too"):
+    with pytest.raises(DataError, match="images of Br, Bt, Bx do not give"):
         stage.sample(config())
 
 

@@ -87,7 +87,7 @@ def test_line_of_sight_alone_is_a_signed_scalar() -> None:
 
 
 @pytest.mark.parametrize(
-    "channels", [("continuum",), ("Br", "Bt"), ("Bp",), ("Br", "Bt", "Bp", "171"), ("Br", "Br")]
+    "channels", [("continuum",), ("Br", "Bt"), ("Bp",), ("Br", "Bt", "Bp", "1700"), ("Br", "Br")]
 )
 def test_channels_without_rules_are_refused(channels: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="no mirror and rotation rules"):
@@ -101,6 +101,7 @@ def test_known_channels_pass() -> None:
         ("Br",),
         ("magnetogram",),
         (*VECTOR, "magnetogram"),
+        ("171", "193", "magnetogram"),
     ):
         check_channels(channels)
 
