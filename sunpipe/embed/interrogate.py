@@ -18,7 +18,8 @@ from sunpipe.embed.query import check_scale, index_encoder
 from sunpipe.embed.searches import Search, read_search, whole, write_search
 from sunpipe.errors import DataError, Stopped
 from sunpipe.files import sha256
-from sunpipe.index.search import allowed_rows, nearest_records
+from sunpipe.index.nearest import nearest_records
+from sunpipe.index.search import allowed_rows
 from sunpipe.index.store import Index, load_index
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.measure import MEASURABLE, batches, measure_rows, observer, units

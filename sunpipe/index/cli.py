@@ -1,4 +1,4 @@
-"""``sunpipe index``: build, search, info, verify. FAISS is imported when it is used."""
+"""``sunpipe index search``; the other commands stand in `sunpipe.index.build_cli`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sunpipe.config import load_config
-from sunpipe.errors import EXIT_FAILURE, UsageError
-from sunpipe.settings import Config
-from sunpipe.stage import (
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    Result,
-    SetOption,
-    emit,
-    log,
-    run_stage,
-)
-
-app = typer.Typer(add_completion=False, no_args_is_help=True,
-                  help="FAISS index of the real archive: build, search, info, verify.")  # fmt: skip
-
-
-class Metric(StrEnum):
-    """How far apart two vectors are."""
-
-    cosine = "cosine"
-    euclidean = "euclidean"
+from sunpipe.errors import UsageError
+from sunpipe.index.build_cli import FolderArgument, app
+from sunpipe.stage import JsonOption, emit, log
 
 
 class Per(StrEnum):
@@ -40,47 +20,6 @@ class Per(StrEnum):
 
     record = "record"
     tile = "tile"
-
-
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Index folder.")]
-
-
-@app.command()
-def build(
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder made by sunpipe embed.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Index folder.")] = None,
-    metric: Annotated[Metric | None, typer.Option(help="Default: [index] metric.")] = None,
-    dry_run: DryRunOption = False,
-    json_: JsonOption = False,
-) -> None:
-    """Build an exact index from embeddings: of a configuration, or of two folders."""
-    from sunpipe.paths import Layout
-
-    def folders(cfg: Config) -> tuple[Path, Path, str]:
-        layout = Layout.current()
-        return (embeddings or layout.embeddings(cfg.name), out or layout.index(cfg.name),
-                metric or cfg.index.metric)  # fmt: skip
-
-    def work(cfg: Config) -> Result:
-        from sunpipe.index.build import build as run
-
-        return run(*folders(cfg))
-
-    def plan(cfg: Config) -> Result:
-        source, target, measure = folders(cfg)
-        return {"embeddings": str(source), "out": str(target), "metric": measure}
-
-    if config is None:  # two folders, which need not lie in the data root: it is left alone
-        if embeddings is None or out is None:
-            raise UsageError("index build needs --config, or both --embeddings and --out")
-        emit((plan if dry_run else work)(load_config(None, set_ or ())), json_)
-        return
-    run_stage("index", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-              sections=("index",), plan=plan)  # fmt: skip
 
 
 def _kind(fits: Any, record: str | None, seed: int | None, run: str | None) -> str:
@@ -162,23 +101,3 @@ def _print_hits(result: dict[str, Any]) -> None:
         tile = f"{found['tile'][0]},{found['tile'][1]}"
         print(f"{found['distance']:9.5f}  {found['record']:<50} {tile:>11}  {found['noaa_ars']}")
     print(f"seconds: {result['seconds']}")
-
-
-@app.command()
-def info(folder: FolderArgument, json_: JsonOption = False) -> None:
-    """Say what an index holds: kind, size, recall, encoder, digests."""
-    from sunpipe.index.build import summary
-    from sunpipe.index.store import read_info
-
-    emit(summary(folder, read_info(folder)), json_)
-
-
-@app.command()
-def verify(folder: FolderArgument, json_: JsonOption = False) -> None:
-    """Check digests and counts, and that vectors find themselves."""
-    from sunpipe.index.build import verify as run
-
-    result = run(folder)
-    emit(result, json_)
-    if not result["ok"]:
-        raise typer.Exit(EXIT_FAILURE)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError, UsageError
+from sunpipe.index.nearest import distances, nearest_tiles, record_codes, stored
 from sunpipe.index.store import Index, prepare
 from sunpipe.index.where import where_mask
 from sunpipe.shards.schema import RECORD_COLUMNS
@@ -83,7 +84,7 @@ def record_query(index: Index, record: str) -> Query:
         near = difflib.get_close_matches(record, sorted(set(names)), n=3, cutoff=0.5)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise UsageError(f"record {record!r} is not in {index.folder}{hint}")
-    vectors = np.stack([index.faiss.reconstruct(row) for row in rows])
+    vectors = stored(index, np.asarray(rows))
     return Query(vectors, {"kind": "record", "record": record, "tiles": len(rows)}, record,
                  index.info.encoder["digest"])  # fmt: skip
 
@@ -94,78 +95,6 @@ def allowed_rows(index: Index, where: str | None, without: str | None) -> Bools:
     if without is not None:
         allowed &= pc.not_equal(index.table["record"], without).to_numpy()
     return allowed
-
-
-def distances(index: Index, products: NDArray[np.float32]) -> Floats:
-    """FAISS's numbers as distances: 1 - cos, or the length of the difference."""
-    wide = products.astype(np.float64)
-    far = 1 - wide if index.info.metric == "cosine" else np.sqrt(np.maximum(wide, 0))
-    return np.maximum(far, 0)
-
-
-def nearest_tiles(
-    index: Index, vectors: NDArray[np.float32], k: int, allowed: Bools
-) -> tuple[Floats, Ints]:
-    """The `k` nearest allowed tiles of each vector, nearest first.
-
-    Returns
-    -------
-    distances : float64 ndarray (Q, m)
-    rows : int64 ndarray (Q, m)
-        m is `k`, or fewer when fewer rows are allowed.
-    """
-    import faiss
-
-    rows = np.flatnonzero(allowed)
-    k = min(k, len(rows))
-    if k == 0 or not len(vectors):
-        return np.zeros((len(vectors), 0)), np.zeros((len(vectors), 0), np.int64)
-    parameters = None
-    if len(rows) < len(allowed):
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-    products, found = index.faiss.search(
-        prepare(vectors, index.info.normalisation), k, params=parameters
-    )
-    return distances(index, products), found.astype(np.int64)
-
-
-def record_codes(index: Index) -> Ints:
-    """A number for each row, equal for rows of one record."""
-    column = index.table["record"].combine_chunks().dictionary_encode()
-    return column.indices.to_numpy().astype(np.int64)
-
-
-def nearest_records(
-    index: Index, vectors: NDArray[np.float32], k: int, allowed: Bools
-) -> list[list[tuple[float, int]]]:
-    """For each vector alone: its `k` nearest records, each by its best tile.
-
-    Tiles are asked for in growing numbers until `k` records are among them;
-    since tiles come nearest first, a record's first tile is its best.
-
-    Returns
-    -------
-    list of lists of (distance, row)
-    """
-    codes = record_codes(index)
-    available = int(allowed.sum())
-    answers: list[list[tuple[float, int]]] = [[] for _ in range(len(vectors))]
-    open_ = list(range(len(vectors)))
-    ask = 4 * k
-    while open_:
-        far, rows = nearest_tiles(index, vectors[open_], ask, allowed)
-        still = []
-        for place, number in enumerate(open_):
-            best: dict[int, tuple[float, int]] = {}
-            for distance, row in zip(far[place], rows[place], strict=True):
-                best.setdefault(int(codes[row]), (float(distance), int(row)))
-            answers[number] = list(best.values())[:k]
-            if len(best) < k and ask < available:
-                still.append(number)
-        open_, ask = still, 4 * ask
-    return answers
 
 
 def joint_records(
@@ -192,11 +121,11 @@ def joint_records(
     closest, where_ = np.full(len(names), np.inf), np.zeros(len(names), np.int64)
     for start in range(0, len(rows), BLOCK):
         part, code = rows[start : start + BLOCK], codes[start : start + BLOCK]
-        stored = index.faiss.reconstruct_batch(part)
+        mine = stored(index, part)
         if index.info.metric == "cosine":
-            products = stored @ query.T
+            products = mine @ query.T
         else:
-            products = faiss.pairwise_distances(stored, query)
+            products = faiss.pairwise_distances(mine, query)
         far = distances(index, products)
         np.minimum.at(best, code, far)
         nearest = far.min(axis=1)

@@ -10,13 +10,12 @@ import pytest
 
 from sunpipe.errors import DataError, UsageError
 from sunpipe.index.build import build, verify
+from sunpipe.index.nearest import nearest_records, nearest_tiles
 from sunpipe.index.search import (
     Query,
     allowed_rows,
     joint_records,
     joint_tiles,
-    nearest_records,
-    nearest_tiles,
     record_query,
     search,
 )
