@@ -15,27 +15,37 @@ directions = typer.Typer(
 )
 
 
+PartOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Do the I-th of N shares of the work, I from 1."),
+]
+
+
 def sample(
     config: ConfigOption = None,
     set_: SetOption = None,
+    part: PartOption = None,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Draw w, generate patches, measure each; continues where it was stopped."""
+    """Draw latents, generate patches, measure each; continues where it was stopped."""
+    from sunpipe.parts import parse_part
+
+    share = parse_part(part) if part is not None else None
 
     def work(cfg: Config) -> Result:
         from sunpipe.latent.sample import sample
 
-        return sample(cfg)
+        return sample(cfg, share)
 
     def plan(cfg: Config) -> Result:
         from sunpipe.latent.sample import plan
 
-        return plan(cfg)
+        return plan(cfg, share)
 
     run_stage(
         "sample", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-        sections=("sample",), plan=plan, locked=True,
+        sections=("sample",), plan=plan, locked=part is None,
     )  # fmt: skip
 
 
@@ -43,10 +53,7 @@ def sample(
 def fit(
     config: ConfigOption = None,
     set_: SetOption = None,
-    part: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N shares of the quantities, I from 1."),
-    ] = None,
+    part: PartOption = None,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:

@@ -113,8 +113,8 @@ class Generator:
         """Where the network lives."""
         return self.w_avg.device
 
-    def sample_z(self, count: int, seed: int, start: int = 0) -> torch.Tensor:
-        """Latents number `start` to ``start + count - 1``: each pure in (seed, number).
+    def sample_z(self, count: int, seed: int, start: int = 0, purpose: str = "z") -> torch.Tensor:
+        """Latents number `start` to ``start + count - 1``: each pure in (seed, number, purpose).
 
         Returns
         -------
@@ -122,7 +122,7 @@ class Generator:
         """
         rows = []
         for number in range(start, start + count):
-            source = torch.Generator().manual_seed(generator_seed(seed, 0, number, "z"))
+            source = torch.Generator().manual_seed(generator_seed(seed, 0, number, purpose))
             rows.append(torch.randn(self.z_dim, generator=source))
         return torch.stack(rows)
 

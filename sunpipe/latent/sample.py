@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,18 @@ import numpy as np
 from sunpipe.config import changed_keys, to_dict
 from sunpipe.errors import DataError, Stopped
 from sunpipe.files import digest
-from sunpipe.latent.measure import Look, batches, check_names, observer, units
+from sunpipe.latent.draw import draw
+from sunpipe.latent.measure import batches, check_names, observer
 from sunpipe.latent.samples import (
     Recipe,
     Samples,
-    join,
     read_recipe,
     read_samples,
+    read_values,
+    write_parts,
     write_samples,
 )
+from sunpipe.parts import share
 from sunpipe.paths import Layout
 from sunpipe.run import require_run, trained_run
 from sunpipe.settings import Config
@@ -66,32 +69,8 @@ def recipe_of(generator: Generator, cfg: Config) -> Recipe:
         "pixel_cm": generator.pixel_cm,
         "normalize": to_dict(generator.normalize),
         "channels": list(generator.channels),
-        "quantities": check_names(settings.quantities, "sample.quantities"),
+        "quantities": check_names(settings.quantities, "sample.quantities", generator.channels),
     }
-
-
-def draw(
-    generator: Generator, look: Look, recipe: Recipe, rows: slice, poll: Callable[[], None]
-) -> Samples:
-    """Draw and measure samples `rows` of the job: pure in (recipe, rows).
-
-    `rows` must start at a multiple of the batch, because the rounding of a
-    convolution may depend on what shares its batch. `poll` is called before
-    each batch and may raise.
-    """
-    zs, ws, values = [], [], []
-    for batch in batches(rows.stop - rows.start, recipe["batch"]):
-        poll()
-        z = generator.sample_z(batch.stop - batch.start, recipe["seed"], rows.start + batch.start)
-        w = generator.map(z, recipe["psi"]).cpu().numpy()
-        zs.append(z.cpu().numpy())
-        ws.append(w)
-        values.append(look(w)[1])
-    return Samples(
-        w=np.concatenate(ws), z=np.concatenate(zs), names=recipe["quantities"],
-        units=units(recipe["quantities"]), values=np.concatenate(values),
-        recipe=recipe, start=rows.start,
-    )  # fmt: skip
 
 
 def stopper(stop: StopFlag, stage: str) -> Callable[[], None]:
@@ -106,7 +85,18 @@ def stopper(stop: StopFlag, stage: str) -> Callable[[], None]:
     return poll
 
 
-def _finished_part(path: Path, rows: slice) -> Samples | None:
+def blocks(recipe: Recipe) -> list[slice]:
+    """Samples that are saved together, and shared out to array tasks."""
+    size = -(-PART_SAMPLES // recipe["batch"]) * recipe["batch"]
+    return list(batches(recipe["count"], size))
+
+
+def _block_path(folder: Path, rows: slice) -> Path:
+    return folder / f"part-{rows.start:08d}.h5"
+
+
+def _finished_part(folder: Path, rows: slice) -> Samples | None:
+    path = _block_path(folder, rows)
     if not path.exists():
         return None
     try:
@@ -117,25 +107,50 @@ def _finished_part(path: Path, rows: slice) -> Samples | None:
     return part if part.start == rows.start and len(part) == rows.stop - rows.start else None
 
 
-def _draw_all(
-    generator: Generator, recipe: Recipe, folder: Path, poll: Callable[[], None]
-) -> Samples:
+def _draw_blocks(
+    generator: Generator, recipe: Recipe, folder: Path, mine: list[slice],
+    poll: Callable[[], None],
+) -> None:  # fmt: skip
+    """Make those of this task's blocks that are not there."""
     look = observer(generator, recipe["quantities"], recipe["noise"])
-    size = -(-PART_SAMPLES // recipe["batch"]) * recipe["batch"]
-    parts: list[Samples] = []
-    for rows in batches(recipe["count"], size):
-        path = folder / f"part-{rows.start:08d}.h5"
-        part = _finished_part(path, rows)
-        if part is None:
+    for number, rows in enumerate(mine, start=1):
+        if _finished_part(folder, rows) is None:
             part = draw(generator, look, recipe, rows, poll)
-            write_samples(path, part)
-        log(f"sample {rows.stop}/{recipe['count']}")
-        parts.append(part)
-    return join(parts, recipe)
+            write_samples(_block_path(folder, rows), part)
+        log(f"samples to {rows.stop} of {recipe['count']}: block {number}/{len(mine)}")
+
+
+def _publish(path: Path, folder: Path, recipe: Recipe) -> list[str]:
+    """Join the blocks when all are there; else names of those that are not."""
+    rows = blocks(recipe)
+    waiting = [_block_path(folder, each).name for each in rows
+               if not _block_path(folder, each).exists()]  # fmt: skip
+    if waiting:
+        return [] if _why_again(path, recipe) is None else waiting
+
+    def parts() -> Iterator[Samples]:
+        for each in rows:
+            part = _finished_part(folder, each)
+            if part is None:
+                waiting.append(_block_path(folder, each).name)
+                return
+            yield part
+
+    try:
+        write_parts(path, parts(), recipe["count"])
+    except DataError:
+        if not waiting:
+            raise
+        # Another task that saw the last block may have joined and cleaned up meanwhile.
+        return [] if _why_again(path, recipe) is None else waiting
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    return []
 
 
 def _why_again(path: Path, recipe: Recipe) -> str | None:
-    """Why stored samples cannot be kept; None when they can."""
+    """Why stored samples cannot be kept, empty when there are none; None when they can."""
+    if not path.exists():
+        return ""
     try:
         changed = changed_keys(read_recipe(path), recipe)
     except DataError as error:
@@ -143,56 +158,59 @@ def _why_again(path: Path, recipe: Recipe) -> str | None:
     return f"{path} was made with another {', '.join(changed)}" if changed else None
 
 
-def summary(samples: Samples) -> dict[str, Any]:
+def summary(path: Path) -> dict[str, Any]:
     """Median, 16th and 84th percentile, and number of undefined values of each quantity."""
     rows: dict[str, Any] = {}
-    for name, unit in zip(samples.names, samples.units, strict=True):
-        values = samples.column(name)
-        defined = values[np.isfinite(values)]
+    names, units_, values = read_values(path)
+    for name, unit, column in zip(names, units_, values.T, strict=True):
+        defined = column[np.isfinite(column)]
         low, median, high = (
             np.percentile(defined, [16, 50, 84]).tolist() if len(defined) else (None,) * 3
         )
         rows[name] = {"unit": unit, "median": median, "p16": low, "p84": high,
-                      "undefined": len(values) - len(defined)}  # fmt: skip
+                      "undefined": len(column) - len(defined)}  # fmt: skip
     return rows
 
 
-def sample(cfg: Config) -> Result:
-    """Make ``latents/<name>/samples.h5``, or say that it is up to date.
+def sample(cfg: Config, part: tuple[int, int] | None = None) -> Result:
+    """Draw this part's blocks of samples (all without), join them when all are there.
 
-    A stopped job continues from its finished parts; the result does not depend
-    on where it stopped.
+    A stopped job continues from its finished blocks; the samples depend neither on
+    where it stopped nor on the number of parts.
     """
     layout = Layout.current()
     generator = load_generator(layout, cfg.name)
-    path, parts = samples_path(layout, cfg.name), parts_folder(layout, cfg.name)
+    path = samples_path(layout, cfg.name)
     recipe = recipe_of(generator, cfg)
-    why = _why_again(path, recipe) if path.exists() else ""
+    folder = parts_folder(layout, cfg.name) / digest(recipe)[:16]
+    index, count = part or (1, 1)
+    why = _why_again(path, recipe)
+    result: Result = {"samples": str(path), "count": recipe["count"], "run": generator.run,
+                      "generator": generator.digest, "skipped": why is None}  # fmt: skip
     if why is None:
         log(f"{path} is up to date")
-        samples = read_samples(path)
     else:
         if why:
             log(f"{why}; it is made again")
         with StopFlag() as stop:
-            samples = _draw_all(
-                generator, recipe, parts / digest(recipe)[:16], stopper(stop, "sample")
-            )
-        write_samples(path, samples)
-        shutil.rmtree(parts, ignore_errors=True)
-    return {
-        "samples": str(path), "count": len(samples), "run": generator.run,
-        "generator": generator.digest, "skipped": why is None, "quantities": summary(samples),
-    }  # fmt: skip
+            mine = share(blocks(recipe), (index, count))
+            _draw_blocks(generator, recipe, folder, mine, stopper(stop, "sample"))
+        waiting = _publish(path, folder, recipe)
+        if waiting:
+            return {**result, "complete": False, "part": f"{index}/{count}",
+                    "waiting_for": waiting}  # fmt: skip
+    return {**result, "complete": True, "quantities": summary(path)}
 
 
-def plan(cfg: Config) -> Result:
+def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     """Say what `sample` would do, writing nothing."""
     layout = Layout.current()
     check_names(cfg.sample.quantities, "sample.quantities")
     run, path = trained_run(layout, cfg.name), samples_path(layout, cfg.name)
+    index, count = part or (1, 1)
+    mine = share(blocks({"batch": cfg.sample.batch, "count": cfg.sample.count}), (index, count))
     return {
         "run": str(run) if run else None, "samples": str(path), "exists": path.exists(),
-        "count": cfg.sample.count,
+        "count": cfg.sample.count, "part": f"{index}/{count}", "blocks": len(mine),
         "finished_parts": len(list(parts_folder(layout, cfg.name).glob("*/part-*.h5"))),
     }  # fmt: skip

@@ -3,6 +3,7 @@
 ::
 
     /w (N, w_dim) float32      /z (N, z_dim) float32
+    /w_plus (N, num_ws, w_dim) /z2 (N, z_dim) /crossover (N,)   of samples of two styles
     /quantities/<NAME> (N,) float64, attribute unit; NaN where undefined
     attributes: schema, start, and the recipe (run, generator, psi, noise, seed, ...)
 
@@ -12,6 +13,7 @@ A part of an unfinished job has the same shape and ``start`` above 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from sunpipe.hdf5 import new_hdf5
 from sunpipe.provenance import provenance
 
 SCHEMA = 2
+CHUNK_BYTES = 1 << 20
 Recipe = dict[str, Any]
 
 
@@ -33,7 +36,10 @@ class Samples:
 
     Attributes
     ----------
-    w, z : ndarray of float32, shapes (N, w_dim) and (N, z_dim)
+    w : ndarray of float32, shape (N, w_dim) or (N, num_ws, w_dim)
+        What made each patch, as `Generator.fields` takes it; a w for each layer
+        in samples of two styles.
+    z : ndarray of float32, shape (N, z_dim)
     names, units : list of str
         Measured quantities (Q) and their units.
     values : ndarray of float64, shape (N, Q)
@@ -43,6 +49,10 @@ class Samples:
         batch, psi, styles, noise, seed, pixel_cm, normalize, channels, quantities.
     start : int
         Number of the first sample.
+    z2 : ndarray of float32, shape (N, z_dim), optional
+        Second latent of samples of two styles.
+    crossover : ndarray of int64, shape (N,), optional
+        First layer that takes its w from `z2`.
     """
 
     w: NDArray[np.float32]
@@ -52,6 +62,8 @@ class Samples:
     values: NDArray[np.float64]
     recipe: Recipe
     start: int = 0
+    z2: NDArray[np.float32] | None = None
+    crossover: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.w)
@@ -65,21 +77,65 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
-def write_samples(path: Path, samples: Samples) -> None:
-    """Write samples or a part of them, atomically."""
+def _datasets(samples: Samples) -> Iterator[tuple[str, NDArray[Any], str | None]]:
+    """Name in the file, rows, and unit."""
+    if samples.w.ndim == 3:
+        yield "w", samples.w[:, 0], None  # the crossover is above layer 0
+        yield "w_plus", samples.w, None
+        assert samples.z2 is not None
+        assert samples.crossover is not None
+        yield "z2", samples.z2, None
+        yield "crossover", samples.crossover, None
+    else:
+        yield "w", samples.w, None
+    yield "z", samples.z, None
+    for number, (name, unit) in enumerate(zip(samples.names, samples.units, strict=True)):
+        yield f"quantities/{name}", samples.values[:, number], unit
+
+
+def _chunk(rows: NDArray[Any], count: int) -> tuple[int, ...]:
+    """Whole rows, a power of two of them, at most `CHUNK_BYTES`."""
+    row_bytes = rows.dtype.itemsize * int(np.prod(rows.shape[1:], dtype=np.int64))
+    fitting = max(CHUNK_BYTES // row_bytes, 1)
+    return (min(1 << (fitting.bit_length() - 1), count), *rows.shape[1:])
+
+
+def write_parts(path: Path, parts: Iterable[Samples], count: int, start: int = 0) -> None:
+    """Write samples number `start` to ``start + count - 1``, atomically, one part in memory.
+
+    Raises
+    ------
+    DataError
+        When the parts do not follow each other without a gap.
+    """
     with new_hdf5(path) as file:
+        position = start
+        for part in parts:
+            if part.start != position:
+                raise DataError(f"samples {position} to {part.start} are missing")
+            for name, rows, unit in _datasets(part):
+                if name not in file:
+                    file.create_dataset(
+                        name, (count, *rows.shape[1:]), rows.dtype, fletcher32=True,
+                        chunks=_chunk(rows, count),
+                    )  # fmt: skip
+                    if unit is not None:
+                        file[name].attrs["unit"] = unit
+                file[name][position - start : position - start + len(part)] = rows
+            position += len(part)
+            recipe = part.recipe
+        if position != start + count:
+            raise DataError(f"samples {position} to {start + count} are missing")
         file.attrs["schema"] = SCHEMA
-        file.attrs["start"] = samples.start
-        for key, value in samples.recipe.items():
+        file.attrs["start"] = start
+        for key, value in recipe.items():
             file.attrs[key] = _plain(value)
         file.attrs["provenance"] = json.dumps(provenance())
-        for name, rows in (("w", samples.w), ("z", samples.z)):
-            file.create_dataset(name, data=rows, fletcher32=True)
-        for number, (name, unit) in enumerate(zip(samples.names, samples.units, strict=True)):
-            column = file.create_dataset(
-                f"quantities/{name}", data=samples.values[:, number], fletcher32=True
-            )
-            column.attrs["unit"] = unit
+
+
+def write_samples(path: Path, samples: Samples) -> None:
+    """Write samples or a part of them, atomically."""
+    write_parts(path, [samples], len(samples), samples.start)
 
 
 def _recipe(attrs: Any) -> Recipe:
@@ -117,35 +173,32 @@ def read_recipe(path: Path) -> Recipe:
         return _recipe(file.attrs)
 
 
+def _again(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged ({error}); remove it and run sunpipe sample")
+
+
 def read_samples(path: Path) -> Samples:
     """Read a samples file whole; a damaged one is a `DataError`."""
+    names, units, values = read_values(path)
     with _open(path) as file:
         try:
-            recipe = _recipe(file.attrs)
-            names = list(recipe["quantities"])
-            columns = [file["quantities"][name] for name in names]
             return Samples(
-                w=file["w"][:], z=file["z"][:], names=names,
-                units=[str(column.attrs["unit"]) for column in columns],
-                values=np.stack([column[:] for column in columns], axis=1),
-                recipe=recipe, start=int(file.attrs["start"]),
+                w=file["w_plus" if "w_plus" in file else "w"][:], z=file["z"][:], names=names,
+                units=units, values=values, recipe=_recipe(file.attrs),
+                start=int(file.attrs["start"]), z2=file["z2"][:] if "z2" in file else None,
+                crossover=file["crossover"][:] if "crossover" in file else None,
             )  # fmt: skip
         except (OSError, KeyError, ValueError) as error:
-            raise DataError(
-                f"{path} is damaged ({error}); remove it and run sunpipe sample"
-            ) from None
+            raise _again(path, error) from None
 
 
-def join(parts: list[Samples], recipe: Recipe) -> Samples:
-    """One set of samples from parts that follow each other without a gap."""
-    position = 0
-    for part in parts:
-        if part.start != position:
-            raise DataError(f"samples {position} to {part.start} are missing")
-        position += len(part)
-    return Samples(
-        w=np.concatenate([part.w for part in parts]),
-        z=np.concatenate([part.z for part in parts]),
-        names=parts[0].names, units=parts[0].units,
-        values=np.concatenate([part.values for part in parts]), recipe=recipe,
-    )  # fmt: skip
+def read_values(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Names, units and values (N, Q) of the measured quantities, without the latents."""
+    with _open(path) as file:
+        try:
+            names = list(_recipe(file.attrs)["quantities"])
+            columns = [file["quantities"][name] for name in names]
+            units = [str(column.attrs["unit"]) for column in columns]
+            return names, units, np.stack([column[:] for column in columns], axis=1)
+        except (OSError, KeyError, ValueError) as error:
+            raise _again(path, error) from None

@@ -2,7 +2,7 @@
 
 Its bipole is ruled by the first dimensions of w, so that the truth is known:
 flux grows with w0, the separation with w1, the twist with w2, the imbalance
-with w3; the rest does nothing.
+with w3; the rest does nothing. In w_plus the layers of `LAYER_OF` rule them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from sunpipe.normalize_settings import NormalizeSettings
 
 DIMS = 8
+LAYER_OF = {0: 3, 1: 0, 2: 2, 3: 1}  # dimension of w to the layer it is taken from
 
 
 class FakeGenerator:
@@ -29,10 +30,12 @@ class FakeGenerator:
         self.positive = positive
         self.calls = 0
 
-    def sample_z(self, count: int, seed: int, start: int = 0) -> torch.Tensor:
+    def sample_z(self, count: int, seed: int, start: int = 0, purpose: str = "z") -> torch.Tensor:
         rows = []
         for number in range(start, start + count):
-            source = torch.Generator().manual_seed(seed * 1_000_003 + number)
+            source = torch.Generator().manual_seed(
+                (seed + 7919 * (purpose != "z")) * 1_000_003 + number
+            )
             rows.append(torch.randn(self.z_dim, generator=source))
         return torch.stack(rows)
 
@@ -41,6 +44,8 @@ class FakeGenerator:
 
     def fields(self, w: torch.Tensor, noise: str = "const") -> torch.Tensor:
         self.calls += 1
+        if w.ndim == 3:
+            w = torch.stack([w[:, LAYER_OF.get(dim, 0), dim] for dim in range(w.shape[2])], 1)
         w = w.double()[:, :, None, None]
         axis = torch.arange(32, dtype=torch.float64) - 15.5
         y, x = axis[:, None], axis[None, :]

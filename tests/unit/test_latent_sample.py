@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import weakref
 
 import h5py
 import numpy as np
 import pytest
 
 from sunpipe.config import load_config
-from sunpipe.errors import DataError, Stopped
+from sunpipe.errors import ConfigError, DataError, Stopped
 from sunpipe.latent import sample as stage
-from sunpipe.latent.samples import join, read_recipe, read_samples
+from sunpipe.latent.draw import crossovers
+from sunpipe.latent.samples import read_recipe, read_samples, write_parts
 from tests.unit.latent_fake import FakeGenerator, install
 
 NAMES = '["USFLUX", "NETFLUX", "POLSEP", "TOTUSJH"]'
@@ -158,14 +160,100 @@ def test_undefined_values_are_counted_not_hidden(root, monkeypatch):
 
 def test_missing_component_is_named(fake, root):
     fake.channels = ["Br", "Bt", "Bx"]
-    with pytest.raises(DataError, match="images of Br, Bt, Bx do not give"):
+    with pytest.raises(ConfigError, match="images of Br, Bt, Bx do not give USFLUX"):
         stage.sample(config())
 
 
-def test_join_refuses_a_gap(whole):
+@pytest.mark.parametrize("count", [2, 5])
+def test_parts_in_any_order_give_the_same_samples(whole, fake, root, count):
+    uninterrupted = read_samples(whole)
+    whole.unlink()
+    for part in range(count, 1, -1):
+        result = stage.sample(config(), (part, count))
+        assert not result["complete"]
+        assert "part-00000000.h5" in result["waiting_for"]
+        assert not whole.exists()
+    result = stage.sample(config(), (1, count))
+    assert result["complete"]
+    assert result["quantities"]["USFLUX"]["undefined"] == 0
+    same(read_samples(whole), uninterrupted)
+    assert not (whole.parent / "samples-parts").exists()
+    fake.calls = 0
+    assert stage.sample(config(), (2, count))["skipped"]
+    assert fake.calls == 0
+
+
+def test_the_task_that_comes_late_is_done(whole, fake, root, monkeypatch):
+    """Two tasks see the last block; the other one has joined and cleaned up."""
+    whole.unlink()
+    real = stage.write_parts
+
+    def racing(path, parts, count):
+        monkeypatch.setattr(stage, "write_parts", real)
+        assert stage.sample(config(), (2, 9))["complete"]  # the other task
+        real(path, parts, count)
+
+    monkeypatch.setattr(stage, "write_parts", racing)
+    assert stage.sample(config())["complete"]
+    assert len(read_samples(whole)) == 90
+
+
+def test_joining_holds_one_block(whole, monkeypatch, root):
+    """The blocks are appended one after the other."""
+    whole.unlink()
+    live, most = set(), []
+    real = stage.read_samples
+
+    def counting(path):
+        part = real(path)
+        weakref.finalize(part, live.discard, path)
+        live.add(path)
+        most.append(len(live))
+        return part
+
+    monkeypatch.setattr(stage, "read_samples", counting)
+    stage.sample(config())
+    assert len(most) == 3
+    assert max(most) <= 2  # the one being written, and the next
+
+
+def test_samples_of_two_styles(fake, root):
+    stage.sample(config("sample.styles=2", "sample.psi=0.7"))
+    path = root / "latents/fake/samples.h5"
+    samples = read_samples(path)
+    assert samples.w.shape == (90, 4, 8)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["w"], file["w_plus"][:, 0])
+        assert file["z2"].shape == (90, 8)
+    assert set(samples.crossover.tolist()) == {1, 2, 3}
+    for row in (0, 41, 89):
+        first, second = (0.7 * samples.z[row], 0.7 * samples.z2[row])
+        for layer in range(4):
+            truth = second if layer >= samples.crossover[row] else first
+            np.testing.assert_array_equal(samples.w[row, layer], truth.astype(np.float32))
+    np.testing.assert_array_equal(samples.z2[5], fake.sample_z(1, 0, 5, "z2")[0])
+    # the flux listens to layer 3, the separation to layer 0
+    flux, apart = np.log(samples.column("USFLUX")), samples.column("POLSEP")
+    assert np.corrcoef(samples.w[:, 3, 0], flux)[0, 1] > 0.9
+    assert np.corrcoef(samples.w[:, 0, 1], apart)[0, 1] > 0.9
+    assert not stage.sample(config("sample.psi=0.7"))["skipped"]  # one style: made again
+
+
+def test_crossovers_are_those_of_training_in_every_sample(fake):
+    found = crossovers(14, 4000, seed=3)
+    np.testing.assert_array_equal(found[100:200], crossovers(14, 100, 3, start=100))
+    counts = np.bincount(found, minlength=14)
+    assert counts[0] == 0
+    assert (abs(counts[1:] - 4000 / 13) < 5 * np.sqrt(4000 / 13)).all()
+
+
+def test_parts_with_a_gap_are_refused(whole):
     samples = read_samples(whole)
-    with pytest.raises(DataError, match="are missing"):
-        join([samples, samples], samples.recipe)
+    with pytest.raises(DataError, match="samples 90 to 0 are missing"):
+        write_parts(whole.parent / "x.h5", [samples, samples], 180)
+    with pytest.raises(DataError, match="samples 90 to 91 are missing"):
+        write_parts(whole.parent / "x.h5", [samples], 91)
+    assert not (whole.parent / "x.h5").exists()
 
 
 def test_no_run_is_one_line(cli):
