@@ -3,20 +3,23 @@
 ::
 
     condition := term { "or" term }            term := factor { "and" factor }
-    factor    := "not" factor | "(" condition ")" | column operator literal
-    operator  := = == != < <= > >=             literal := number | 'text' | "text"
+    factor    := "not" factor | "(" condition ")" | column test
+    test      := operator literal | "between" literal "and" literal | "in" literal ".." literal
+    operator  := = == != < <= > >=             literal := number | 'text' | "text" | true | false
 
-Words are read in any case, columns as the metadata spells them or in any case
-where that is unambiguous. A value that is missing or NaN satisfies no
-comparison, and its negation neither.
+Words are read in any case, columns (`sunpipe.index.columns`) as the metadata spells them or
+in any case where that is unambiguous. Both ends of a range belong to it. A value that is
+missing or NaN satisfies no comparison, and its negation neither.
+
+A time may be written as far as it matters (2014, '2014.03', '2014-03-29T17') and then means
+all of that year, month or hour: ``t_rec in 2011..2014`` ends with 2014.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,30 +27,41 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sunpipe.errors import UsageError
+from sunpipe.index.columns import Columns
+from sunpipe.index.compare import Literal, compare
 
 LONGEST = 4000  # characters
 DEEPEST = 50  # brackets and negations inside each other
-OPERATORS: dict[str, Callable[..., Any]] = {
-    "=": pc.equal,
-    "==": pc.equal,
-    "!=": pc.not_equal,
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
-}
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?![A-Za-z0-9_.])"
+    r"\s*(?:(?P<number>[-+]?(?:[0-9]+\.(?!\.)[0-9]*|[0-9]+|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
+    r"(?![A-Za-z0-9_]|\.(?!\.))"
     r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
     r"|(?P<text>'[^']*'|\"[^\"]*\")"
     r"|(?P<operator>==|!=|<=|>=|=|<|>)"
+    r"|(?P<range>\.\.)"
     r"|(?P<bracket>[()]))"
 )
-Token = tuple[str, str]
+Bools = NDArray[np.bool_]
+
+
+class Token(NamedTuple):
+    """A part of a condition, and where it stands."""
+
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+class Part(NamedTuple):
+    """A condition that must hold beside others, and the rows that satisfy it."""
+
+    text: str
+    mask: Bools
 
 
 def tokens(text: str) -> list[Token]:
-    """Kinds and spellings of the parts of a condition.
+    """The parts of a condition.
 
     Raises
     ------
@@ -69,120 +83,135 @@ def tokens(text: str) -> list[Token]:
         kind = str(match.lastgroup)
         word = match[kind].lower()
         if kind == "word" and word in ("and", "or", "not"):
-            found.append((word, word))
-        else:
-            found.append((kind, match[kind]))
+            kind = word
+        found.append(Token(kind, match[kind] if kind in match.groupdict() else word,
+                           match.start(match.lastgroup), match.end()))  # fmt: skip
         place = match.end()
     return found
 
 
-def find_column(table: pa.Table, name: str) -> str:
-    """The column of that name, or the only one that differs in case.
-
-    Raises
-    ------
-    UsageError
-        No such column; near names are listed.
-    """
-    names = table.column_names
-    if name in names:
-        return name
-    alike = [known for known in names if known.lower() == name.lower()]
-    if len(alike) == 1:
-        return alike[0]
-    lower = {known.lower(): known for known in names}
-    near = [lower[hit] for hit in difflib.get_close_matches(name.lower(), list(lower), n=3)]
-    hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(names)
-    raise UsageError(f"--where: no column {name!r} ({hint})")
-
-
-def _literal(kind: str, text: str) -> str | int | float:
-    if kind == "text":
-        return text[1:-1]
-    if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
-        return int(text)
-    return float(text)
-
-
-def _compare(table: pa.Table, name: str, operator: str, value: str | int | float) -> Any:
-    column = table[find_column(table, name)]
-    if pa.types.is_null(column.type):  # a keyword that no record has
-        column = pc.cast(column, pa.string() if isinstance(value, str) else pa.float64())
-    textual = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    if not textual and not numeric:
-        raise UsageError(f"--where: {name} is of type {column.type}, which cannot be compared")
-    if textual != isinstance(value, str):
-        kind, example = ("text", "'...'") if textual else ("numbers", "2000")
-        raise UsageError(f"--where: {name} holds {kind}; compare it with {example}")
-    # Whole numbers are compared exactly; with a float both sides become floats.
-    if numeric and (isinstance(value, float) or pa.types.is_floating(column.type)):
-        column = pc.cast(column, pa.float64(), safe=False)
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
-        value = float(value)
-    return OPERATORS[operator](column, pa.scalar(value))
+def _literal(token: Token) -> Literal:
+    if token.kind == "text":
+        return token.text[1:-1]
+    if token.kind == "word":
+        return token.text.lower() == "true"
+    return int(token.text) if re.fullmatch(r"[-+]?[0-9]{1,18}", token.text) else float(token.text)
 
 
 class _Parser:
     """Recursive descent over the tokens; each rule returns a mask with nulls for unknown."""
 
-    def __init__(self, text: str, table: pa.Table) -> None:
-        self.tokens, self.place, self.depth, self.table = tokens(text), 0, 0, table
+    def __init__(self, text: str, columns: Columns) -> None:
+        self.text, self.tokens, self.columns = text, tokens(text), columns
+        self.place = self.depth = 0
+        self.end = Token("end", "the end", len(text), len(text))
 
     def peek(self) -> Token:
-        return self.tokens[self.place] if self.place < len(self.tokens) else ("end", "the end")
+        return self.tokens[self.place] if self.place < len(self.tokens) else self.end
 
-    def take(self, kind: str, wanted: str) -> str:
-        found, text = self.peek()
-        if found != kind:
-            raise UsageError(f"--where: expected {wanted}, found {text!r}")
+    def take(self, kind: str, wanted: str) -> Token:
+        found = self.peek()
+        if found.kind != kind:
+            raise UsageError(f"--where: expected {wanted}, found {found.text!r}")
         self.place += 1
-        return text
+        return found
+
+    def chain(self, word: str, rule: Callable[[], Any], join: Callable[..., Any]) -> Any:
+        mask = rule()
+        while self.peek().kind == word:
+            self.place += 1
+            mask = join(mask, rule())
+        return mask
 
     def condition(self) -> Any:
-        mask = self.term()
-        while self.peek()[0] == "or":
-            self.place += 1
-            mask = pc.or_kleene(mask, self.term())
-        return mask
+        return self.chain("or", self.term, pc.or_kleene)
 
     def term(self) -> Any:
-        mask = self.factor()
-        while self.peek()[0] == "and":
-            self.place += 1
-            mask = pc.and_kleene(mask, self.factor())
-        return mask
+        return self.chain("and", self.factor, pc.and_kleene)
 
     def factor(self) -> Any:
         self.depth += 1
         if self.depth > DEEPEST:
             raise UsageError(f"--where: more than {DEEPEST} brackets inside each other")
         try:
-            if self.peek()[0] == "not":
+            if self.peek().kind == "not":
                 self.place += 1
                 return pc.invert(self.factor())
-            if self.peek() == ("bracket", "("):
+            if self.peek()[:2] == ("bracket", "("):
                 self.place += 1
                 mask = self.condition()
-                if self.peek() != ("bracket", ")"):
-                    raise UsageError(f"--where: expected ')', found {self.peek()[1]!r}")
+                if self.peek()[:2] != ("bracket", ")"):
+                    raise UsageError(f"--where: expected ')', found {self.peek().text!r}")
                 self.place += 1
                 return mask
-            name = self.take("word", "a column")
-            operator = self.take("operator", f"an operator after {name}")
-            kind, text = self.peek()
-            if kind not in ("number", "text"):
-                raise UsageError(
-                    f"--where: expected a number or a quoted text after {name} {operator},"
-                    f" found {text!r}"
-                )
-            self.place += 1
-            return _compare(self.table, name, operator, _literal(kind, text))
+            return self.test(self.take("word", "a column").text)
         finally:
             self.depth -= 1
 
+    def test(self, name: str) -> Any:
+        word = self.peek().text.lower() if self.peek().kind == "word" else ""
+        if word in ("between", "in"):
+            self.place += 1
+            low = self.literal(f"{name} {word}")
+            joint = "and" if word == "between" else "range"
+            self.take(joint, f"'{'..' if joint == 'range' else joint}' after {name} {word} {low}")
+            high = self.literal(f"{name} {word} {low} ..")
+            return pc.and_kleene(compare(self.columns, name, ">=", low),
+                                 compare(self.columns, name, "<=", high))  # fmt: skip
+        sign = self.take("operator", f"an operator after {name}").text
+        return compare(self.columns, name, sign, self.literal(f"{name} {sign}"))
 
-def where_mask(table: pa.Table, text: str) -> NDArray[np.bool_]:
+    def literal(self, behind: str) -> Literal:
+        token = self.peek()
+        truth = token.kind == "word" and token.text.lower() in ("true", "false")
+        if token.kind not in ("number", "text") and not truth:
+            raise UsageError(
+                f"--where: expected a number or a quoted text after {behind}, found {token.text!r}"
+            )
+        self.place += 1
+        return _literal(token)
+
+    def parts(self) -> list[tuple[str, Any]]:
+        """The factors of a plain chain of ``and``; anything else as one."""
+        found: list[tuple[str, Any]] = []
+
+        def factor() -> Any:
+            start = self.peek().start
+            mask = self.factor()
+            found.append((self.text[start : self.tokens[self.place - 1].end], mask))
+            return mask
+
+        whole = self.chain("and", factor, pc.and_kleene)
+        if self.peek().kind == "or":
+            self.place += 1
+            found = [(self.text.strip(), pc.or_kleene(whole, self.condition()))]
+        if self.peek().kind != "end":
+            raise UsageError(
+                f"--where: expected 'and', 'or' or the end, found {self.peek().text!r}"
+            )
+        return found
+
+
+def _plain(mask: Any) -> Bools:
+    filled = pc.fill_null(mask, False)
+    if isinstance(filled, pa.ChunkedArray):
+        filled = filled.combine_chunks()
+    return filled.to_numpy(zero_copy_only=False).astype(bool)
+
+
+def where_parts(table: pa.Table | Columns, text: str) -> list[Part]:
+    """The conditions that ``and`` joins, each with the rows that satisfy it alone.
+
+    Raises
+    ------
+    UsageError
+        As `where_mask`.
+    """
+    columns = table if isinstance(table, Columns) else Columns(table)
+    return [Part(part, _plain(mask)) for part, mask in _Parser(text, columns).parts()]
+
+
+def where_mask(table: pa.Table | Columns, text: str) -> Bools:
     """Rows of `table` that satisfy a condition.
 
     Parameters
@@ -190,7 +219,7 @@ def where_mask(table: pa.Table, text: str) -> NDArray[np.bool_]:
     table : pyarrow.Table
         Metadata of N vectors.
     text : str
-        For example ``TOTUSJH > 2000 and not (split = 'test')``.
+        For example ``TOTUSJH in 2000..4000 and not (split = 'test')``.
 
     Returns
     -------
@@ -201,11 +230,5 @@ def where_mask(table: pa.Table, text: str) -> NDArray[np.bool_]:
     UsageError
         Not a condition, an unknown column, or a number compared with a text.
     """
-    parser = _Parser(text, table)
-    mask = parser.condition()
-    if parser.peek()[0] != "end":
-        raise UsageError(f"--where: expected 'and', 'or' or the end, found {parser.peek()[1]!r}")
-    filled = pc.fill_null(mask, False)
-    if isinstance(filled, pa.ChunkedArray):
-        filled = filled.combine_chunks()
-    return filled.to_numpy(zero_copy_only=False).astype(bool)
+    masks = [part.mask for part in where_parts(table, text)]
+    return np.logical_and.reduce(masks)

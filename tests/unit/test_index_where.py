@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from sunpipe.errors import UsageError
-from sunpipe.index.where import where_mask
+from sunpipe.index.columns import Columns
+from sunpipe.index.where import where_mask, where_parts
 
 TABLE = pa.table({
     "harpnum": pa.array([377, 6060, 6060, 7115], pa.int64()),
@@ -52,6 +53,24 @@ def test_an_empty_condition_is_a_mistake(text: str) -> None:
         ("mu > 0.35", [3]),
         ("harpnum = 99999999999999999999999", []),
         ("totusjh>100 and(harpnum=377)", [0]),
+        ("TOTUSJH in 250.5..3330", [0, 1]),  # both ends belong to it
+        ("TOTUSJH between 250.6 and 3330 and harpnum = 377", [0]),
+        ("harpnum in 377..6060", [0, 1, 2]),
+        ("not harpnum IN 377..6060", [3]),
+        ("Mu in .7...8", [1, 2]),
+        ("Mu in -1e3..0.75", [2, 3]),
+        ("split in 'a'..'test'", [1, 2]),
+        ("flag = true", [0, 2]),
+        ("not flag = TRUE and harpnum > 0", [1, 3]),
+        ("year in 2011..2015", [0, 1, 2]),
+        ("year >= 2016", [3]),
+        ("t_rec in 2011..2015", [0, 1, 2]),  # a time cut short means all of it
+        ("t_rec <= '2015.10.30_00:00'", [0, 1]),
+        ("t_rec <= '2015-10-30'", [0, 1, 2]),
+        ("t_rec > '2015-10-30'", [3]),
+        ("t_rec = '2015.10.30'", [1, 2]),
+        ("t_rec between '2015-10-30T00:12Z' and 2017", [2, 3]),
+        ("t_rec != 2011", [1, 2, 3]),
     ],
 )
 def test_meaning(text: str, rows: list[int]) -> None:
@@ -93,6 +112,19 @@ def test_meaning(text: str, rows: list[int]) -> None:
         "not " * 100000 + "harpnum = 1",
         "not " * 60 + "harpnum = 1",
         "harpnum = 377 or " * 1000 + "harpnum = 1",
+        "harpnum in 377",
+        "harpnum in 377..",
+        "harpnum between 377",
+        "harpnum between 377 or 378",
+        "harpnum in 1..2..3",
+        "harpnum in 'a'..3",
+        "harpnum = true",
+        "t_rec > '20151'",
+        "t_rec > '2015.1'",
+        "t_rec > 20150101",
+        "t_rec > 2015.5",
+        "t_rec = true",
+        "year = '2015'",
     ],
 )
 def test_anything_else_is_one_clear_line(text: str) -> None:
@@ -118,3 +150,71 @@ def test_long_flat_conditions_are_fine() -> None:
 
 def test_empty_table() -> None:
     assert where_mask(TABLE.slice(0, 0), "harpnum = 377 and split = 'test'").tolist() == []
+
+
+REGIONS = pa.table({
+    "record": ["a", "a", "b", "c", "d", "e"],
+    "t_rec": ["2011.02.15_02:00:00_TAI"] * 3 + ["2015.10.30_00:12:00_TAI", None,
+                                                "2011.02.15_02:00:00_TAI"],
+    "noaa_ars": ["11158", "11158", "MISSING", "12441", "11158", "11158"],
+    "simulated": [False] * 5 + [True],
+    "harpnum": pa.array([377, 377, 378, None, 377, 9], pa.int64()),
+    "mu": [0.5, 0.5, -0.2, 1.0, None, 1.0],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("flare_before_24h >= 'X2'", [0, 1]),
+        ("flare_before_24h = 'X2.2'", [0, 1]),
+        ("flare_24h >= 'M1'", []),
+        ("flare_24h < 'M1'", [0, 1, 3]),  # unknown is not quiet
+        ("not flare_24h < 'C1'", [0, 1]),
+        ("flare_24h = 'none'", [3]),
+        ("flare_flux_24h = 0", [3]),
+        ("flare_flux_24h > 1e-6", [0, 1]),
+        ("flare_24h > 1e-6", [0, 1]),
+        ("flares_24h = 4", [0, 1]),
+        ("flares_before_24h > 5 and flares_24h < 5", [0, 1]),
+        ("angle > 59.9 and angle < 60.1", [0, 1]),
+        ("angle > 90", [2]),
+        ("angle < 10", [5]),  # the angle of a whole disk is not known
+    ],
+)
+def test_computed_columns(text: str, rows: list[int]) -> None:
+    assert where_mask(REGIONS, text).nonzero()[0].tolist() == rows
+
+
+def test_computed_columns_need_what_they_are_made_of() -> None:
+    with pytest.raises(UsageError, match="no column 'angle'"):
+        where_mask(TABLE.drop_columns(["mu"]), "angle < 30")
+    with pytest.raises(UsageError, match="no column 'flare_24h'"):
+        where_mask(TABLE, "flare_24h > 'M1'")
+    with pytest.raises(UsageError, match=r"^--where: flare_24h: 'Q1' is no GOES class"):
+        where_mask(REGIONS, "flare_24h > 'Q1'")
+    own = REGIONS.append_column("year", pa.array([1] * 6))
+    assert where_mask(own, "year = 1").all()  # a column of the metadata comes first
+
+
+def test_parts_are_what_and_joins() -> None:
+    text = " harpnum = 6060 and (TOTUSJH > 1 or not Mu > 5)  and t_rec in 2011..2015 "
+    parts = where_parts(TABLE, text)
+    assert [(part.text, int(part.mask.sum())) for part in parts] == [
+        ("harpnum = 6060", 2), ("(TOTUSJH > 1 or not Mu > 5)", 4), ("t_rec in 2011..2015", 3)
+    ]  # fmt: skip
+    (whole,) = where_parts(TABLE, "harpnum = 377 and Mu > 0 or harpnum = 7115")
+    assert (whole.text, whole.mask.nonzero()[0].tolist()) == (
+        "harpnum = 377 and Mu > 0 or harpnum = 7115", [0, 3]
+    )  # fmt: skip
+
+
+def test_flares_are_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sunpipe.index import flares
+
+    calls = []
+    real = flares.windows
+    monkeypatch.setattr(flares, "windows", lambda *args: calls.append(1) or real(*args))
+    columns = Columns(REGIONS)
+    where_mask(columns, "flare_24h > 'C1' and flares_24h > 1 and flare_before_24h > 'C1'")
+    assert len(calls) == 1
