@@ -43,6 +43,7 @@ class SampleSettings:
 class DirectionsSettings:
     """``[directions]``: a linear SVM per quantity over w.
 
+    `quantities` may be any that were measured; empty means all of them.
     `extremes` is the share of samples in each class (top and bottom),
     `test_share` what is held out, `max_undefined` the largest share of samples
     in which a quantity may be undefined, `bootstrap` the refits that give the
@@ -79,8 +80,6 @@ class DirectionsSettings:
     reach: Positive = 4.0
 
     def __post_init__(self) -> None:
-        if not self.quantities:
-            raise ValueError("quantities is empty; name at least one")
         if len(self.steps) < 2 or any(b <= a for a, b in pairwise(self.steps)):
             raise ValueError("steps must be at least two numbers in rising order")
         if self.layers and self.space != "w_plus":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from sunpipe.latent.directions import (
 )
 from sunpipe.latent.fit import RANDOM, Fitted, fit_quantity, fit_random
 from sunpipe.latent.generator import Generator
+from sunpipe.latent.layers import layer_tables
 from sunpipe.latent.leakage import leaks, natural, worst_leak
 from sunpipe.latent.measure import check_names, observer
 from sunpipe.latent.parts import part_path, read_part, write_part
 from sunpipe.latent.prepare import Prepared, prepare
-from sunpipe.latent.sample import load_generator, samples_path, stopper
+from sunpipe.latent.sample import load_generator, planned_names, samples_path, stopper
 from sunpipe.latent.samples import Samples, read_samples
 from sunpipe.latent.traverse import walk
 from sunpipe.parts import share
@@ -188,10 +188,11 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     A stopped fit continues from its finished quantities, whatever the number of
     parts it was cut into.
     """
-    check_names(cfg.directions.quantities, "directions.quantities")
     layout = Layout.current()
     folder = layout.latents(cfg.name)
     generator = load_generator(layout, cfg.name)
+    if cfg.directions.quantities:
+        check_names(cfg.directions.quantities, "directions.quantities", generator.channels)
     samples = require_samples(layout, cfg, generator)
     recipe = recipe_of(generator, samples, cfg)
     if _up_to_date(folder, recipe):
@@ -204,11 +205,16 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     index, count = part or (1, 1)
     with StopFlag() as stop:
         walker = _walker(p, generator, cfg, stopper(stop, "directions fit"))
-        jobs = {name: partial(fit_quantity, p, name, walker) for name in p.names}
-        jobs[RANDOM] = partial(fit_random, p, walker)
-        for name in share(list(jobs), (index, count)):
-            if _finished(parts, name) is None:
-                write_part(parts, jobs[name]())
+        jobs = [*p.names, RANDOM]
+        missing = [name for name in share(jobs, (index, count)) if _finished(parts, name) is None]
+        layers = layer_tables(p, [name for name in missing if name != RANDOM])
+        for name in missing:
+            fitted = (
+                fit_random(p, walker)
+                if name == RANDOM
+                else fit_quantity(p, name, walker, layers[name])
+            )
+            write_part(parts, fitted)
     about = {
         "run": generator.run, "generator": generator.digest, "space": p.space.describe(),
         "pixel_cm": generator.pixel_cm, "channels": list(generator.channels),
@@ -224,9 +230,11 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
 
 def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     """Say what `fit` would do, writing nothing."""
-    names = check_names(cfg.directions.quantities, "directions.quantities")
     layout = Layout.current()
     run, path = trained_run(layout, cfg.name), samples_path(layout, cfg.name)
+    names = planned_names(
+        run, cfg.directions.quantities or cfg.sample.quantities, "directions.quantities"
+    )
     index, count = part or (1, 1)
     return {
         "run": str(run) if run else None, "samples": str(path), "samples_exist": path.exists(),

@@ -12,10 +12,7 @@ from sunpipe.latent.calibrate import curve
 from sunpipe.latent.direction import (
     Floats,
     conditional,
-    effort,
     random_directions,
-    root_covariance,
-    spread,
     unit,
 )
 from sunpipe.latent.judge import judge
@@ -39,7 +36,9 @@ class Fitted:
     walks: list[Walk]
 
 
-def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
+def fit_quantity(
+    p: Prepared, name: str, walker: Walker, layers: list[dict[str, Any]] | None = None
+) -> Fitted:
     """Judge one quantity's direction, make the conditional one, walk both.
 
     Parameters
@@ -49,6 +48,8 @@ def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
         One of ``p.names``.
     walker : callable
         ``walker(moves, target=, kind=)`` to `Walk`.
+    layers : list of dict, optional
+        Its table of `sunpipe.latent.layers`.
     """
     place = p.names.index(name)
     normal = p.planes.normals[place]
@@ -60,6 +61,7 @@ def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
         "unit": p.samples.units[p.samples.names.index(name)],
         **judge(p, name),
         "conditional_against": others,
+        "layers": layers or [],
     }
     rest = conditional(normal, np.delete(p.planes.normals, place, axis=0), p.root)
     if not others:
@@ -69,11 +71,8 @@ def fit_quantity(p: Prepared, name: str, walker: Walker) -> Fitted:
     else:
         moves["conditional"] = rest
         about["cosine_conditional"] = float(plain @ rest)
-    covariance = root_covariance(p.x)
-    about["sigma"] = {kind: float(spread(p.x, v)) for kind, v in moves.items()}
-    about["effort"] = {
-        kind: effort(v, covariance) for kind, v in {**moves, "normal": normal}.items()
-    }
+    about["sigma"] = {kind: p.axes.sigma(v) for kind, v in moves.items()}
+    about["effort"] = {kind: p.axes.effort(v) for kind, v in {**moves, "normal": normal}.items()}
     walks = [
         walker(vector * about["sigma"][kind], target=name, kind=kind)
         for kind, vector in moves.items()
@@ -86,5 +85,5 @@ def fit_random(p: Prepared, walker: Walker) -> Fitted:
     """Walk the control: every base along a random direction of its own."""
     drawn = random_directions(len(p.base_rows), p.x.shape[1], p.seed + 1)
     directions = unit(drawn @ p.root)
-    moves = directions * spread(p.x, directions)[:, None]
+    moves = directions * np.array([[p.axes.sigma(each)] for each in directions])
     return Fitted(RANDOM, {}, {}, [walker(moves, target=RANDOM, kind=RANDOM)])

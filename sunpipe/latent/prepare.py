@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.latent import labels
-from sunpipe.latent.direction import Floats, root_covariance
+from sunpipe.latent.axes import Axes, pad
+from sunpipe.latent.direction import Floats
 from sunpipe.latent.samples import Samples
 from sunpipe.latent.space import Space
 from sunpipe.latent.svm import Planes, Scale, fit_svm
@@ -39,6 +40,8 @@ class Prepared:
         Quantity to the reason why it cannot.
     planes : Planes
         One per quantity in `extreme`, in that order.
+    axes : Axes
+        Principal axes of the columns of x that may move.
     root : ndarray, shape (D, D)
         Square root of the metric in which x moves; 0 for columns that may not.
     """
@@ -53,6 +56,7 @@ class Prepared:
     extreme: dict[str, NDArray[np.int8]]
     left_out: dict[str, str]
     planes: Planes
+    axes: Axes
     root: Floats
 
     @property
@@ -74,7 +78,8 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
     DataError
         When no quantity can be fitted; every reason is named.
     """
-    unmeasured = [name for name in settings.quantities if name not in samples.names]
+    asked = settings.quantities or tuple(samples.names)
+    unmeasured = [name for name in asked if name not in samples.names]
     if unmeasured:
         raise DataError(
             f"{', '.join(unmeasured)} not measured in the samples; add to sample.quantities and"
@@ -88,7 +93,7 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
     test = labels.held_out(len(samples), settings.test_share, seed)
     extreme: dict[str, NDArray[np.int8]] = {}
     left_out: dict[str, str] = {}
-    for name in settings.quantities:
+    for name in asked:
         values = samples.column(name)
         marks = labels.extremes(values, settings.extremes)
         why = labels.unfit(values, marks, test, int(movable.sum()), settings.max_undefined)
@@ -104,16 +109,8 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
     part = Scale(scale.mean[movable], scale.std[movable])
     fitted = fit_svm(x[:, movable], weights, settings.svm_c, part, settings.solver)
     planes = Planes(pad(fitted.normals, movable), fitted.intercepts)
-    isotropic = settings.metric == "euclidean"
-    size = int(movable.sum())
-    root = pad(
-        pad(np.eye(size) if isotropic else root_covariance(x[:, movable]), movable).T, movable
+    axes = Axes.of(x, movable)
+    root = axes.root(isotropic=settings.metric == "euclidean")
+    return Prepared(
+        samples, space, x, settings, seed, test, scale, extreme, left_out, planes, axes, root
     )
-    return Prepared(samples, space, x, settings, seed, test, scale, extreme, left_out, planes, root)
-
-
-def pad(vectors: Floats, movable: NDArray[np.bool_]) -> Floats:
-    """Vectors (T, M) over the movable columns as (T, D), 0 in the others."""
-    whole = np.zeros((len(vectors), len(movable)))
-    whole[:, movable] = vectors
-    return whole

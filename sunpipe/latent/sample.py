@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from sunpipe.config import changed_keys, to_dict
 from sunpipe.errors import DataError, Stopped
-from sunpipe.files import digest
+from sunpipe.files import digest, read_json
 from sunpipe.latent.draw import draw
 from sunpipe.latent.measure import batches, check_names, observer
 from sunpipe.latent.samples import (
@@ -51,6 +51,14 @@ def load_generator(layout: Layout, name: str) -> Generator:
     from sunpipe.latent.generator import Generator
 
     return Generator.load(require_run(layout, name, "run sunpipe train first"))
+
+
+def planned_names(run: Path | None, names: Sequence[str], key: str) -> list[str]:
+    """Quantities that a run's generator can be measured by; as asked where there is no run."""
+    config = run / "config.json" if run is not None else None
+    if config is None or not config.is_file():
+        return list(names)
+    return check_names(names, key, read_json(config)["data"]["channels"])
 
 
 def recipe_of(generator: Generator, cfg: Config) -> Recipe:
@@ -205,8 +213,8 @@ def sample(cfg: Config, part: tuple[int, int] | None = None) -> Result:
 def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     """Say what `sample` would do, writing nothing."""
     layout = Layout.current()
-    check_names(cfg.sample.quantities, "sample.quantities")
     run, path = trained_run(layout, cfg.name), samples_path(layout, cfg.name)
+    planned_names(run, cfg.sample.quantities, "sample.quantities")
     index, count = part or (1, 1)
     mine = share(blocks({"batch": cfg.sample.batch, "count": cfg.sample.count}), (index, count))
     return {
