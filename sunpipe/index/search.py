@@ -1,10 +1,9 @@
-"""Nearest tiles and nearest records of an index, exactly, under any filter."""
+"""Questions to an index: near to vectors, near to numbers, or numbers only; under any filter."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +11,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError, UsageError
+from sunpipe.index.answer import Answer, hits
+from sunpipe.index.columns import Columns
+from sunpipe.index.fold import Fold, Ranked, first_of_groups, fold_codes, nearest_groups
+from sunpipe.index.like import like as near_to
+from sunpipe.index.limits import Limits, allowed, alone, parts
 from sunpipe.index.nearest import distances, nearest_tiles, record_codes, stored
 from sunpipe.index.store import Index, prepare
-from sunpipe.index.where import where_mask
-from sunpipe.shards.schema import RECORD_COLUMNS
 
 BLOCK = 65536  # vectors compared at once: 32 MB at 128 numbers each
-NOT_KEYWORDS = {*RECORD_COLUMNS, "embedding", "vector"}
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -39,12 +40,15 @@ class Query:
         The query's own record, left out of the answer by default.
     encoder : str or None
         Digest of the encoder that made `vectors`.
+    picture : float32 ndarray (C, H, W), optional
+        The question in physical units, to be shown beside the answers.
     """
 
     vectors: NDArray[np.float32]
     about: dict[str, Any]
     record: str | None = None
     encoder: str | None = None
+    picture: NDArray[np.float32] | None = None
 
 
 def check_encoder(index: Index, digest: str | None, dim: int) -> None:
@@ -91,10 +95,8 @@ def record_query(index: Index, record: str) -> Query:
 
 def allowed_rows(index: Index, where: str | None, without: str | None) -> Bools:
     """Rows that may answer: those of the condition, less a record's own."""
-    allowed = np.ones(len(index.table), bool) if where is None else where_mask(index.table, where)
-    if without is not None:
-        allowed &= pc.not_equal(index.table["record"], without).to_numpy()
-    return allowed
+    columns = Columns(index.table)
+    return allowed(columns, parts(columns, Limits(where=where), without))
 
 
 def joint_records(
@@ -149,20 +151,105 @@ def joint_tiles(
     return [(distance, row) for row, distance in list(best.items())[:k]]
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _by_vectors(index: Index, query: Query, k: int, rows: Bools, codes: Ints, fold: Fold) -> Ranked:
+    """The `k` nearest groups of a question of one or many vectors."""
+    if not rows.any():
+        return []
+    if fold == "none":
+        return joint_tiles(index, query.vectors, k, rows)
+    if len(query.vectors) == 1:
+        return nearest_groups(index, query.vectors, k, rows, codes)[0]
+    return first_of_groups(joint_records(index, query.vectors, len(codes), rows), k, codes)
 
 
-def hit(table: pa.Table, distance: float, row: int) -> dict[str, Any]:
-    """One answer: what identifies the observation, and its SHARP keywords."""
-    found = {name: _plain(table[name][row].as_py()) for name in table.column_names}
-    return {
-        "record": found["record"], "distance": distance, "harpnum": found["harpnum"],
-        "t_rec": found["t_rec"], "tile": [found["tile_y"], found["tile_x"]],
-        "split": found["split"], "row": found["row"], "noaa_ars": found["noaa_ars"],
-        "mu": found["mu"], "flux_mx": found["flux_mx"],
-        "keywords": {name: value for name, value in found.items() if name not in NOT_KEYWORDS},
-    }  # fmt: skip
+def _order(columns: Columns, text: str) -> Floats:
+    """Numbers that sort the rows by a column; missing ones are NaN, which sorts last.
+
+    Raises
+    ------
+    UsageError
+    """
+    name, *way = text.split()
+    if len(way) > 1 or (way and way[0].lower() not in ("asc", "desc")):
+        raise UsageError(f"--order {text!r}: write a column, then asc or desc")
+    name = columns.find(name, "--order")
+    if pa.types.is_string(columns[name].type):
+        column = columns[name]
+        values = np.asarray(pc.rank(column, tiebreaker="dense"), np.float64)
+        values = np.where(pc.is_valid(column).to_numpy(), values, np.nan)
+    else:
+        values = columns.numbers(name)
+    return -values if way and way[0].lower() == "desc" else values
+
+
+def _by_numbers(
+    columns: Columns, values: Floats, k: int, rows: Bools, codes: Ints
+) -> list[tuple[float, int]]:
+    """The first `k` groups by a number; of equal rows the tile with the most flux."""
+    mine = np.flatnonzero(rows)
+    flux = columns.numbers("flux_mx")[mine]
+    record = _order(columns, "record")[mine]
+    mine = mine[np.lexsort((-flux, record, values[mine]))]
+    _, first = np.unique(codes[mine], return_index=True)
+    chosen = mine[np.sort(first)[:k]]
+    return [(float(values[row]), int(row)) for row in chosen]
+
+
+def ask(
+    index: Index,
+    query: Query | None,
+    limits: Limits,
+    k: int = 10,
+    fold: Fold = "harp",
+    like: str | None = None,
+    order: str | None = None,
+) -> Answer:
+    """Answer one question.
+
+    Parameters
+    ----------
+    index : Index
+    query : Query or None
+        Near to its vectors; None asks by numbers only.
+    limits : Limits
+        What may answer.
+    k : int
+        Answers wanted; fewer come when fewer are there.
+    fold : {"harp", "record", "none"}
+        What counts as one answer (`sunpipe.index.fold`); ``none`` gives tiles.
+    like : str, optional
+        Without a query: near to these numbers (`sunpipe.index.like`).
+    order : str, optional
+        With neither: the column that sorts, T_REC by default; ``TOTUSJH desc``.
+
+    Raises
+    ------
+    UsageError
+        A question that cannot be read.
+    DataError
+        A query of another encoder.
+    """
+    if k < 1:
+        raise UsageError(f"-k {k}: ask for at least one")
+    columns, records = Columns(index.table), record_codes(index)
+    codes = fold_codes(index.table, fold)
+    conditions = parts(columns, limits, None if query is None else query.record)
+    rows = allowed(columns, conditions)
+    if query is not None:
+        check_encoder(index, query.encoder, query.vectors.shape[1])
+        ranked, about = _by_vectors(index, query, k, rows, codes, fold), query.about
+    elif like is not None:
+        near = near_to(like, columns)
+        rows &= np.isfinite(near.distance)
+        ranked, about = _by_numbers(columns, near.distance, k, rows, codes), near.about(records)
+    else:
+        values = _order(columns, order or "t_rec")
+        ranked = [(float("nan"), row) for _, row in _by_numbers(columns, values, k, rows, codes)]
+        about = {"kind": "numbers", "order": order or "t_rec"}
+    count = {"records": len(np.unique(records[rows])), "tiles": int(rows.sum()),
+             "records_in_index": len(np.unique(records)), "tiles_in_index": len(rows)}  # fmt: skip
+    return Answer(hits(columns, ranked, rows, codes, records), about, count,
+                  alone(conditions, records))  # fmt: skip
 
 
 def search(
@@ -171,32 +258,8 @@ def search(
     k: int,
     where: str | None = None,
     include_self: bool = False,
-    per: str = "record",
+    per: Literal["record", "tile"] = "record",
 ) -> list[dict[str, Any]]:
-    """Answer one question.
-
-    Parameters
-    ----------
-    index : Index
-    query : Query
-        One vector per tile of the question.
-    k : int
-        Answers wanted; fewer come when fewer are allowed.
-    where : str, optional
-        Condition on the metadata (`sunpipe.index.where`).
-    include_self : bool
-        Let the query's own record answer.
-    per : {"record", "tile"}
-        One answer per record (its best tile), or tiles.
-
-    Returns
-    -------
-    list of dict
-        Nearest first, as `hit` makes them.
-    """
-    if k < 1:
-        raise UsageError(f"-k {k}: ask for at least one")
-    check_encoder(index, query.encoder, query.vectors.shape[1])
-    allowed = allowed_rows(index, where, None if include_self else query.record)
-    ranked = (joint_records if per == "record" else joint_tiles)(index, query.vectors, k, allowed)
-    return [hit(index.table, distance, row) for distance, row in ranked]
+    """The hits of `ask`, nearest first, every record (or tile) by itself."""
+    limits = Limits(where=where, include_self=include_self)
+    return ask(index, query, limits, k, "none" if per == "tile" else "record").hits

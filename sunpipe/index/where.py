@@ -192,7 +192,8 @@ class _Parser:
         return found
 
 
-def _plain(mask: Any) -> Bools:
+def plain(mask: Any) -> Bools:
+    """A mask of Arrow as one of NumPy; unknown is no."""
     filled = pc.fill_null(mask, False)
     if isinstance(filled, pa.ChunkedArray):
         filled = filled.combine_chunks()
@@ -208,7 +209,7 @@ def where_parts(table: pa.Table | Columns, text: str) -> list[Part]:
         As `where_mask`.
     """
     columns = table if isinstance(table, Columns) else Columns(table)
-    return [Part(part, _plain(mask)) for part, mask in _Parser(text, columns).parts()]
+    return [Part(part, plain(mask)) for part, mask in _Parser(text, columns).parts()]
 
 
 def where_mask(table: pa.Table | Columns, text: str) -> Bools:
