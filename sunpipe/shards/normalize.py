@@ -52,10 +52,11 @@ def _parameters(
     scale, _, zero = columns
     gain = [(1 - z) / _top(s, m, settings.kind) for s, m, z in zip(*columns, strict=True)]
     shape = () if count is None else (count, 1, 1)
-    made = [
-        torch.tensor(values, dtype=torch.float64).reshape(shape).to(device=device, dtype=dtype)
-        for values in (scale, zero, gain)
-    ]
+    with torch.inference_mode(False):  # they are kept, and may be met by autograd later
+        made = [
+            torch.tensor(values, dtype=torch.float64).reshape(shape).to(device=device, dtype=dtype)
+            for values in (scale, zero, gain)
+        ]
     return made[0], made[1], made[2]
 
 
