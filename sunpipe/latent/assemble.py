@@ -22,12 +22,13 @@ from sunpipe.latent.directions import (
 from sunpipe.latent.fit import RANDOM, Fitted, fit_quantity, fit_random
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.layers import layer_tables
-from sunpipe.latent.leakage import leaks, natural, worst_leak
+from sunpipe.latent.leakage import leaks, natural
 from sunpipe.latent.measure import check_names, observer
 from sunpipe.latent.parts import part_path, read_part, write_part
 from sunpipe.latent.prepare import Prepared, prepare
 from sunpipe.latent.sample import load_generator, planned_names, samples_path, stopper
 from sunpipe.latent.samples import Samples, read_samples
+from sunpipe.latent.show import summary
 from sunpipe.latent.traverse import walk
 from sunpipe.parts import share
 from sunpipe.paths import Layout
@@ -115,30 +116,6 @@ def assemble(p: Prepared, results: list[Fitted], control: Fitted, about: dict[st
             walks.append(each)
     about = {**about, "quantities": quantities, "left_out": p.left_out}
     return about, vectors, leakage, walks + control.walks
-
-
-def summary(folder: Path) -> Result:
-    """What ``sunpipe directions`` prints about published directions."""
-    directions = read_directions(folder)
-    leakage = directions.leakage()
-    rows = {
-        name: {
-            "unit": about["unit"], "sign": about["sign"], "accuracy": about["accuracy"],
-            "ridge": about["ridge"], "ridge_ranks": about["ridge_ranks"],
-            "response": about["response"],
-            "monotone": {kind: found["monotone"] for kind, found in about["calibration"].items()},
-            "worst_leak": {
-                "plain": worst_leak(leakage, name, False),
-                "conditional": worst_leak(leakage, name, True),
-            },
-        }
-        for name, about in directions.quantities.items()
-    }  # fmt: skip
-    return {
-        "directions": str(folder), "run": directions.about["run"],
-        "generator": directions.about["generator"], "complete": True,
-        "quantities": rows, "left_out": directions.about["left_out"],
-    }  # fmt: skip
 
 
 def _up_to_date(folder: Path, recipe: dict[str, Any]) -> bool:

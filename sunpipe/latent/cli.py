@@ -82,11 +82,15 @@ def fit(
 def show(config: ConfigOption = None, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Print the published directions: accuracies, controls, worst leaks."""
     from sunpipe.config import load_config
-    from sunpipe.latent.assemble import summary
+    from sunpipe.latent.show import print_tables, summary
     from sunpipe.paths import Layout
     from sunpipe.stage import emit
 
-    emit(summary(Layout.current().latents(load_config(config, set_ or ()).name)), json_)
+    result = summary(Layout.current().latents(load_config(config, set_ or ()).name))
+    if json_:
+        emit(result, json_)
+    else:
+        print_tables(result)
 
 
 def traverse(

@@ -92,7 +92,7 @@ def test_second_calls_are_cheap_and_say_so(latent_copy: Path, cli: Cli) -> None:
 
 def test_dry_runs_write_nothing(tiny_run_root: Path) -> None:
     before = sorted(tiny_run_root.rglob("*"))
-    drawn = run_json("sample", "-c", TINY, "--dry-run", root=tiny_run_root)
+    drawn = run_json("sample", "-c", TINY, "--dry-run", "--part", "1/2", root=tiny_run_root)
     fitted = run_json("directions", "fit", "-c", TINY, "--dry-run", "--part", "1/2",
                       root=tiny_run_root)  # fmt: skip
     assert drawn["dry_run"]
@@ -134,7 +134,7 @@ def test_user_mistakes_are_one_line(latent_copy: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("directions.quantities=[]", "is empty"),
+        ("directions.layers=[1]", "layers needs space = 'w_plus'"),
         ("directions.steps=[1.0, 0.0]", "rising order"),
         ("directions.extremes=0.6", "less than or equal to 0.5"),
         ("directions.metrics='covariance'", "did you mean metric?"),
