@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
+from sunpipe.evaluate.retrieval_cli import retrieval
 from sunpipe.settings import Config
 from sunpipe.stage import ConfigOption, DryRunOption, JsonOption, Result, SetOption, run_stage
 
 evaluate = typer.Typer(
-    help="Distances of generated from real images.", no_args_is_help=True, add_completion=False
+    help="Quality of the generator and of the search.", no_args_is_help=True, add_completion=False
 )
 
 
 @evaluate.callback()
 def _group() -> None:
-    """Distances of generated from real images."""
+    """Quality of the generator and of the search."""
 
 
 @evaluate.command()
@@ -57,3 +58,6 @@ def generator(
         "evaluate", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
         sections=("train",), plan=plan, locked=True,
     )  # fmt: skip
+
+
+evaluate.command()(retrieval)

@@ -1,0 +1,131 @@
+"""All that the scorecard works on, and the retrievers that are compared on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.evaluate.retrieval_archive import Archive
+from sunpipe.evaluate.retrieval_baselines import Keywords, unit_rows, vector_distances
+from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, scan
+from sunpipe.evaluate.retrieval_sweep import PixelQueries, sweep, turn
+from sunpipe.normalize_settings import NormalizeSettings
+from sunpipe.retrieval_settings import RetrievalSettings
+
+if TYPE_CHECKING:
+    from sunpipe.embed.encoder import FieldEncoder
+    from sunpipe.shards.reader import ShardReader
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+RETRIEVERS = ("embedding", "pixels", "keywords", "chance")
+
+
+@dataclass
+class Bench:
+    """The archive with everything that is known of its tiles.
+
+    Attributes
+    ----------
+    metric : str
+        ``cosine`` or ``euclidean``: of the index.
+    view : NormalizeSettings
+        The encoder's network range, in which pixels are compared.
+    names : list of str
+        Q quantities.
+    values : float64 ndarray (N, Q)
+    poll : callable
+        May raise to end the work.
+    """
+
+    archive: Archive
+    reader: ShardReader
+    encoder: FieldEncoder
+    metric: str
+    view: NormalizeSettings
+    names: list[str]
+    values: Floats
+    settings: RetrievalSettings
+    seed: int
+    poll: Callable[[], None]
+    keywords: Keywords | None = field(init=False)
+    scores: Floats = field(init=False)
+    waiting: list[PixelQueries] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.keywords = Keywords.fit(self.values, self.names) if self.names else None
+        none = np.zeros((len(self.archive), 0))
+        self.scores = self.keywords.scores(self.values) if self.keywords else none
+
+    def fresh(self, asked: Askers, allowed: Bools | None = None) -> Nearest:
+        """An empty table of nearest tiles for some queries."""
+        return Nearest(self.archive, asked, self.settings.exclude_hours, allowed)
+
+    def by_vector(self, asked: Askers, vectors: Floats32, allowed: Bools | None = None) -> Nearest:
+        """Nearest by the embedding."""
+        query, tiles = unit_rows(vectors, self.metric), self.archive.vectors
+
+        def far(rows: slice) -> Floats32:
+            self.poll()
+            return vector_distances(query, unit_rows(tiles[rows], self.metric), self.metric)
+
+        return scan(self.fresh(asked, allowed), far)
+
+    def by_keywords(self, asked: Askers, values: Floats) -> Nearest | None:
+        """Nearest by measured quantities; None where there are none."""
+        if self.keywords is None:
+            return None
+        known, query = self.keywords, self.keywords.scores(values)
+
+        def far(rows: slice) -> Floats32:
+            self.poll()
+            return known.distances(query, self.scores[rows])
+
+        return scan(self.fresh(asked), far)
+
+    def by_chance(self, asked: Askers) -> Nearest:
+        """A random order of all tiles for each query."""
+        deal = np.random.default_rng(self.seed)
+
+        def far(rows: slice) -> Floats32:
+            return deal.random((len(asked), rows.stop - rows.start), dtype=np.float32)
+
+        return scan(self.fresh(asked), far)
+
+    def ask_pixels(
+        self, asked: Askers, fields: Floats32, allowed: Bools | None = None,
+        ways: list[tuple[str, ...]] | None = None,
+    ) -> Nearest:  # fmt: skip
+        """Nearest by pixels; filled when `compare_pixels` runs, for all who ask at once."""
+        turned = turn(fields, self.reader.info.channels, self.view, ways or [()])
+        found = self.fresh(asked, allowed)
+        self.waiting.append(PixelQueries(found, turned))
+        return found
+
+    def compare_pixels(self) -> None:
+        """Read the archive once and answer all that was asked by pixels."""
+        waiting, self.waiting = self.waiting, []
+        sweep(self.archive, self.reader, self.view, waiting, self.poll)
+
+    def images(self, positions: Ints) -> Floats32:
+        """Fields (M, C, H, W) of tiles of the archive, physical units."""
+        return self.reader.images(self.archive.rows[positions])
+
+    def retrievers(
+        self, asked: Askers, vectors: Floats32, values: Floats, fields: Floats32
+    ) -> dict[str, Nearest]:
+        """All retrievers for the same queries; pixels wait for `compare_pixels`."""
+        found = {
+            "embedding": self.by_vector(asked, vectors),
+            "pixels": self.ask_pixels(asked, fields),
+        }
+        keywords = self.by_keywords(asked, values)
+        if keywords is not None:
+            found["keywords"] = keywords
+        return {**found, "chance": self.by_chance(asked)}

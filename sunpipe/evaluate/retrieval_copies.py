@@ -1,0 +1,129 @@
+"""The audit of copies on a bench: who asks, what may answer, and the closest pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.evaluate.memorisation import (
+    SPACES,
+    Closeness,
+    audit,
+    closeness,
+    percentile,
+    suspicion,
+)
+from sunpipe.evaluate.retrieval_archive import choose
+from sunpipe.evaluate.retrieval_bench import Bench
+from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, askers, strangers
+from sunpipe.physics.channels import orbit
+
+Floats32 = NDArray[np.float32]
+PAIRS = 8  # shown
+FEWEST_TRAIN = 3  # HARPs; fewer have no distances among each other to compare with
+
+
+@dataclass
+class Side:
+    """Generated, training or held-out patches that ask for their nearest training tile."""
+
+    asked: Askers
+    tables: dict[str, Nearest]
+
+    def closeness(self) -> dict[str, Closeness]:
+        """Of both spaces, once the pixels are compared."""
+        return {space: closeness(self.tables[space]) for space in SPACES}
+
+
+@dataclass
+class Audit:
+    """The three sides, waiting for `Bench.compare_pixels`."""
+
+    bench: Bench
+    fields: Floats32
+    sides: dict[str, Side]
+    ways: list[tuple[str, ...]]
+
+    @property
+    def train(self) -> int:
+        """Training tiles that were compared."""
+        return int(self.bench.archive.train.sum())
+
+
+def begin_audit(
+    bench: Bench, fields: Floats32, vectors: Floats32, symmetries: list[str]
+) -> Audit | None:
+    """Ask for the nearest training tiles of generated, training and held-out patches.
+
+    Parameters
+    ----------
+    bench : Bench
+    fields, vectors : float32 ndarray (N, C, H, W) and (N, dim)
+        Of the generated patches.
+    symmetries : list of str
+        Those of the generator's training: it has seen each patch in all their ways, so
+        pixels are compared in all of them, on all three sides.
+
+    Returns
+    -------
+    Audit or None
+        None where fewer than three training HARPs are there.
+    """
+    archive = bench.archive
+    train = archive.train
+    if len(np.unique(archive.group[train])) < FEWEST_TRAIN:
+        return None
+    ways = orbit(bench.reader.info.channels, symmetries) if symmetries else [()]
+    asking: dict[str, tuple[Askers, Floats32, Floats32]] = {
+        "generated": (strangers(len(fields)), fields, vectors)
+    }
+    for name, allowed in (("train", train), ("held_out", ~train)):
+        chosen = choose(archive, allowed, bench.settings.queries)
+        if len(chosen):
+            asking[name] = (askers(archive, chosen), bench.images(chosen), archive.vectors[chosen])
+    sides = {
+        name: Side(asked, {
+            "embedding": bench.by_vector(asked, some_vectors, train),
+            "pixels": bench.ask_pixels(asked, some_fields, train, ways),
+        })
+        for name, (asked, some_fields, some_vectors) in asking.items()
+    }  # fmt: skip
+    return Audit(bench, fields, sides, ways)
+
+
+def end_audit(asked: Audit) -> tuple[dict[str, Any], dict[str, dict[str, Closeness]]]:
+    """Numbers of the audit with its closest pairs, and the closeness of each side."""
+    bench = asked.bench
+    found = {name: side.closeness() for name, side in asked.sides.items()}
+    clusters = {name: side.asked.group for name, side in asked.sides.items()}
+    clusters["generated"] = np.arange(len(asked.fields))  # each sample stands for itself
+    numbers = audit(
+        found["generated"], found["train"], found.get("held_out"), clusters,
+        bench.settings.bootstrap, bench.seed,
+    )  # fmt: skip
+    return {
+        **numbers, "train_tiles": asked.train, "symmetries": len(asked.ways),
+        "pairs": closest(asked, found),
+    }, found  # fmt: skip
+
+
+def closest(asked: Audit, found: dict[str, dict[str, Closeness]]) -> list[dict[str, Any]]:
+    """The most suspicious generated samples with their nearest training tile by pixels."""
+    sample, scale = found["generated"], found["train"]
+    order = np.argsort(suspicion(sample, scale), kind="stable")[:PAIRS]
+    archive, rows = asked.bench.archive, []
+    for number in order:
+        place = int(sample["pixels"].position[number])
+        rows.append({
+            "sample": int(number), "record": archive.records[place],
+            "row": int(archive.rows[place]),
+            **{f"{space}_ratio": float(sample[space].ratio[number]) for space in SPACES},
+            **{f"{space}_percentile": float(100 * percentile(
+                sample[space].ratio[number : number + 1], scale[space].ratio)[0])
+               for space in SPACES},
+        })  # fmt: skip
+    return [{key: None if isinstance(value, float) and not np.isfinite(value) else value
+             for key, value in row.items()} for row in rows]  # fmt: skip

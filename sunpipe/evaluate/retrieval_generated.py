@@ -1,0 +1,116 @@
+"""Generated patches ask the archive; and what the audit of copies needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe import checkpoint
+from sunpipe.errors import DataError
+from sunpipe.files import read_json
+from sunpipe.paths import Layout
+from sunpipe.run import trained_run
+from sunpipe.settings import Config
+
+if TYPE_CHECKING:
+    from sunpipe.embed.encoder import FieldEncoder
+    from sunpipe.latent.generator import Generator
+
+Floats32 = NDArray[np.float32]
+BATCH = 64
+SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
+
+
+@dataclass(frozen=True)
+class Made:
+    """N generated patches.
+
+    Attributes
+    ----------
+    fields : float32 ndarray (N, C, H, W)
+        Physical units.
+    values : float64 ndarray (N, Q)
+        Measured quantities, NaN where undefined.
+    vectors : float32 ndarray (N, dim)
+        As the encoder gives them.
+    """
+
+    fields: Floats32
+    values: NDArray[np.float64]
+    vectors: Floats32
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+
+def trained_generator(layout: Layout, config: Config) -> Path | None:
+    """The experiment's run of ``sunpipe train`` with a checkpoint, or None."""
+    folder = trained_run(layout, config.name)
+    if folder is None or not checkpoint.complete(folder / "checkpoints"):
+        return None
+    return folder
+
+
+def check_generator(
+    generator: Generator, encoder: FieldEncoder, dataset: dict[str, Any], run: Path
+) -> list[str]:
+    """Refuse a generator of other images; give the symmetries of its training.
+
+    Raises
+    ------
+    DataError
+        Other channels, size, dataset or pixel than those of the embedding.
+    """
+    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
+    config = read_json(run / "config.json")
+    if config["data"]["dataset_id"] != dataset["id"]:
+        raise DataError(
+            f"{generator.run} was trained on another dataset than {dataset['name']} as it is now:"
+            " what it may have copied is not here; train on it, or embed its dataset"
+        )
+    if not abs(generator.pixel_cm / dataset["pixel_cm"] - 1) < SAME_SCALE:
+        raise DataError(
+            f"{generator.run} makes pixels of {generator.pixel_cm / 1e5:.1f} km, the embedding has"
+            f" {dataset['pixel_cm'] / 1e5:.1f} km"
+        )
+    return list(config["train"]["symmetries"])
+
+
+def make(
+    generator: Generator, encoder: FieldEncoder, config: Config, count: int, names: list[str],
+    poll: Callable[[], None],
+) -> Made:  # fmt: skip
+    """Generate, measure and embed the first `count` latents of ``seed``.
+
+    With ``sample.psi`` and ``sample.noise``, so that they are the patches of
+    ``sunpipe sample`` and ``sunpipe search``.
+
+    Raises
+    ------
+    DataError
+        An image that is not finite.
+    """
+    import torch
+
+    from sunpipe.physics.images import measure_images
+
+    fields, values, vectors = [], [], []
+    for start in range(0, count, BATCH):
+        poll()
+        z = generator.sample_z(min(BATCH, count - start), config.seed, start)
+        with torch.inference_mode():
+            seen = generator.fields(generator.map(z, config.sample.psi), config.sample.noise).cpu()
+            if not bool(seen.isfinite().all()):
+                raise DataError(
+                    f"{generator.run} makes images that are not finite: it has failed; train on"
+                )
+            found = measure_images(seen, generator.channels, generator.pixel_cm, names)
+        fields.append(seen.float().numpy())
+        values.append(found.double().numpy())
+        vectors.append(encoder.vectors(seen))
+    return Made(np.concatenate(fields), np.concatenate(values), np.concatenate(vectors))

@@ -1,0 +1,147 @@
+"""The scorecard as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WIDE = "{:<12} {:<9} {:>22} {:>22} {:>11} {:>11} {:>11}"
+REGION = "{:<12} {:>22} {:>22} {:>22}"
+COPIES = "{:<34} {:>22} {:>22}"
+MADE = "{:<12} {:<9} {:>22} {:>22} {:>11} {:>11}"
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def score(row: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """A value with its interval."""
+    if row is None or row["value"] is None:
+        return "-"
+    text = f"{row['value']:.{digits}f}"
+    if row["low"] is None:
+        return text
+    return f"{text} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def plain(row: Mapping[str, Any] | None) -> str:
+    """A value without its interval."""
+    return "-" if row is None or row["value"] is None else f"{row['value']:.2f}"
+
+
+def _region(result: Mapping[str, Any]) -> list[str]:
+    k, unit, rows = result["k"], result["unit"], result["same_region"]
+    first = rows["embedding"]["mean_rank"]
+    recalls = [f"recall_{limit}" for limit in sorted({1, k})]
+    if not first["n"]:
+        return [f"The same {unit} again: no query has its {unit} at another time, at least"
+                f" {result['exclude_hours']:g} h away"]  # fmt: skip
+    lines = [
+        f"The same {unit} again, {result['exclude_hours']:g} h away or more, among"
+        f" {result['archive']['groups']}: {first['n']} queries of {first['clusters']} {unit}s",
+        REGION.format("", f"recall@{1}", f"recall@{k}" if k > 1 else "", "mean rank"),
+    ]
+    for name, row in rows.items():
+        cells = [score(row[recall]) for recall in recalls]
+        lines.append(REGION.format(name, *cells, *[""] * (2 - len(cells)),
+                                   score(row["mean_rank"], 1)))  # fmt: skip
+    return lines
+
+
+def _physics(result: Mapping[str, Any]) -> list[str]:
+    rows, units = result["physics"]["other_harp"], result["units"]
+    lines = [
+        f"Physics of the best match, the query's {result['unit']} left out",
+        WIDE.format("", "", "embedding Pearson", "embedding Spearman", "pixels S", "keywords S*",
+                    "chance S"),
+    ]  # fmt: skip
+    for name in rows["embedding"]:
+        cell = {other: rows[other][name] if other in rows else None
+                for other in ("embedding", "pixels", "keywords", "chance")}  # fmt: skip
+        mine = cell["embedding"]
+        lines.append(WIDE.format(
+            name, units[name], score(mine["pearson"]), score(mine["spearman"]),
+            *(plain(cell[other] and cell[other]["spearman"])
+              for other in ("pixels", "keywords", "chance")),
+        ))  # fmt: skip
+    return [*lines, "* the distance is made of these very numbers: it says what is possible, no"
+                    " more"]  # fmt: skip
+
+
+def _invariance(result: Mapping[str, Any]) -> list[str]:
+    rows, k = result["invariance"]["symmetries"], result["k"]
+    lines = [f"The query turned: {result['invariance']['queries']} queries",
+             REGION.format("", "vector moves by", "same best tile",
+                           f"of the {k} best stay")]  # fmt: skip
+    for name, row in rows.items():
+        lines.append(REGION.format(name[:12], f"{row['moved']:.1e}", score(row["top_1"]),
+                                   score(row[f"top_{k}"])))  # fmt: skip
+    return lines
+
+
+def _generated(result: Mapping[str, Any]) -> list[str]:
+    found = result["generated"]
+    if found is None:
+        return ["Generated queries: no trained generator of this experiment"]
+    rows, units = found["physics"], result["units"]
+    lines = [
+        f"Generated queries: {found['patches']} of {found['run']} at {found['kimg']:g} kimg",
+        MADE.format("", "", "embedding Pearson", "embedding Spearman", "shuffled S", "pixels S"),
+    ]
+    for name, row in rows["embedding"].items():
+        lines.append(MADE.format(
+            name, units[name], score(row["pearson"]), score(row["spearman"]),
+            "-" if row["spearman_shuffled"] is None else f"{row['spearman_shuffled']:.2f}",
+            plain(rows["pixels"][name]["spearman"]),
+        ))  # fmt: skip
+    return lines
+
+
+def _copies(result: Mapping[str, Any]) -> list[str]:
+    found = result["memorisation"]
+    if found is None:
+        return []
+    lines = [
+        f"Copies? Nearest of {found['train_tiles']} training tiles, of another {result['unit']};"
+        " share nearer than 1 % of training tiles are to each other",
+        COPIES.format("", "generated", "held out"),
+    ]
+    for space in ("embedding", "pixels"):
+        for what, text in (("distance", "distance"), ("ratio", "distance over background")):
+            row = found[space][what]
+            lines.append(COPIES.format(f"{space}: {text}", score(row["generated_below"], 3),
+                                       score(row.get("held_out_below"), 3)))  # fmt: skip
+    lines.append(COPIES.format("copies: both over background", score(found["generated_copies"], 3),
+                               score(found.get("held_out_copies"), 3)))  # fmt: skip
+    medians = found["pixels"]["distance"]
+    lines.append(
+        "median distance in pixels: generated "
+        f"{number(medians['generated_median'])}, held out {number(medians.get('held_out_median'))},"
+        f" train to train {number(medians['train_median'])}"
+    )
+    return lines
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The scorecard as text; values with 95 % intervals over HARPs (generated: over samples)."""
+    archive, queries = result["archive"], result["queries"]
+    part = "" if archive["tiles"] == archive["of"] else f" (of {archive['of']}, evenly spread)"
+    head = (
+        f"{result['name']}: {queries['tiles']} tiles of {queries['groups']} {result['unit']}s"
+        f" ({queries['split']}) ask {archive['tiles']} tiles{part} of {archive['records']} records,"
+        f" {archive['groups']} {result['unit']}s\nencoder {result['encoder']['run']} at"
+        f" {result['encoder']['kimg']:g} kimg, {result['metric']} distance; 95 % intervals over"
+        f" {result['unit']}s"
+    )
+    index = result["index"]
+    recall = "Index: none; run sunpipe index build"
+    if index is not None:
+        key = next(name for name in index if name.startswith("recall_"))
+        recall = (f"Index ({index['kind']}, {index['vectors']} vectors): recall@{key[7:]} against"
+                  f" comparing all {index[key]:.4f}, worst query"
+                  f" {index['worst_query']:.2f}")  # fmt: skip
+    parts = [[head], _region(result), _physics(result), [recall], _invariance(result),
+             _generated(result), _copies(result)]  # fmt: skip
+    return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts if part)
