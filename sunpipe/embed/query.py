@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sunpipe.embed.encoder import FieldEncoder
 from sunpipe.errors import DataError
 from sunpipe.fits import COMPONENTS, VectorRecord, read_vector
-from sunpipe.fitsfile import FitsError
 from sunpipe.index.search import Query
 from sunpipe.index.store import IndexInfo
-from sunpipe.latent.generator import Generator
+from sunpipe.index.thumbnails import blocks, shown_channel
+from sunpipe.latent.generator import Generator, Noise
 from sunpipe.paths import Layout
 from sunpipe.run import trained_run
-from sunpipe.shards.cut import cut, cut_vector, missing_share, tile_flux
-from sunpipe.shards.stored import Stored, restore
+from sunpipe.shards.tiles import SAME_SCALE, kept_tiles
 
-SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
 BATCH = 64
 
 
@@ -76,52 +75,28 @@ def check_scale(info: IndexInfo, pixel_cm: float, what: str) -> None:
         )
 
 
-def _kept(found: VectorRecord, offset: tuple[int, int], info: IndexInfo) -> bool:
-    """Whether the dataset would have kept this tile (the flux rule of its settings)."""
-    rules = info.dataset["settings"]
-    tile = cut(found.fields, offset, info.dataset["tile"])
-    flux = tile_flux(tile[0], found.pixel_cm, rules.get("flux_floor_g", 0.0))
-    return flux >= rules.get("min_flux_mx", 0.0)
-
-
 def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32], list[list[int]]]:
     """Tiles of a patch as the dataset of the index holds them, to the bit, and their corners.
 
     Raises
     ------
     DataError
-        No tile passes the dataset's rules, or the dataset has other channels.
+        Another scale, no tile that passes the dataset's rules, or other channels.
     """
     about = info.dataset
     if others := [name for name in about["channels"] if name not in COMPONENTS]:
         raise DataError(f"the index has channels {', '.join(others)}, which --fits cannot give")
     check_scale(info, found.pixel_cm * about["reduce"], found.record)
-    images, masks, corners = cut_vector(
-        found.fields, about["tile"], about["stride"], about["reduce"]
-    )
-    rules = about["settings"]
-    allowed = rules.get("max_nan_share", 1.0)
-    stored = Stored(rules.get("dtype", "float32"), about["scale"])
-    channels = [COMPONENTS.index(name) for name in about["channels"]]
-    tiles, chosen = [], []
-    for image, mask, corner in zip(images, masks, corners.tolist(), strict=True):
-        at = (corner[0], corner[1])
-        missing = missing_share(mask, at, found.fields.shape[1:], about["reduce"])
-        if not mask.any() or missing > allowed or not _kept(found, at, info):
-            continue
-        try:
-            counts = stored.quantise(image)
-        except FitsError:
-            continue  # the dataset holds no such tile either
-        tiles.append(restore(counts[channels], about["scale"]))
-        chosen.append(corner)
-    if not tiles:
-        raise DataError(
-            f"{found.record} has no tile that the dataset {about['name']} would keep: each is too"
-            " weak (shard.min_flux_mx), too incomplete (shard.max_nan_share) or too strong"
-            f" ({stored.dtype})"
-        )
-    return np.stack(tiles), chosen
+    tiles = kept_tiles(found, about)
+    return tiles.images, tiles.corners
+
+
+def _whole(found: VectorRecord, info: IndexInfo) -> NDArray[np.float32]:
+    """The first shown component of a patch at the scale of the index, NaN where invalid."""
+    channels = info.dataset["channels"]
+    name = "Br" if "Br" in channels else channels[0]
+    field = np.asarray(found.fields[COMPONENTS.index(name)], np.float32)
+    return blocks(field, -(-max(field.shape) // info.dataset["reduce"]))
 
 
 def fits_query(
@@ -144,7 +119,36 @@ def fits_query(
     encoder = index_encoder(info, run, index)
     vectors = [encoder.vectors(fields[at : at + BATCH]) for at in range(0, len(fields), BATCH)]
     about: dict[str, Any] = {"kind": "fits", "record": found.record, "tiles": len(corners)}
-    return Query(np.concatenate(vectors), about, found.record, encoder.card.digest)
+    return Query(np.concatenate(vectors), about, found.record, encoder.card.digest,
+                 _whole(found, info))  # fmt: skip
+
+
+def open_generator(
+    info: IndexInfo, run: str, encoder_run: str | None, index: Path | None
+) -> tuple[Generator, FieldEncoder]:
+    """A generator whose patches can be asked, and the encoder of the index.
+
+    Raises
+    ------
+    DataError
+        Other channels, another size, or another scale than the index.
+    """
+    encoder = index_encoder(info, encoder_run, index)
+    generator = Generator.load(find_folder(run, index))
+    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
+    check_scale(info, generator.pixel_cm, f"generator {generator.run}")
+    return generator, encoder
+
+
+def generated_query(
+    generator: Generator, encoder: FieldEncoder, w: torch.Tensor, about: dict[str, Any],
+    noise: Noise = "const",
+) -> Query:  # fmt: skip
+    """Ask with the patch of one latent, (1, w_dim) or (1, num_ws, w_dim)."""
+    fields = generator.fields(w, noise)
+    shown = np.asarray(fields[0, shown_channel(generator.channels)].cpu(), np.float32)
+    said = {**about, "run": generator.run, "generator": generator.digest}
+    return Query(encoder.vectors(fields), said, None, encoder.card.digest, shown)
 
 
 def seed_query(
@@ -160,11 +164,6 @@ def seed_query(
     psi : float
         Truncation of w.
     """
-    encoder = index_encoder(info, encoder_run, index)
-    generator = Generator.load(find_folder(run, index))
-    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
-    check_scale(info, generator.pixel_cm, f"generator {generator.run}")
-    fields = generator.fields(generator.map(generator.sample_z(1, seed), psi))
-    about = {"kind": "seed", "seed": seed, "run": generator.run, "generator": generator.digest,
-             "psi": psi}  # fmt: skip
-    return Query(encoder.vectors(fields), about, None, encoder.card.digest)
+    generator, encoder = open_generator(info, run, encoder_run, index)
+    w = generator.map(generator.sample_z(1, seed), psi)
+    return generated_query(generator, encoder, w, {"kind": "seed", "seed": seed, "psi": psi})

@@ -33,12 +33,15 @@ class Answer:
         ``records_in_index``, ``tiles_in_index``.
     conditions : list of dict
         ``condition``, and the ``records`` and ``tiles`` that it alone leaves.
+    named : list of str
+        Columns that the question names.
     """
 
     hits: list[Hit]
     about: dict[str, Any]
     candidates: dict[str, int]
     conditions: list[dict[str, Any]]
+    named: list[str]
 
 
 def _plain(value: Any) -> Any:

@@ -51,6 +51,7 @@ class Columns:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
+        self.named: list[str] = []  # what was asked for, in order
         self._made: dict[str, Any] = {}
 
     @cached_property
@@ -79,11 +80,10 @@ class Columns:
         UsageError
             No such column; near names are listed.
         """
-        if name in self.names:
-            return name
-        alike = [known for known in self.names if known.lower() == name.lower()]
-        if len(alike) == 1:
-            return alike[0]
+        same = [known for known in self.names if known.lower() == name.lower()]
+        if name in same or len(same) == 1:
+            self.named.append(name if name in same else same[0])
+            return self.named[-1]
         lower = {known.lower(): known for known in self.names}
         near = [lower[hit] for hit in difflib.get_close_matches(name.lower(), list(lower), n=3)]
         hint = f"did you mean {' or '.join(near)}?" if near else "known: " + ", ".join(self.names)

@@ -40,8 +40,8 @@ class Query:
         The query's own record, left out of the answer by default.
     encoder : str or None
         Digest of the encoder that made `vectors`.
-    picture : float32 ndarray (C, H, W), optional
-        The question in physical units, to be shown beside the answers.
+    picture : float32 ndarray (H, W), optional
+        The question in physical units (Br where there is one), to be shown beside the answers.
     """
 
     vectors: NDArray[np.float32]
@@ -249,7 +249,7 @@ def ask(
     count = {"records": len(np.unique(records[rows])), "tiles": int(rows.sum()),
              "records_in_index": len(np.unique(records)), "tiles_in_index": len(rows)}  # fmt: skip
     return Answer(hits(columns, ranked, rows, codes, records), about, count,
-                  alone(conditions, records))  # fmt: skip
+                  alone(conditions, records), list(dict.fromkeys(columns.named)))  # fmt: skip
 
 
 def search(

@@ -1,0 +1,167 @@
+"""An answer as lines: a table for a terminal, plain columns for a pipe, CSV for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from sunpipe.index.answer import Answer, Hit
+from sunpipe.index.fold import Fold
+
+SHOWN = ("USFLUX", "TOTUSJH", "MEANGAM", "R_VALUE")  # keywords beside those that were asked for
+MOST = 5  # keywords in a table
+ELSEWHERE = ("record", "t_rec", "harpnum", "noaa_ars", "angle", "mu", "year")  # shown anyway
+UNKNOWN = "-"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A value for reading: ``2.71e22``, ``3330``, ``0.0213``; ``-`` where there is none."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    text = f"{value:.{digits}g}"
+    if "e" not in text:
+        return text
+    mantissa, exponent = text.split("e")
+    if 0 < int(exponent) < 6:
+        return f"{value:.0f}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+def keywords(answer: Answer) -> list[str]:
+    """Keywords worth a column: those of the question, then the usual ones that some hit has."""
+    have = {name for hit in answer.hits for name, value in hit["keywords"].items()
+            if value is not None}  # fmt: skip
+    asked = [name for name in answer.named if name in have and name not in ELSEWHERE]
+    return list(dict.fromkeys([*asked, *(name for name in SHOWN if name in have)]))[:MOST]
+
+
+def flared(side: dict[str, Any] | None) -> str:
+    """Flares of one day: ``M1.3 (of 4)``, ``none`` or ``-`` for unknown."""
+    if side is None:
+        return UNKNOWN
+    return f"{side['largest']} (of {side['count']})" if side["count"] > 1 else str(side["largest"])
+
+
+def hidden(hit: Hit) -> str:
+    """What the fold of a hit hides: ``+12`` records, or tiles where it is one record."""
+    folded = hit["folded"]
+    if folded["records"]:
+        return f"+{folded['records']} rec."
+    return f"+{folded['tiles']} tiles" if folded["tiles"] else ""
+
+
+def rows(answer: Answer) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of a table."""
+    shown = keywords(answer)
+    far = any(hit["distance"] is not None for hit in answer.hits)
+    head = ["#", *(["distance"] if far else []), "record", "tile", "NOAA", "angle", *shown,
+            "flare before", "flare after", "also"]  # fmt: skip
+    body = [
+        [str(hit["rank"]), *([number(hit["distance"])] if far else []), hit["record"],
+         f"{hit['tile'][0]},{hit['tile'][1]}", " ".join(map(str, hit["noaa"])) or UNKNOWN,
+         number(hit["angle"], 2), *(number(hit["keywords"][name]) for name in shown),
+         flared(hit["flares"]["before"]), flared(hit["flares"]["after"]), hidden(hit)]
+        for hit in answer.hits
+    ]  # fmt: skip
+    return head, body
+
+
+def plain(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, nothing cut."""
+    lines = [list(head), *map(list, body)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def summary(answer: Answer, fold: Fold) -> str:
+    """How many might have answered, and what counts as one answer."""
+    count = answer.candidates
+    per = {"harp": "one answer for each HARP", "record": "one answer for each record",
+           "none": "every tile by itself"}[fold]  # fmt: skip
+    records = f"{count['records']:,} of {count['records_in_index']:,} records"
+    tiles = f"{count['tiles']:,} of {count['tiles_in_index']:,} tiles"
+    return f"{records} ({tiles}) may answer; {per}"
+
+
+def nothing(answer: Answer) -> list[str]:
+    """Why there is no hit: what each condition would leave by itself."""
+    lines = ["no observation in the index satisfies this:"]
+    if not answer.conditions:
+        lines = ["no observation in the index can answer"]
+    width = max((len(one["condition"]) for one in answer.conditions), default=0)
+    for one in answer.conditions:
+        lines.append(f"  {one['condition'].ljust(width)}  alone leaves {one['records']:,} records"
+                     f" ({one['tiles']:,} tiles)")  # fmt: skip
+    if len(answer.conditions) > 1 and all(one["tiles"] for one in answer.conditions):
+        lines.append("  each leaves some, no observation satisfies all")
+    return lines
+
+
+def _side(prefix: str, side: dict[str, Any] | None) -> dict[str, Any]:
+    known = side or {"largest": None, "flux": None, "count": None, "flares": []}
+    largest = max(known["flares"], key=lambda flare: flare["class"] == known["largest"],
+                  default=None)  # fmt: skip
+    return {f"flare_{prefix}24h": known["largest"], f"flare_flux_{prefix}24h": known["flux"],
+            f"flares_{prefix}24h": known["count"],
+            f"flare_peak_{prefix}24h": largest["peak"] if largest else None}  # fmt: skip
+
+
+def csv_text(answer: Answer) -> str:
+    """All hits with all keywords, one line each; an empty cell where nothing is known."""
+    lines = [
+        {
+            **{key: hit[key] for key in ("rank", "distance", "record", "harpnum", "t_rec")},
+            "noaa": " ".join(map(str, hit["noaa"])) or None,
+            **{key: hit[key] for key in ("split", "simulated", "mu", "angle")},
+            "tile_y": hit["tile"][0], "tile_x": hit["tile"][1], "row": hit["row"],
+            "flux_mx": hit["flux_mx"], **_side("", hit["flares"]["after"]),
+            **_side("before_", hit["flares"]["before"]),
+            "also_records": hit["folded"]["records"], "also_tiles": hit["folded"]["tiles"],
+            **hit["keywords"],
+        }
+        for hit in answer.hits
+    ]  # fmt: skip
+    text = io.StringIO()
+    if lines:
+        table = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(lines)
+    return text.getvalue()
+
+
+def show(answer: Answer, fold: Fold) -> None:
+    """Print an answer: a table on a terminal, plain columns elsewhere."""
+    import sys
+
+    if not answer.hits:
+        print("\n".join(nothing(answer)))
+        return
+    head, body = rows(answer)
+    if not sys.stdout.isatty():
+        print(plain(head, body))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        right = {"#", "distance", "angle", *keywords(answer)}
+        for name in head:
+            table.add_column(name, justify="right" if name in right else "left",
+                             no_wrap=name != "NOAA", overflow="fold")  # fmt: skip
+        for line in body:
+            table.add_row(*(Text(cell) for cell in line))
+        # A record string that is cut cannot be pasted: the terminal may wrap instead.
+        need = sum(
+            max(len(line[place]) for line in [head, *body]) + 2 for place in range(len(head))
+        )
+        console = Console()
+        console.print(table, width=max(console.width, need), soft_wrap=need > console.width)
+    print(summary(answer, fold))
