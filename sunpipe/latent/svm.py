@@ -1,4 +1,4 @@
-"""Linear SVMs over latents, many at once, with the standardisation folded back."""
+"""Linear SVMs and regressions over latents, many at once, standardisation folded back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sunpipe.errors import DataError
 from sunpipe.latent.direction import Floats, unit
+from sunpipe.latent.newton import Problems
+from sunpipe.latent.solver import Design, check, interval, tube
+
+BLOCK = 1 << 14  # rows that are standardised at once
 
 
 class Planes(NamedTuple):
@@ -46,6 +51,14 @@ class Scale(NamedTuple):
         """Standardised samples, float64 (N, D)."""
         return (np.asarray(w, np.float64) - self.mean) / self.std
 
+    def narrow(self, w: Floats, rows: NDArray[np.int64], columns: NDArray[np.bool_]) -> Floats:
+        """Standardised rows of the columns (of this scale), float32: in blocks of little memory."""
+        found = np.empty((len(rows), len(self.mean)), np.float32)
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            found[start : start + BLOCK] = self.apply(w[part][:, columns])
+        return found
+
     def fold(self, coefficients: Floats, intercepts: Floats) -> Planes:
         """Planes in x, ``c . x + b = 0``, as `Planes` in w.
 
@@ -53,42 +66,91 @@ class Scale(NamedTuple):
         divided by the length of ``c / std``.
         """
         normals = coefficients / self.std
+        if not normals.any(axis=1).all():
+            raise DataError("nothing to learn: no dimension of the latents varies with a quantity")
         length = np.linalg.norm(normals, axis=1)
         return Planes(unit(normals), (intercepts - normals @ self.mean) / length)
 
 
-def linear_svc(x: Floats, weights: Floats, c: float) -> tuple[Floats, Floats]:
-    """Solve each SVM with scikit-learn's LinearSVC (liblinear, primal).
+def apart(labels: NDArray[np.generic], c: float) -> Problems:
+    """Signed weights (T, N) as problems of the squared hinge."""
+    low, high = interval(np.sign(labels).astype(np.int8))
+    count = len(labels)
+    return Problems(low, high, np.arange(count), np.abs(labels), np.full(count, c))
+
+
+def near(targets: Floats, c: float, epsilon: float) -> Problems:
+    """Targets (T, N), left out where undefined, as problems of the eps-insensitive loss."""
+    low, high = tube(targets, epsilon)
+    weights, count = np.isfinite(targets).astype(np.int8), len(targets)
+    return Problems(low, high, np.arange(count), weights, np.full(count, c))
+
+
+def solve_planes(
+    w: Floats,
+    problems: Problems,
+    scale: Scale,
+    solver: str = "newton",
+    columns: NDArray[np.bool_] | None = None,
+    base: Problems | None = None,
+) -> Planes:
+    """Solve problems over the standardised columns of w that may move, as planes in w.
 
     Parameters
     ----------
-    x : ndarray, shape (N, D)
-    weights : ndarray, shape (T, N)
-        Sign is the class, magnitude the weight of the sample, 0 leaves it out.
-    c : float
-        Weight of the loss against the length of the coefficients.
+    w : ndarray, shape (N, D)
+    problems : Problems
+    scale : Scale
+        Of all D columns.
+    solver : {"newton", "sklearn"}
+        All problems in one batched solve, or one after the other by scikit-learn;
+        they agree to rounding.
+    columns : ndarray of bool, shape (D,), optional
+        Columns that may move; normals are exactly 0 in the others.
+    base : Problems, optional
+        One problem for each row of targets: where the descent of its replicates,
+        `problems`, begins.
 
-    Returns
-    -------
-    coefficients (T, D), intercepts (T,)
+    Raises
+    ------
+    DataError
+        When a used value is not finite, a problem has one class or one target
+        value only, or it has fewer samples than dimensions.
     """
-    from sklearn.svm import LinearSVC
+    movable = np.ones(w.shape[1], bool) if columns is None else np.asarray(columns, bool)
+    used = (problems.weights != 0).any(axis=0)
+    if base is not None:
+        used |= (base.weights != 0).any(axis=0)
+    check(problems if base is None else base, int(movable.sum()))
+    rows = np.flatnonzero(used)
+    x = Scale(scale.mean[movable], scale.std[movable]).narrow(w, rows, movable)
+    problems = problems.rows(rows)
+    if solver == "sklearn":
+        from sunpipe.latent.peers import solve_one_by_one
 
-    coefficients, intercepts = np.empty((len(weights), x.shape[1])), np.empty(len(weights))
-    for number, row in enumerate(weights):
-        used = row != 0
-        model = LinearSVC(loss="squared_hinge", dual=False, C=c, tol=1e-6, max_iter=10_000)
-        model.fit(x[used], np.sign(row[used]), sample_weight=np.abs(row[used]))
-        coefficients[number], intercepts[number] = model.coef_[0], model.intercept_[0]
-    return coefficients, intercepts
+        v = solve_one_by_one(x, problems)
+    else:
+        design = Design(x)
+        start = None if base is None else design.solve(base.rows(rows)).v[problems.of]
+        v = design.solve(problems, start).v
+    coefficients = np.zeros((len(v), w.shape[1]))
+    coefficients[:, movable] = v[:, :-1]
+    return scale.fold(coefficients, v[:, -1])
 
 
-def fit_svm(w: Floats, weights: Floats, c: float, scale: Scale, solver: str = "newton") -> Planes:
+def fit_svm(
+    w: Floats,
+    weights: NDArray[np.generic],
+    c: float,
+    scale: Scale,
+    solver: str = "newton",
+    columns: NDArray[np.bool_] | None = None,
+) -> Planes:
     """Fit T linear SVMs to samples w.
 
     Each minimises ``(|v|^2 + b^2) / 2 + c sum_i |s_i| max(0, 1 - sign(s_i) (v . x_i + b))^2``
     over standardised x: the L2-regularised squared hinge of Fan et al. 2008
-    (LIBLINEAR, eq. 1), whose intercept is regularised too.
+    (LIBLINEAR, eq. 1), whose intercept is regularised too; what LinearSVC solves.
 
     Parameters
     ----------
@@ -96,20 +158,48 @@ def fit_svm(w: Floats, weights: Floats, c: float, scale: Scale, solver: str = "n
     weights : ndarray, shape (T, N)
         s: sign is the class, magnitude the weight of the sample, 0 leaves it out.
     c : float
-    scale : Scale
-    solver : {"newton", "sklearn"}
-        All problems in one batched Newton solve, or one after the other by
-        scikit-learn's LinearSVC; they agree to rounding.
+    scale, solver, columns
+        See `solve_planes`.
 
     Returns
     -------
     Planes
     """
-    from sunpipe.latent.newton import newton_svc
+    return solve_planes(w, apart(weights, c), scale, solver, columns)
 
-    solve = {"newton": newton_svc, "sklearn": linear_svc}[solver]
-    coefficients, intercepts = solve(scale.apply(w), np.asarray(weights, np.float64), c)
-    return scale.fold(coefficients, intercepts)
+
+def fit_svr(
+    w: Floats,
+    targets: Floats,
+    c: float,
+    epsilon: float,
+    scale: Scale,
+    solver: str = "newton",
+    columns: NDArray[np.bool_] | None = None,
+) -> Planes:
+    """Fit T linear support vector regressions to samples w.
+
+    Each minimises ``(|v|^2 + b^2) / 2 + c sum_i max(0, |v . x_i + b - y_i| - epsilon)^2``
+    over standardised x: the L2-regularised squared eps-insensitive loss of Ho &
+    Lin 2012 (JMLR 13, 3323, eq. 5), intercept regularised; what LinearSVR solves.
+
+    Parameters
+    ----------
+    w : ndarray, shape (N, D)
+    targets : ndarray, shape (T, N)
+        y, such as the `sunpipe.latent.ridge.normal_scores` of a quantity; samples
+        where it is NaN are left out.
+    c, epsilon : float
+        Weight of the loss, and the error that costs nothing, in units of y.
+    scale, solver, columns
+        See `solve_planes`.
+
+    Returns
+    -------
+    Planes
+        Scores are signed distances in w from where 0 is predicted.
+    """
+    return solve_planes(w, near(targets, c, epsilon), scale, solver, columns)
 
 
 def accuracy(score: Floats, labels: NDArray[np.int8]) -> float | None:

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 
 from sunpipe.latent.direction import random_directions, unit
-from sunpipe.latent.newton import newton_svc
+from sunpipe.latent.peers import solve_one_by_one
 from sunpipe.latent.ridge import fit_ridge, normal_scores
+from sunpipe.latent.solver import Design
 from sunpipe.latent.svm import (
     Scale,
     accuracy,
     bootstrap_weights,
+    apart,
     fit_svm,
-    linear_svc,
+    fit_svr,
 )
 
 COUNT, DIMS = 3000, 24
@@ -46,21 +48,20 @@ def test_newton_agrees_with_linearsvc(planted):
     weights = classes(values) * random.integers(0, 4, size=(2, COUNT))  # bootstrap counts too
     x = Scale.of(w).apply(w)
     for c in (1e-4, 0.01, 1.0):
-        ours, our_b = newton_svc(x, weights, c)
-        theirs, their_b = linear_svc(x, weights, c)
-        cosine = np.sum(unit(ours) * unit(theirs), axis=1)
-        assert np.all(cosine > 0.9999), (c, cosine)
+        problems = apart(weights, c)
+        ours, theirs = Design(x).solve(problems).v, solve_one_by_one(x, problems)
+        cosine = np.sum(unit(ours[:, :-1]) * unit(theirs[:, :-1]), axis=1)
+        assert np.all(cosine > 0.99999), (c, cosine)
         np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
-        np.testing.assert_allclose(our_b, their_b, atol=2e-3)
 
 
 def test_problems_do_not_influence_each_other(planted):
     w, _, values = planted
-    x = Scale.of(w).apply(w)
+    design = Design(Scale.of(w).apply(w))
     weights = classes(values)
-    both, _ = newton_svc(x, weights, 0.01)
-    alone = np.concatenate([newton_svc(x, row[None], 0.01)[0] for row in weights])
-    np.testing.assert_allclose(both, alone, atol=1e-4)
+    both = design.solve(apart(weights, 0.01)).v
+    alone = [design.solve(apart(row[None], 0.01)).v for row in weights]
+    np.testing.assert_allclose(both, np.concatenate(alone), atol=1e-4)
 
 
 def test_standardisation_is_folded_back(planted):
@@ -68,10 +69,10 @@ def test_standardisation_is_folded_back(planted):
     weights = classes(values[:, :1])
     scale = Scale.of(w)
     plane = fit_svm(w, weights, 0.01, scale, "sklearn")
-    coefficients, intercept = linear_svc(scale.apply(w), weights.astype(float), 0.01)
-    in_x = scale.apply(w) @ coefficients[0] + intercept[0]
-    length = np.linalg.norm(coefficients[0] / scale.std)
-    np.testing.assert_allclose(plane.score(w)[:, 0], in_x / length, rtol=1e-9, atol=1e-9)
+    found = solve_one_by_one(scale.apply(w), apart(weights, 0.01))[0]
+    in_x = scale.apply(w) @ found[:-1] + found[-1]
+    length = np.linalg.norm(found[:-1] / scale.std)
+    np.testing.assert_allclose(plane.score(w)[:, 0], in_x / length, rtol=1e-4, atol=1e-5)
 
 
 def test_a_constant_dimension_is_harmless(planted):
