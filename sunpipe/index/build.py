@@ -1,58 +1,106 @@
-"""``sunpipe index build``, ``info`` and ``verify``."""
+"""``sunpipe index build`` and ``merge``: an embedding becomes an index."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
-from sunpipe.embed.store import read_embedding, read_metadata, read_vectors
-from sunpipe.errors import DataError
+from sunpipe.embed.store import EmbeddingInfo, read_embedding, read_metadata
+from sunpipe.errors import DataError, SunpipeError, UsageError
 from sunpipe.files import sha256
-from sunpipe.index.store import (
-    FILES,
-    Index,
-    IndexInfo,
-    altered,
-    check_target,
-    load_index,
-    read_info,
-    write_index,
-)
+from sunpipe.index import construct
+from sunpipe.index.construct import Plan
+from sunpipe.index.describe import summary
+from sunpipe.index.publish import asked_of, judge, publish
+from sunpipe.index.sources import embedding_sources
+from sunpipe.index.store import IndexInfo, altered, check_target, read_info
+from sunpipe.index_settings import IndexSettings
+from sunpipe.parts import parse_part
 from sunpipe.stage import log
 
 Result = dict[str, Any]
-SELF_TESTS = 256  # vectors that verify looks up in their own index
 
 
-def summary(folder: Path, info: IndexInfo) -> Result:
-    """What `info` and `build` say about an index."""
-    return {
-        "index": str(folder), "kind": info.kind, "metric": info.metric,
-        "normalisation": info.normalisation, "dim": info.dim, "count": info.count,
-        "recall": info.recall, "bytes": sum((folder / name).stat().st_size for name in FILES),
-        "encoder": info.encoder["digest"], "run": info.encoder["run"],
-        "dataset": info.dataset["name"], "dataset_id": info.dataset["id"], "splits": info.splits,
-        "files": info.files,
-    }  # fmt: skip
+def settings_for(settings: IndexSettings | None, metric: str) -> IndexSettings:
+    """The settings with another metric."""
+    from dataclasses import replace
+
+    return replace(settings or IndexSettings(), metric=metric)  # type: ignore[arg-type]
 
 
-def _up_to_date(out: Path, embedding: str, metric: str) -> IndexInfo | None:
-    """The index in `out` if it was built from this embedding and is whole."""
-    if not (out / "index.json").is_file():
+def embedding_plan(
+    embeddings: Path, out: Path, settings: IndexSettings
+) -> tuple[Plan, EmbeddingInfo]:
+    """What to build from one embedding.
+
+    Raises
+    ------
+    DataError
+        No complete embedding, or one without vectors.
+    """
+    embedding = read_embedding(embeddings)
+    if not embedding.count:
+        raise DataError(f"the embedding {embeddings} holds no vectors; run sunpipe embed on a"
+                        " dataset with patches")  # fmt: skip
+    source = sha256(embeddings / "embedding.json")
+    plan = Plan(out, settings.metric, embedding_sources(embeddings, embedding), settings,
+                {"embedding": source})  # fmt: skip
+    if plan.count != embedding.count:
+        raise DataError(f"{embeddings}: {plan.count} vectors for {embedding.count} rows of"
+                        " metadata; embed again")  # fmt: skip
+    return plan, embedding
+
+
+def up_to_date(plan: Plan) -> IndexInfo | None:
+    """The index that stands there if it holds this embedding and is whole."""
+    if not (plan.out / "index.json").is_file():
         return None
     try:
-        info = read_info(out)
+        info = read_info(plan.out)
     except DataError as error:
         log(f"built again: {error}")
         return None
-    same = (info.embedding, info.metric) == (embedding, metric)
-    return info if same and not altered(out, info) else None
+    held = [each["embedding"] for each in info.sources]
+    same = plan.identity["embedding"] in held and info.metric == plan.metric
+    same = same and info.asked == asked_of(plan.settings)
+    return info if same and not altered(plan.out, info) else None
 
 
-def build(embeddings: Path, out: Path, metric: str = "cosine") -> Result:
-    """Build an exact index of an embedding, or say that it is up to date.
+def finish(plan: Plan, number: int, table: pa.Table, about: dict[str, Any]) -> IndexInfo:
+    """Join `number` parts, measure, choose and publish; the hidden folder goes."""
+    shapes, left_out, why = construct.learned(plan)
+    codes = {kind: (shape, construct.joined(plan, kind, number)) for kind, shape in shapes.items()}
+    vectors = construct.prepared(plan)
+    verdict = judge(vectors, codes, left_out, why, plan.metric, plan.settings)
+    info = publish(
+        plan.out, plan.work / "vectors.npy", codes, table, verdict,
+        metric=plan.metric, asked=asked_of(plan.settings), trained=len(vectors), **about,
+    )  # fmt: skip
+    construct.discard(plan)
+    return info
+
+
+def _about(embedding: EmbeddingInfo, source: str) -> dict[str, Any]:
+    return {
+        "encoder": embedding.encoder, "dataset": embedding.dataset, "splits": embedding.splits,
+        "embedding": source, "sources": [source_note(embedding, source, 0, embedding.count)],
+    }  # fmt: skip
+
+
+def source_note(embedding: EmbeddingInfo, source: str, first: int, rows: int) -> dict[str, Any]:
+    """One entry of ``sources`` in ``index.json``."""
+    return {"embedding": source, "dataset": embedding.dataset["name"],
+            "dataset_id": embedding.dataset["id"], "first": first, "rows": rows}  # fmt: skip
+
+
+def build(
+    embeddings: Path, out: Path, metric: str = "cosine", settings: IndexSettings | None = None,
+    part: str | None = None,
+) -> Result:  # fmt: skip
+    """Build an index of an embedding, or say that it is up to date.
 
     Parameters
     ----------
@@ -61,50 +109,86 @@ def build(embeddings: Path, out: Path, metric: str = "cosine") -> Result:
     out : Path
         New or existing index folder; nothing else may stand in it.
     metric : {"cosine", "euclidean"}
+    settings : IndexSettings, optional
+        Kind, recall, memory, block.
+    part : str, optional
+        ``I/N``: encode one share of the files; the part that ends last publishes.
+
+    Raises
+    ------
+    DataError
+        Altered or missing vectors; NaN; zero vectors under ``cosine``.
+    UsageError
+        `out` holds other things, or there is too little for the kind asked for.
     """
     embeddings, out = Path(embeddings).absolute(), Path(out).absolute()
     check_target(out)
-    embedding = read_embedding(embeddings)
-    source = sha256(embeddings / "embedding.json")
-    info = _up_to_date(out, source, metric)
+    plan, embedding = embedding_plan(embeddings, out, settings_for(settings, metric))
+    info = up_to_date(plan)
     if info is not None:
         log(f"{out} is up to date")
         return {**summary(out, info), "skipped": True}
-    info = write_index(
-        out, read_vectors(embeddings, embedding), read_metadata(embeddings, embedding),
-        metric=metric, dim=embedding.dim, encoder=embedding.encoder, dataset=embedding.dataset,
-        splits=embedding.splits, embedding=source,
-    )  # fmt: skip
-    return {**summary(out, info), "skipped": False}
+    table = read_metadata(embeddings, embedding)
+    mine = parse_part(part) if part else (1, 1)
+    try:
+        with construct.alone(plan):
+            construct.start(plan)
+            shapes, _, _ = construct.learned(plan)
+        construct.encode(plan, mine, shapes)
+        return _publish_when_last(plan, mine[1], table, embedding)
+    except (SunpipeError, OSError):
+        if mine[1] == 1:  # other parts keep what they have
+            construct.discard(plan)
+        raise
 
 
-def _self_retrieval(index: Index) -> list[str]:
-    """Look some vectors up: each must find itself at distance 0, or a twin of it."""
-    count = index.info.count
-    rows = np.unique(np.linspace(0, count - 1, min(count, SELF_TESTS)).astype(np.int64))
-    vectors = np.stack([index.faiss.reconstruct(int(row)) for row in rows])
-    if not np.isfinite(vectors).all():
-        return ["some vectors are not finite"]
-    _, found = index.faiss.search(vectors, 1)
-    twins = np.stack([index.faiss.reconstruct(int(row)) for row in found[:, 0]])
-    wrong = rows[~np.isclose(twins, vectors, rtol=0, atol=1e-4).all(axis=1)]
-    return [f"vector {row} does not find itself" for row in wrong]
+def _publish_when_last(
+    plan: Plan, number: int, table: pa.Table, embedding: EmbeddingInfo
+) -> Result:
+    with construct.alone(plan):
+        if not plan.work.is_dir():  # another part has just published
+            return {**summary(plan.out, read_info(plan.out)), "skipped": False}
+        left = construct.missing(plan, number)
+        if left:
+            log(f"{len(left)} of {number} parts are left to other tasks")
+            return {"index": str(plan.out), "parts": number, "parts_left": left, "skipped": False}
+        info = finish(plan, number, table, _about(embedding, plan.identity["embedding"]))
+    return {**summary(plan.out, info), "skipped": False}
 
 
-def verify(folder: Path) -> Result:
-    """Check digests, counts and self-retrieval of an index.
+def merge(
+    embeddings: Path, out: Path, metric: str = "cosine", settings: IndexSettings | None = None
+) -> Result:
+    """Publish an index whose parts are complete, if the task that should have is gone.
 
-    Returns
-    -------
-    dict
-        ``{"ok": bool, "problems": [...], "count": n}``
+    Raises
+    ------
+    UsageError
+        No parts, or some are missing; they are named.
     """
-    folder = Path(folder)
-    info = read_info(folder)
-    problems = [f"{name} is missing or was altered" for name in altered(folder, info)]
-    if not problems:
-        try:
-            problems = _self_retrieval(load_index(folder)) if info.count else ["it is empty"]
-        except DataError as error:
-            problems = [str(error)]
-    return {"ok": not problems, "problems": problems, "count": info.count}
+    embeddings, out = Path(embeddings).absolute(), Path(out).absolute()
+    check_target(out)
+    plan, embedding = embedding_plan(embeddings, out, settings_for(settings, metric))
+    info = up_to_date(plan)
+    if info is not None:
+        log(f"{out} is up to date")
+        return {**summary(out, info), "skipped": True}
+    numbers: set[int] = set()
+    for found in plan.work.glob("part-*-of-*.json"):
+        with suppress(ValueError):
+            numbers.add(int(found.stem.rsplit("-", 1)[1]))
+    whole = [number for number in sorted(numbers) if not construct.missing(plan, number)]
+    if not whole:
+        left = {number: construct.missing(plan, number) for number in sorted(numbers)}
+        raise UsageError(
+            f"nothing to merge for {out}: " + ("; ".join(
+                f"parts {', '.join(parts)} are missing" for parts in left.values())
+                or "no part was built; run sunpipe index build --part I/N")
+        )  # fmt: skip
+    with construct.alone(plan):
+        construct.start(plan)
+        if construct.missing(plan, whole[0]):
+            raise UsageError(f"the parts of {out} were built with other settings; build them again")
+        info = finish(plan, whole[0], read_metadata(embeddings, embedding),
+                      _about(embedding, plan.identity["embedding"]))  # fmt: skip
+    return {**summary(out, info), "skipped": False}

@@ -1,10 +1,15 @@
-"""``index/<name>/`` (contract C8): the one place that writes and reads it.
+"""``index/<name>/`` (contract C8): the one place that reads it.
 
 ::
 
-    vectors.faiss      the vectors, in the order of the metadata
+    vectors.faiss      the FAISS index: the vectors themselves (``flat``), or their codes
+    vectors.npy        with codes only: float32 (count, dim), mapped by every search
     metadata.parquet   one row per vector
     index.json         see `IndexInfo`
+
+Vectors stand on disk once and are mapped, never loaded: from ``vectors.npy``, or
+from the end of ``vectors.faiss`` of a flat index, which FAISS maps as well. Codes
+(a tenth to a sixtieth of the vectors) are loaded.
 
 Of 1000 damaged FAISS files 220 gave other results without a word, so the digest
 of every file is checked before it is used.
@@ -12,8 +17,8 @@ of every file is checked before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +28,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError, UsageError
-from sunpipe.files import atomic_folder, read_json, sha256, write_json
+from sunpipe.files import read_json, sha256
+from sunpipe.index.digests import known_sha256
 from sunpipe.provenance import provenance
 
-SCHEMA = 1
-FILES = ("vectors.faiss", "metadata.parquet", "index.json")
+SCHEMA = 2
+FILES = ("vectors.faiss", "vectors.npy", "metadata.parquet", "index.json")
 METRICS = ("cosine", "euclidean")
+KINDS = ("flat", "fastscan", "ivf")
 Vectors = NDArray[np.float32]
 
 
@@ -39,9 +46,13 @@ class IndexInfo:
     Attributes
     ----------
     kind : str
-        ``flat``: every vector is compared, nothing is approximated.
+        ``flat`` (every vector is compared), ``fastscan`` (every code is read, the
+        best are compared exactly) or ``ivf`` (the codes of the nearest lists).
+    reason : str
+        Why this kind, in words.
     recall : float
-        Share of the true nearest vectors that are found; 1 for ``flat``.
+        Share of the true 10 nearest that are found, measured on this index with
+        rows that neither trained nor tuned it; 1 for ``flat`` by construction.
     metric : str
         ``cosine`` (distance 1 - cos) or ``euclidean``.
     normalisation : str
@@ -51,9 +62,23 @@ class IndexInfo:
         Cards as in `sunpipe.embed.store.EmbeddingInfo`.
     splits : list of str
     embedding : str
-        SHA-256 of the ``embedding.json`` that the index was built from.
+        SHA-256 of the ``embedding.json`` that was added last.
     files : dict
-        ``vectors.faiss`` and ``metadata.parquet`` to SHA-256.
+        File name to SHA-256.
+    asked : dict
+        ``kind``, ``recall`` and ``memory_gb`` of the settings.
+    shape, search, costs : dict
+        What codes are made of; how they are searched (`sunpipe.index.tune.Tuned`);
+        seconds per query (``scan``), per comparison (``exact``) and per fetched row.
+    trained : int
+        Vectors that were there when lists and codes were learned.
+    candidates : list of dict
+        All that was measured (`sunpipe.index.choose.Candidate`).
+    sources : list of dict
+        Embeddings in the order they were added: ``embedding``, ``dataset``,
+        ``dataset_id``, ``first`` row and ``rows``.
+    measured : dict
+        Recall, queries, queries per second, threads and device of the measurement.
     """
 
     kind: str
@@ -67,18 +92,39 @@ class IndexInfo:
     splits: list[str]
     embedding: str
     files: dict[str, str]
+    reason: str
+    asked: dict[str, Any]
+    shape: dict[str, int]
+    search: dict[str, Any]
+    costs: dict[str, float]
+    trained: int
+    candidates: list[dict[str, Any]]
+    sources: list[dict[str, Any]]
+    measured: dict[str, Any]
     provenance: dict[str, Any] = field(default_factory=provenance)
     schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
 class Index:
-    """An index in memory: the FAISS object, its metadata, and what it says of itself."""
+    """An open index.
+
+    Attributes
+    ----------
+    folder : Path
+    info : IndexInfo
+    faiss : faiss.Index
+    table : pyarrow.Table
+        Metadata, one row per vector.
+    vectors : float32 ndarray (count, dim)
+        The prepared vectors, mapped from disk.
+    """
 
     folder: Path
     info: IndexInfo
     faiss: Any
     table: pa.Table
+    vectors: Vectors
 
 
 def unit_length(vectors: Vectors) -> Vectors:
@@ -92,6 +138,11 @@ def prepare(vectors: Vectors, normalisation: str) -> Vectors:
     """Vectors as the index holds them: contiguous float32, normalised or not."""
     done = unit_length(vectors) if normalisation == "l2" else vectors
     return np.ascontiguousarray(done, np.float32)
+
+
+def normalisation_of(metric: str) -> str:
+    """What a metric does to vectors before they are stored."""
+    return "l2" if metric == "cosine" else "none"
 
 
 def check_target(folder: Path) -> None:
@@ -111,62 +162,60 @@ def check_target(folder: Path) -> None:
                              " folder of its own")  # fmt: skip
 
 
-def write_index(folder: Path, parts: Iterable[Vectors], table: pa.Table, **about: Any) -> IndexInfo:
-    """Write a flat index, all three files at once.
-
-    Parameters
-    ----------
-    parts : iterable of float32 ndarray (n, dim)
-        As the encoder gave them; added one after the other, so that memory
-        holds the index and one part.
-    table : pyarrow.Table
-        One row per vector.
-    """
-    import faiss
-
-    normalisation = "l2" if about["metric"] == "cosine" else "none"
-    flat = faiss.IndexFlatIP if about["metric"] == "cosine" else faiss.IndexFlatL2
-    index = flat(about["dim"])
-    for vectors in parts:
-        index.add(prepare(vectors, normalisation))
-    if index.ntotal != len(table):
-        raise DataError(f"{index.ntotal} vectors for {len(table)} rows of metadata; embed again")
-    check_target(folder)
-    with atomic_folder(folder) as temporary:
-        faiss.write_index(index, str(temporary / "vectors.faiss"))
-        pq.write_table(table, temporary / "metadata.parquet", compression="zstd")
-        info = IndexInfo(
-            kind="flat", recall=1.0, normalisation=normalisation, count=index.ntotal,
-            files={name: sha256(temporary / name) for name in FILES[:2]}, **about,
-        )  # fmt: skip
-        write_json(temporary / "index.json", asdict(info))
-    return info
-
-
 def read_info(folder: Path) -> IndexInfo:
     """Read ``index.json``; a `DataError` tells what to run when it is not there."""
     folder = Path(folder)
-    if not (folder / "index.json").is_file():
+    path = folder / "index.json"
+    if not path.is_file():
         raise DataError(f"no index in {folder}; run sunpipe index build first")
-    data = read_json(folder / "index.json")
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise DataError(f"{folder} has another schema than {SCHEMA}; build the index again")
+        raise DataError(f"{folder} has another schema than {SCHEMA} (it was built by another"
+                        " version); run sunpipe index build again")  # fmt: skip
     try:
-        return IndexInfo(**data)
+        info = IndexInfo(**data)
     except TypeError as error:
-        raise DataError(f"{folder / 'index.json'} is not an index's: {error}") from None
+        raise DataError(f"{path} is not an index's: {error}") from None
+    wanted = set(FILES[:3]) - ({"vectors.npy"} if info.kind == "flat" else set())
+    if info.kind not in KINDS or info.metric not in METRICS or set(info.files) != wanted:
+        raise DataError(f"{path} is not an index's: kind {info.kind!r}, metric {info.metric!r},"
+                        f" files {sorted(info.files)}")  # fmt: skip
+    return info
 
 
-def altered(folder: Path, info: IndexInfo) -> list[str]:
+def altered(folder: Path, info: IndexInfo, sums: Callable[[Path], str] = sha256) -> list[str]:
     """Files that are missing or whose content is not what was built."""
-    return [
-        name for name in FILES[:2]
-        if not (folder / name).is_file() or sha256(folder / name) != info.files.get(name)
-    ]  # fmt: skip
+    return [name for name, known in info.files.items()
+            if not (folder / name).is_file() or sums(folder / name) != known]  # fmt: skip
+
+
+def map_vectors(folder: Path, kind: str, count: int, dim: int) -> Vectors:
+    """The prepared vectors, mapped: they end ``vectors.faiss`` of a flat index.
+
+    Raises
+    ------
+    DataError
+        The file holds another number of vectors, or of another length.
+    """
+    if kind == "flat":
+        path = folder / "vectors.faiss"
+        offset = path.stat().st_size - 4 * count * dim
+        if offset <= 0:
+            raise DataError(f"{path} is too short for {count} vectors of {dim}; index.json says"
+                            " so; build the index again")  # fmt: skip
+        return np.memmap(path, "<f4", "r", offset, (count, dim))
+    vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    if vectors.shape != (count, dim) or vectors.dtype != np.float32:
+        raise DataError(f"{folder / 'vectors.npy'} has shape {vectors.shape}, but index.json says"
+                        f" {count} of {dim}; build the index again")  # fmt: skip
+    return vectors
 
 
 def load_index(folder: Path) -> Index:
-    """Load an index whose files are exactly those that were built.
+    """Open an index whose files are exactly those that were built.
+
+    Digests of files above 64 MB are remembered while the file stays the same
+    (`sunpipe.index.digests`).
 
     Raises
     ------
@@ -177,16 +226,17 @@ def load_index(folder: Path) -> Index:
 
     folder = Path(folder)
     info = read_info(folder)
-    if bad := altered(folder, info):
+    if bad := altered(folder, info, known_sha256):
         raise DataError(
             f"{folder / bad[0]} was altered or cut short (its SHA-256 is not the one in"
             " index.json); build the index again"
         )
-    index = faiss.read_index(str(folder / "vectors.faiss"))
+    flags = faiss.IO_FLAG_MMAP_IFC if info.kind == "flat" else 0
+    index = faiss.read_index(str(folder / "vectors.faiss"), flags)
     table = pq.read_table(folder / "metadata.parquet")
     if not index.ntotal == len(table) == info.count or index.d != info.dim:
         raise DataError(
             f"{folder}: {index.ntotal} vectors of {index.d}, {len(table)} rows of metadata, but"
             f" index.json says {info.count} of {info.dim}; build the index again"
         )
-    return Index(folder, info, index, table)
+    return Index(folder, info, index, table, map_vectors(folder, info.kind, info.count, info.dim))

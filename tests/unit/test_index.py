@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sunpipe.errors import DataError, UsageError
-from sunpipe.index.build import build, verify
+from sunpipe.index.build import build
+from sunpipe.index.describe import verify
 from sunpipe.index.nearest import nearest_records, nearest_tiles
 from sunpipe.index.search import (
     Query,

@@ -1,0 +1,142 @@
+"""Which kind of index: measured on the vectors themselves, with the reason in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sunpipe.index.codes import Effort, Shape, find
+from sunpipe.index.exact import exact
+from sunpipe.index.measure import AT, Asked, hits, per_second
+from sunpipe.index.tune import Tuned, tune
+
+Floats32 = NDArray[np.float32]
+KINDS = ("flat", "fastscan", "ivf")  # from the simplest on
+SMALL = 10_000  # vectors that are compared in a few milliseconds anyway
+NOISE = 0.10  # of a timing: within it the simpler kind is taken
+PATIENCE = 4  # times the comparisons are raised when the judging queries ask for more
+GATHERED = 2048  # rows whose gathering is timed
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kind that was measured.
+
+    Attributes
+    ----------
+    kind : str
+    recall : float
+        Share of the true `AT` nearest that were found for the judging queries.
+    qps : float
+        Judging queries per second, asked together.
+    shape, search : dict
+        What it is made of, and how it is searched; empty for ``flat``.
+    note : str
+        Why it cannot be taken, if so.
+    """
+
+    kind: str
+    recall: float
+    qps: float
+    shape: dict[str, int] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+def judge_flat(vectors: Floats32, judging: Asked, metric: str) -> Candidate:
+    """Exact search: only its speed is in question."""
+    qps = per_second(lambda: exact(vectors, judging.queries, judging.k + 1, metric),
+                     len(judging.rows))  # fmt: skip
+    return Candidate("flat", 1.0, qps)
+
+
+def judge_codes(
+    kind: str, shape: Shape, index: Any, vectors: Floats32, tuning: Asked, judging: Asked,
+    metric: str, recall: float,
+) -> Candidate:  # fmt: skip
+    """Tune a filled index on one set of queries, measure it on the other."""
+    tuned, most = tune(index, vectors, tuning, metric, recall)
+    if tuned is None:
+        return Candidate(kind, round(most, 4), 0.0, asdict(shape), {},
+                         f"its codes find {most:.3f} of the neighbours at best")  # fmt: skip
+    effort = tuned.effort
+    for _ in range(PATIENCE):
+        share = _share(index, vectors, judging, metric, effort)
+        if share >= recall:
+            break
+        effort = Effort(min(index.nlist, 2 * effort.nprobe), effort.factor + effort.factor // 2 + 1)
+    share = _share(index, vectors, judging, metric, effort)
+    qps = per_second(
+        lambda: find(index, vectors, judging.queries, judging.k + 1, metric, effort),
+        len(judging.rows),
+    )
+    note = "" if share >= recall else f"it finds {share:.4f} of the neighbours"
+    return Candidate(kind, share, qps, asdict(shape), searching(tuned, effort), note)
+
+
+def _share(index: Any, vectors: Floats32, judging: Asked, metric: str, effort: Effort) -> float:
+    answer = find(index, vectors, judging.queries, judging.k + 1, metric, effort)
+    return float(hits(judging, answer, metric).mean())
+
+
+def searching(tuned: Tuned, effort: Effort) -> dict[str, Any]:
+    """What a search must know, for ``index.json``."""
+    return {"nprobe": effort.nprobe, "factor": effort.factor, "margin": tuned.margin,
+            "full_factor": max(tuned.full.factor, effort.factor)}  # fmt: skip
+
+
+def too_large(kind: str, count: int, dim: int, memory_gb: float) -> str:
+    """Why the kind does not fit the memory, or nothing.
+
+    Exact search reads every vector for every batch, so they must fit; codes read
+    some hundred rows per query from the mapped file and need only themselves.
+    """
+    need = 4 * count * dim / 1e9 if kind == "flat" else count * (dim / 16 + 8) / 1e9
+    if need <= memory_gb:
+        return ""
+    return f"its {need:.3g} GB exceed the {memory_gb:.3g} GB of [index] memory_gb"
+
+
+def pick(candidates: list[Candidate], recall: float) -> tuple[Candidate, str]:
+    """The fastest that reaches the recall; the simpler one within the noise of timing.
+
+    Returns
+    -------
+    Candidate
+    str
+        The reason, in words.
+    """
+    able = [each for each in candidates if not each.note]
+    if not able:
+        flat = next(each for each in candidates if each.kind == "flat")
+        return flat, ("no kind both fits the memory and reaches the recall, so it is exact"
+                      f" ({'; '.join(f'{c.kind}: {c.note}' for c in candidates)})")  # fmt: skip
+    best = max(each.qps for each in able)
+    able.sort(key=lambda each: KINDS.index(each.kind))
+    chosen = next(each for each in able if each.qps >= (1 - NOISE) * best)
+    others = [_compared(each) for each in candidates if each is not chosen]
+    reason = (f"{chosen.kind} finds {chosen.recall:.4f} of the true {AT} nearest"
+              f" (asked: {recall:g}) at {chosen.qps:.0f} queries/s")  # fmt: skip
+    if chosen.qps < best:
+        reason += f", within {NOISE:.0%} of the fastest and simpler"
+    return chosen, reason + ("; " + "; ".join(others) if others else "")
+
+
+def _compared(other: Candidate) -> str:
+    return f"{other.kind}: {other.note or f'{other.qps:.0f} queries/s at {other.recall:.4f}'}"
+
+
+def gather_seconds(vectors: Floats32) -> float:
+    """Seconds to fetch one row that is not beside the last one."""
+    rows = np.sort(np.random.default_rng(0).choice(len(vectors), min(len(vectors), GATHERED),
+                                                   replace=False))  # fmt: skip
+    return 1 / per_second(lambda: vectors[rows], len(rows))
+
+
+def plain(candidates: list[Candidate]) -> list[dict[str, Any]]:
+    """Candidates for ``index.json``."""
+    return [{**asdict(each), "recall": round(each.recall, 4), "qps": round(each.qps, 1)}
+            for each in candidates]  # fmt: skip
