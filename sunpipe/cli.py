@@ -28,7 +28,10 @@ CORE: dict[str, tuple[str, str]] = {
     ),
     "evaluate": ("sunpipe.evaluate.cli:evaluate", "Distances of generated from real images."),
     "directions": ("sunpipe.latent.cli:directions", "Linear SVM directions: fit, show."),
-    "traverse": ("sunpipe.latent.cli:traverse", "Walk a direction by an amount of its quantity."),
+    "traverse": (
+        "sunpipe.latent.traverse_cli:traverse",
+        "Walk a direction by an amount of its quantity.",
+    ),
     "invert": ("sunpipe.latent.invert_cli:invert", "Find the latent that makes an observed patch."),
     "embed": ("sunpipe.embed.cli:embed", "Embed the real archive with the encoder."),
     "index": ("sunpipe.index.cli:app", "FAISS index: build, search, info, verify."),

@@ -23,6 +23,7 @@ from sunpipe.sidecar import keywords_beside
 
 SERIES = "hmi.sharp_cea_720s"
 COMPONENTS = ("Br", "Bt", "Bp")
+MADE = {"SIMULATED": "sim.", "SYNTHETIC": "gen."}  # TELESCOP and how its SERIES begins
 GAUSS = ("Gauss", "G", "Mx/cm^2")  # 1 G = 1 Mx/cm^2
 MAX_BYTES = 8 * MAX_PIXELS + (4 << 20)
 _SEGMENT_WORD = re.compile(
@@ -205,10 +206,15 @@ def joined(unit: Unit, keywords: Mapping[str, Any] | None, name: str) -> dict[st
     return header | {key: value for key, value in unit.header.items() if value is not None}
 
 
+def made(header: Mapping[str, Value]) -> bool:
+    """Whether an image says that no telescope took it; its series is then its own."""
+    return header.get("TELESCOP") in MADE
+
+
 def check_instrument(header: Mapping[str, Value], name: str) -> None:
-    """Refuse everything but SDO/HMI, and what was simulated and says so."""
+    """Refuse everything but SDO/HMI, and what was simulated or generated and says so."""
     telescope = header.get("TELESCOP")
-    if telescope == "SIMULATED" and str(header.get("SERIES", "")).startswith("sim."):
+    if made(header) and str(header.get("SERIES", "")).startswith(MADE[str(telescope)]):
         return
     if telescope is None:
         raise FitsError(
@@ -344,6 +350,6 @@ def read_vector(
         side = pixel_size_cm(first.header)
     except DataError as error:
         raise FitsError("geometry", f"{paths[0].name}: {error}") from None
-    if first.header.get("TELESCOP") == "SIMULATED":  # never under a name of JSOC's
+    if made(first.header):  # never under a name of JSOC's
         series = str(first.header["SERIES"])
     return VectorRecord(fields, first.header, record_string(series, *who), *who, side)

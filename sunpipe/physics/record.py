@@ -18,6 +18,7 @@ from sunpipe.fits import (
     check_name,
     check_unit,
     identity,
+    made,
     read_segment,
     read_vector,
     record_string,
@@ -126,9 +127,8 @@ def _los_base(path: Path, keywords: Mapping[str, Any] | None) -> Base:
     height, width = segment.data.shape
     check_cea(segment.header, (height, width), path.name)
     who = identity(segment.header, path.name)
-    # A simulated region is never told under a name of JSOC's.
-    simulated = segment.header.get("TELESCOP") == "SIMULATED"
-    series = str(segment.header["SERIES"]) if simulated else SERIES
+    # A simulated or generated region is never told under a name of JSOC's.
+    series = str(segment.header["SERIES"]) if made(segment.header) else SERIES
     record = record_string(series, *who)
     return Base("--los", segment.data[None], segment.header, who, record)
 

@@ -39,10 +39,11 @@ WRITERS = {
         write_directions(folder, {"generator": "f"}, {"USFLUX": noise[0, 0]}, [], [walk])
     """,
     "traverse": """
-        from types import SimpleNamespace
-        from sunpipe.latent.by_amount import _write
-        directions = SimpleNamespace(about={"generator": "f"})
-        _write(folder, walk, noise[0], directions, {"quantity": "USFLUX"}, "title")
+        from sunpipe.latent.strip import draw_strip
+        from sunpipe.latent.walk_files import Seen, write_latents
+        draw_strip(walk, folder / "strip.png", "title", ["0"] * 4)
+        latents = noise[:, 0]
+        write_latents(folder / "walk.h5", Seen(walk, noise[:, None], latents, latents), {"a": 1})
     """,
     "search": """
         import pyarrow as pa
