@@ -11,9 +11,10 @@ from sunpipe.errors import DataError
 from sunpipe.latent import labels
 from sunpipe.latent.axes import Axes, pad
 from sunpipe.latent.direction import Floats
+from sunpipe.latent.ridge import fit_ridge, normal_scores
 from sunpipe.latent.samples import Samples
 from sunpipe.latent.space import Space
-from sunpipe.latent.svm import Planes, Scale, fit_svm
+from sunpipe.latent.svm import Planes, Scale, fit_svm, fit_svr
 from sunpipe.latent_settings import DirectionsSettings
 
 
@@ -39,7 +40,7 @@ class Prepared:
     left_out : dict
         Quantity to the reason why it cannot.
     planes : Planes
-        One per quantity in `extreme`, in that order.
+        Of ``settings.learner``, one per quantity in `extreme`, in that order.
     axes : Axes
         Principal axes of the columns of x that may move.
     root : ndarray, shape (D, D)
@@ -68,6 +69,28 @@ class Prepared:
     def base_rows(self) -> NDArray[np.int64]:
         """Samples the walks start from: held out, so that no direction was trained on them."""
         return np.flatnonzero(self.test)[: self.settings.traverse_count].astype(np.int64)
+
+
+def learn(
+    samples: Samples, x: NDArray[np.float32], test: NDArray[np.bool_], scale: Scale,
+    extreme: dict[str, NDArray[np.int8]], settings: DirectionsSettings,
+    movable: NDArray[np.bool_],
+) -> Planes:  # fmt: skip
+    """Planes of the learner whose directions are walked, one per quantity in `extreme`."""
+    if settings.learner == "svm":
+        weights = np.where(test, 0, np.stack(list(extreme.values())))
+        return fit_svm(x, weights, settings.svm_c, scale, settings.solver, movable)
+    known = [np.where(test, np.nan, samples.column(name)) for name in extreme]
+    targets = np.stack([normal_scores(values) for values in known])
+    if settings.learner == "svr":
+        return fit_svr(
+            x, targets, settings.svr_c, settings.svr_epsilon, scale, settings.solver, movable
+        )
+    part = Scale(scale.mean[movable], scale.std[movable])
+    ranks = [normal_scores(samples.column(name)) for name in extreme]
+    found = [fit_ridge(x[:, movable], values, test, part).plane for values in ranks]
+    normals = np.concatenate([plane.normals for plane in found])
+    return Planes(pad(normals, movable), np.concatenate([plane.intercepts for plane in found]))
 
 
 def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepared:
@@ -105,10 +128,7 @@ def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepar
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise DataError(f"no direction can be fitted: {reasons}")
     scale = Scale.of(x[~test])
-    weights = np.where(test, 0, np.stack(list(extreme.values())))
-    part = Scale(scale.mean[movable], scale.std[movable])
-    fitted = fit_svm(x[:, movable], weights, settings.svm_c, part, settings.solver)
-    planes = Planes(pad(fitted.normals, movable), fitted.intercepts)
+    planes = learn(samples, x, test, scale, extreme, settings, movable)
     axes = Axes.of(x, movable)
     root = axes.root(isotropic=settings.metric == "euclidean")
     return Prepared(
