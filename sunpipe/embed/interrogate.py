@@ -18,11 +18,13 @@ from sunpipe.embed.query import check_scale, index_encoder
 from sunpipe.embed.searches import Search, read_search, whole, write_search
 from sunpipe.errors import DataError, Stopped
 from sunpipe.files import sha256
-from sunpipe.index.nearest import nearest_records
-from sunpipe.index.search import allowed_rows
+from sunpipe.index.columns import Columns
+from sunpipe.index.fold import fold_codes, nearest_groups
+from sunpipe.index.limits import Limits, allowed, alone, parts
+from sunpipe.index.nearest import record_codes
 from sunpipe.index.store import Index, load_index
 from sunpipe.latent.generator import Generator
-from sunpipe.latent.measure import MEASURABLE, batches, measure_rows, observer, units
+from sunpipe.latent.measure import batches, check_names, measure_rows, observer, units
 from sunpipe.latent.samples import read_samples
 from sunpipe.paths import Layout
 from sunpipe.run import require_run
@@ -81,10 +83,11 @@ def query_latents(
 
 
 def look_at_queries(
-    generator: Generator, encoder: FieldEncoder, w: Floats32, noise: Any, stop: StopFlag
-) -> tuple[Floats32, Floats, Floats32]:
+    generator: Generator, encoder: FieldEncoder, w: Floats32, names: list[str], noise: Any,
+    stop: StopFlag,
+) -> tuple[Floats32, Floats, Floats32]:  # fmt: skip
     """Fields (N, C, H, W) in gauss, quantities (N, Q) and vectors (N, dim) of the queries."""
-    look = observer(generator, MEASURABLE, noise)
+    look = observer(generator, names, noise)
     fields, values, vectors = [], [], []
     for rows in batches(len(w), BATCH):
         _poll(stop)
@@ -97,7 +100,7 @@ def look_at_queries(
 
 def hits_table(
     index: Index, answers: list[list[tuple[float, int]]], values: Floats, reader: ShardReader,
-    stop: StopFlag,
+    names: list[str], stop: StopFlag,
 ) -> pa.Table:  # fmt: skip
     """One row per query and rank, with the quantities of both sides."""
     flat = [(query, rank, distance, place) for query, found in enumerate(answers)
@@ -111,21 +114,39 @@ def hits_table(
         **{name: taken[name] for name in HIT_COLUMNS},
     }
     unique, back = np.unique(np.asarray(taken["row"], dtype=np.int64), return_inverse=True)
-    matched = measure_rows(reader, unique, MEASURABLE, partial(_poll, stop))[back]
-    for number, name in enumerate(MEASURABLE):
+    matched = measure_rows(reader, unique, names, partial(_poll, stop))[back]
+    for number, name in enumerate(names):
         columns[f"query_{name}"] = values[queries, number]
         columns[f"match_{name}"] = matched[:, number]
     return pa.table(columns)
 
 
-def correlations(hits: pa.Table, seed: int) -> dict[str, dict[str, Any]]:
+def correlations(hits: pa.Table, names: list[str], seed: int) -> dict[str, dict[str, Any]]:
     """Of every quantity, between each query and its best match."""
     first = hits.filter(pc.equal(hits["rank"], 1))
     return {
         name: {"unit": unit, **correlation(np.asarray(first[f"query_{name}"]),
                                            np.asarray(first[f"match_{name}"]), SHUFFLES, seed)}
-        for name, unit in zip(MEASURABLE, units(MEASURABLE), strict=True)
+        for name, unit in zip(names, units(names), strict=True)
     }  # fmt: skip
+
+
+def may_answer(index: Index, where: str | None) -> NDArray[np.bool_]:
+    """Rows of the index that satisfy ``search.where``.
+
+    Raises
+    ------
+    DataError
+        There are none; it says what each condition leaves by itself.
+    """
+    columns = Columns(index.table)
+    conditions = parts(columns, Limits(where=where))
+    rows = allowed(columns, conditions)
+    if not rows.any():
+        counts = alone(conditions, record_codes(index))
+        left = ", ".join(f"{one['condition']!r} leaves {one['records']} records" for one in counts)
+        raise DataError(f"no observation satisfies search.where = {where!r}: alone, {left}")
+    return rows
 
 
 def _existing(folder: Path, made_from: dict[str, Any]) -> Search | None:
@@ -141,11 +162,12 @@ def _existing(folder: Path, made_from: dict[str, Any]) -> Search | None:
 
 def summary(folder: Path, search: Search, skipped: bool) -> Result:
     """What the stage prints."""
-    flux = search.quantities["USFLUX"]
+    flux = search.quantities.get("USFLUX", {})  # EUV images have none
     return {
         "search": str(folder), "queries": search.queries, "answered": search.answered,
-        "source": search.made_from["source"], "usflux_pearson": flux["pearson"],
-        "usflux_spearman": flux["spearman"], "usflux_pearson_shuffled": flux["pearson_shuffled"],
+        "source": search.made_from["source"], "usflux_pearson": flux.get("pearson"),
+        "usflux_spearman": flux.get("spearman"),
+        "usflux_pearson_shuffled": flux.get("pearson_shuffled"),
         "records": search.records, "skipped": skipped,
     }  # fmt: skip
 
@@ -182,18 +204,20 @@ def interrogate(config: Config) -> Result:
         log(f"{folder} is up to date")
         return summary(folder, found, skipped=True)
 
+    names = check_names((), "search", generator.channels)
+    rows = may_answer(index, config.search.where)
     with StopFlag() as stop:
-        fields, values, vectors = look_at_queries(generator, encoder, w, asked["noise"], stop)
-        allowed = allowed_rows(index, config.search.where, None)
-        if not allowed.any():
-            raise DataError(f"no observation satisfies search.where = {config.search.where!r}")
-        answers = nearest_records(index, vectors, config.search.k, allowed)
-        hits = hits_table(index, answers, values, reader, stop)
+        fields, values, vectors = look_at_queries(
+            generator, encoder, w, names, asked["noise"], stop
+        )
+        codes = fold_codes(index.table, config.search.fold)
+        answers = nearest_groups(index, vectors, config.search.k, rows, codes)
+        hits = hits_table(index, answers, values, reader, names, stop)
     best = Counter(hits.filter(pc.equal(hits["rank"], 1))["record"].to_pylist())
     search = write_search(
         folder, hits, fields, w, made_from=made_from, queries=len(w),
         answered=sum(1 for answer in answers if answer), channels=list(generator.channels),
-        pixel_cm=generator.pixel_cm, quantities=correlations(hits, config.seed),
+        pixel_cm=generator.pixel_cm, quantities=correlations(hits, names, config.seed),
         records=dict(best.most_common()),
     )  # fmt: skip
     reader.close()

@@ -58,7 +58,7 @@ def pictures(index: Index, answer: Answer, query: Query | None) -> Json:
 
     channel = thumbnails.shown_channel(channels)
     bar = {**thumbnails.colour_bar(limit, field), "channel": channels[channel],
-           "unit": units[channel]}  # fmt: skip
+           "unit": "G" if field else units[channel]}  # fmt: skip
     return {
         "hits": [shown(one.image, one.box) if one is not None else None for one in found],
         "query": shown(asked, None), "bar": bar if images else None, "why": why,
@@ -94,7 +94,7 @@ def card(hit: Hit, picture: Json | None, shown: list[str]) -> Json:
         "distance": text.number(hit["distance"]) if hit["distance"] is not None else None,
         "angle": text.number(hit["angle"], 2) if hit["angle"] is not None else None,
         "mu": text.number(hit["mu"], 2),
-        "numbers": [(name, text.number(hit["keywords"][name])) for name in shown],
+        "numbers": [(name, text.with_unit(name, hit["keywords"][name])) for name in shown],
         "sides": [(label, hit["flares"][side], text.flared(hit["flares"][side]))
                   for label, side in (("24 h before", "before"), ("24 h after", "after"))],
     }  # fmt: skip

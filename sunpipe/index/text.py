@@ -11,6 +11,13 @@ from sunpipe.index.answer import Answer, Hit
 from sunpipe.index.fold import Fold
 
 SHOWN = ("USFLUX", "TOTUSJH", "MEANGAM", "R_VALUE")  # keywords beside those that were asked for
+UNITS = {
+    "USFLUX": "Mx",
+    "TOTUSJH": "G\u00b2/m",
+    "MEANGAM": "deg",
+    "TOTUSJZ": "A",
+    "TOTPOT": "erg/cm",
+}
 MOST = 5  # keywords in a table
 ELSEWHERE = ("record", "t_rec", "harpnum", "noaa_ars", "angle", "mu", "year")  # shown anyway
 UNKNOWN = "-"
@@ -31,6 +38,12 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def with_unit(name: str, value: Any) -> str:
+    """A keyword for reading, with its unit where it is one of the usual ones."""
+    unit = UNITS.get(name, "")
+    return f"{number(value)} {unit}" if unit and value is not None else number(value)
+
+
 def keywords(answer: Answer) -> list[str]:
     """Keywords worth a column: those of the question, then the usual ones that some hit has."""
     have = {name for hit in answer.hits for name, value in hit["keywords"].items()
@@ -46,12 +59,14 @@ def flared(side: dict[str, Any] | None) -> str:
     return f"{side['largest']} (of {side['count']})" if side["count"] > 1 else str(side["largest"])
 
 
-def hidden(hit: Hit) -> str:
-    """What the fold of a hit hides: ``+12`` records, or tiles where it is one record."""
-    folded = hit["folded"]
-    if folded["records"]:
-        return f"+{folded['records']} rec."
-    return f"+{folded['tiles']} tiles" if folded["tiles"] else ""
+def hidden(hit: Hit, short: bool = False) -> str:
+    """What the fold of a hit hides: other records, or tiles where it is one record."""
+    for kind in ("records", "tiles"):
+        if count := hit["folded"][kind]:
+            word = kind if count > 1 else kind[:-1]
+            of = "HARP" if kind == "records" else "record"
+            return f"+{count} {word}" if short else f"{count} more {word} of the same {of}"
+    return ""
 
 
 def rows(answer: Answer) -> tuple[list[str], list[list[str]]]:
@@ -64,7 +79,7 @@ def rows(answer: Answer) -> tuple[list[str], list[list[str]]]:
         [str(hit["rank"]), *([number(hit["distance"])] if far else []), hit["record"],
          f"{hit['tile'][0]},{hit['tile'][1]}", " ".join(map(str, hit["noaa"])) or UNKNOWN,
          number(hit["angle"], 2), *(number(hit["keywords"][name]) for name in shown),
-         flared(hit["flares"]["before"]), flared(hit["flares"]["after"]), hidden(hit)]
+         flared(hit["flares"]["before"]), flared(hit["flares"]["after"]), hidden(hit, short=True)]
         for hit in answer.hits
     ]  # fmt: skip
     return head, body
