@@ -23,7 +23,7 @@ class InvertSettings:
     space: Literal["w", "w_plus"] = "w"
     starts: Count = 4
     steps: Count = 200
-    lr: Positive = 0.05
-    prior: NonNegative = 0.01
+    lr: Positive = 0.1
+    prior: NonNegative = 0.1
     keywords: NonNegative = 0.1
     encoder_kimg: Positive = 20.0

@@ -8,7 +8,7 @@ hundred times above the noise does not rule as it would in a sum of squares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -166,11 +166,29 @@ class KeywordMisfit:
             return torch.zeros(len(shown), device=shown.device), torch.zeros_like(shown)
         leaf = shown.detach().requires_grad_(True)
         costs = self.costs(leaf)
-        (slope,) = torch.autograd.grad(costs.sum(), leaf, retain_graph=True)
-        if not bool(slope.isfinite().all()):
-            slope = torch.zeros_like(leaf)
+        (slope,) = torch.autograd.grad(costs.sum(), leaf)
+        sound = _sound(slope)
+        if not bool(sound.all()):
+            slope = torch.where(sound, slope, 0.0)
+            rows = torch.nonzero(~sound.flatten()).flatten()
             for place in range(len(self.names)):
-                (part,) = torch.autograd.grad(costs[:, place].sum(), leaf, retain_graph=True)
-                sound = part.flatten(1).isfinite().all(dim=1)[:, None, None, None]
-                slope += torch.where(sound, part, 0.0)
+                slope[rows] += self._alone(place, shown.detach()[rows]) / len(self.names)
         return costs.detach().sum(dim=1).to(shown.dtype), slope
+
+    def _alone(self, place: int, shown: Tensor) -> Tensor:
+        """Gradient of one quantity's cost by itself, 0 where it is not finite.
+
+        It is measured by itself, since 0 times the infinite slope of another is no number.
+        """
+        one = slice(place, place + 1)
+        alone = replace(
+            self, names=self.names[one], wanted=self.wanted[:, one], spread=self.spread[one]
+        )
+        leaf = shown.requires_grad_(True)
+        (slope,) = torch.autograd.grad(alone.costs(leaf).sum(), leaf)
+        return torch.where(_sound(slope), slope, 0.0)
+
+
+def _sound(slope: Tensor) -> Tensor:
+    """Rows that are finite, (B, 1, 1, 1)."""
+    return slope.flatten(1).isfinite().all(dim=1)[:, None, None, None]
