@@ -111,10 +111,11 @@ def sizes(allowed: Bools, codes: Ints, records: Ints) -> tuple[Ints, Ints]:
     Parameters
     ----------
     codes, records : int64 ndarray (N,)
-        Group and record of every row; a record lies within one group.
+        Group and record of every row.
     """
     groups = int(codes.max(initial=-1)) + 1
     mine = np.flatnonzero(allowed)
     tiles = np.bincount(codes[mine], minlength=groups)
-    _, first = np.unique(records[mine], return_index=True)
-    return np.bincount(codes[mine[first]], minlength=groups), tiles
+    pairs = np.unique(codes[mine] * (records.max(initial=0) + 1) + records[mine])
+    owners = pairs // (records.max(initial=0) + 1)
+    return np.bincount(owners, minlength=groups), tiles
