@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sunpipe.errors import DataError
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.svm import Planes, Scale
 
@@ -25,11 +27,15 @@ class Ridge(NamedTuple):
         would predict better.
     penalty : float
         Chosen multiple of the mean eigenvalue of the Gram matrix.
+    shrinkage : float
+        That product: weight of the coefficients' squared length beside the sum of
+        squared errors of the standardised target.
     """
 
     plane: Planes
     r2: float
     penalty: float
+    shrinkage: float
 
 
 def normal_scores(values: Floats) -> Floats:
@@ -47,40 +53,90 @@ def normal_scores(values: Floats) -> Floats:
     return scores
 
 
-def fit_ridge(w: Floats, values: Floats, test: np.ndarray, scale: Scale) -> Ridge:
-    """Fit ``value = v . x + b`` on the training samples.
+def fit_ridges(
+    w: Floats,
+    values: Floats,
+    test: NDArray[np.bool_],
+    scale: Scale,
+    columns: NDArray[np.bool_] | None = None,
+) -> list[Ridge]:
+    """Fit ``value = v . x + b`` on the training samples, for targets defined in the same samples.
 
     The penalty is chosen by generalised cross-validation (Golub, Heath & Wahba
-    1979, Technometrics 21, 215, eq. 1.4), from one eigendecomposition.
+    1979, Technometrics 21, 215, eq. 1.4), from one eigendecomposition that all
+    the targets share; residuals are summed in its basis.
 
     Parameters
     ----------
     w : ndarray, shape (N, D)
-    values : ndarray, shape (N,)
-        Rows without a finite value are left out.
+    values : ndarray, shape (K, N)
+        Samples where the first is not finite are left out of all.
     test : ndarray of bool, shape (N,)
         Held-out rows.
     scale : Scale
+    columns : ndarray of bool, shape (D,), optional
+        Columns that may move; normals are exactly 0 in the others.
     """
-    defined = np.isfinite(values)
-    train, judge = defined & ~test, defined & test
-    x, centre = scale.apply(w[train]), values[train].mean()
-    size = values[train].std()
-    y, mean = (values[train] - centre) / size, x.mean(axis=0)
-    x = x - mean
+    movable = np.ones(w.shape[1], bool) if columns is None else np.asarray(columns, bool)
+    part = Scale(scale.mean[movable], scale.std[movable])
+    defined = np.isfinite(values[0])
+    train, judge = np.flatnonzero(defined & ~test), np.flatnonzero(defined & test)
+    x = part.narrow(w, train, movable).astype(np.float64)
+    mean = x.mean(axis=0)
+    x -= mean
     eigenvalues, vectors = np.linalg.eigh(x.T @ x)
     eigenvalues = np.maximum(eigenvalues, 0.0)
+    held = part.narrow(w, judge, movable) - mean
+    return [
+        _ridge(row[train], row[judge], x, held, mean, eigenvalues, vectors, scale, movable)
+        for row in np.asarray(values, np.float64)
+    ]
+
+
+def _ridge(
+    known: Floats,
+    truth: Floats,
+    x: Floats,
+    held: Floats,
+    mean: Floats,
+    eigenvalues: Floats,
+    vectors: Floats,
+    scale: Scale,
+    movable: NDArray[np.bool_],
+) -> Ridge:
+    """One target of `fit_ridges`: centred training samples x, held-out ones less their mean."""
+    centre, size = known.mean(), known.std()
+    if not size > 0:
+        raise DataError(f"nothing to learn: one value only among {len(known)} samples")
+    y = (known - centre) / size
     projected = vectors.T @ (x.T @ y)
-    best, coefficients, penalty = np.inf, projected, 0.0
+    best, chosen = np.inf, 0.0
     for share in PENALTIES:
         shrink = 1.0 / (eigenvalues + share * eigenvalues.mean())
-        solution = vectors @ (shrink * projected)
         freedom = len(y) - 1 - float(np.sum(eigenvalues * shrink))
-        criterion = len(y) * float(np.sum((y - x @ solution) ** 2)) / max(freedom, 1e-9) ** 2
+        fitted = shrink * projected
+        left = float(y @ y - 2 * fitted @ projected + eigenvalues @ fitted**2)
+        criterion = len(y) * max(left, 0.0) / max(freedom, 1e-9) ** 2
         if criterion < best:
-            best, coefficients, penalty = criterion, solution, float(share)
-    plane = scale.fold(coefficients[None], np.array([-coefficients @ mean]))
-    truth = (values[judge] - centre) / size
-    error = truth - (scale.apply(w[judge]) - mean) @ coefficients
-    total = np.sum((truth - truth.mean()) ** 2)
-    return Ridge(plane, float(1 - np.sum(error**2) / total) if total > 0 else 0.0, penalty)
+            best, chosen = criterion, float(share)
+    shrinkage = chosen * float(eigenvalues.mean())
+    coefficients = vectors @ (projected / (eigenvalues + shrinkage))
+    whole = np.zeros((1, len(movable)))
+    whole[0, movable] = coefficients
+    plane = scale.fold(whole, np.array([-coefficients @ mean]))
+    truth = (truth - centre) / size
+    error = truth - held @ coefficients
+    total = np.sum((truth - truth.mean()) ** 2) if len(truth) else 0.0
+    r2 = float(1 - np.sum(error**2) / total) if total > 0 else 0.0
+    return Ridge(plane, r2, chosen, shrinkage)
+
+
+def fit_ridge(
+    w: Floats,
+    values: Floats,
+    test: NDArray[np.bool_],
+    scale: Scale,
+    columns: NDArray[np.bool_] | None = None,
+) -> Ridge:
+    """One target (N,) of `fit_ridges`."""
+    return fit_ridges(w, np.asarray(values)[None], test, scale, columns)[0]

@@ -15,6 +15,14 @@ from sunpipe.latent.solver import Design, check, interval, tube
 BLOCK = 1 << 14  # rows that are standardised at once
 
 
+def project(w: Floats, vectors: Floats) -> Floats:
+    """Samples w (N, D) along vectors (K, D): float64 (N, K), in blocks of little memory."""
+    found = np.empty((len(w), len(vectors)))
+    for start in range(0, len(w), BLOCK):
+        found[start : start + BLOCK] = np.asarray(w[start : start + BLOCK], np.float64) @ vectors.T
+    return found
+
+
 class Planes(NamedTuple):
     """Separating hyperplanes ``normal . w + intercept = 0`` in w.
 
@@ -31,7 +39,7 @@ class Planes(NamedTuple):
 
     def score(self, w: Floats) -> Floats:
         """Signed distances (N, T) of samples w (N, D)."""
-        return np.asarray(w, np.float64) @ self.normals.T + self.intercepts
+        return project(w, self.normals) + self.intercepts
 
 
 class Scale(NamedTuple):

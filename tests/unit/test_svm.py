@@ -8,10 +8,9 @@ from sunpipe.latent.solver import Design
 from sunpipe.latent.svm import (
     Scale,
     accuracy,
-    bootstrap_weights,
     apart,
+    bootstrap_weights,
     fit_svm,
-    fit_svr,
 )
 
 COUNT, DIMS = 3000, 24
