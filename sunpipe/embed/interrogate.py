@@ -19,6 +19,7 @@ from sunpipe.embed.searches import Search, read_search, whole, write_search
 from sunpipe.errors import DataError, Stopped
 from sunpipe.files import sha256
 from sunpipe.index.columns import Columns
+from sunpipe.index.datasets import Datasets, source_of
 from sunpipe.index.fold import fold_codes, nearest_groups
 from sunpipe.index.limits import Limits, allowed, alone, parts
 from sunpipe.index.nearest import record_codes
@@ -29,8 +30,6 @@ from sunpipe.latent.samples import read_samples
 from sunpipe.paths import Layout
 from sunpipe.run import require_run
 from sunpipe.settings import Config
-from sunpipe.shards.reader import ShardReader
-from sunpipe.shards.schema import dataset_id
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
 
@@ -99,7 +98,7 @@ def look_at_queries(
 
 
 def hits_table(
-    index: Index, answers: list[list[tuple[float, int]]], values: Floats, reader: ShardReader,
+    index: Index, answers: list[list[tuple[float, int]]], values: Floats, datasets: Datasets,
     names: list[str], stop: StopFlag,
 ) -> pa.Table:  # fmt: skip
     """One row per query and rank, with the quantities of both sides."""
@@ -113,8 +112,15 @@ def hits_table(
         "distance": np.array([row[2] for row in flat], np.float64),
         **{name: taken[name] for name in HIT_COLUMNS},
     }
-    unique, back = np.unique(np.asarray(taken["row"], dtype=np.int64), return_inverse=True)
-    matched = measure_rows(reader, unique, names, partial(_poll, stop))[back]
+    places = np.array([row[3] for row in flat], np.int64)
+    sources = source_of(index, places)
+    rows = np.asarray(taken["row"], dtype=np.int64)
+    matched = np.full((len(flat), len(names)), np.nan)
+    for number in np.unique(sources):
+        mine = sources == number
+        unique, back = np.unique(rows[mine], return_inverse=True)
+        reader = datasets.reader(int(number))
+        matched[mine] = measure_rows(reader, unique, names, partial(_poll, stop))[back]
     for number, name in enumerate(names):
         columns[f"query_{name}"] = values[queries, number]
         columns[f"match_{name}"] = matched[:, number]
@@ -187,12 +193,9 @@ def interrogate(config: Config) -> Result:
     generator = Generator.load(require_run(layout, config.name, "run sunpipe train first"))
     encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
     check_scale(index.info, generator.pixel_cm, f"generator {generator.run}")
-    reader = ShardReader(layout.shards(index.info.dataset["name"]))
-    if dataset_id(reader.info) != index.info.dataset["id"]:
-        raise DataError(
-            f"{reader.folder} changed since the index was built; run sunpipe embed and sunpipe"
-            " index build again"
-        )
+    datasets = Datasets(index)
+    for number in range(len(index.info.sources)):
+        datasets.reader(number)  # all that may answer can be measured
     w, asked = query_latents(config, generator, layout.latents(config.name) / "samples.h5")
     made_from = {
         "index": sha256(index.folder / "index.json"), "encoder": encoder.card.digest,
@@ -212,7 +215,7 @@ def interrogate(config: Config) -> Result:
         )
         codes = fold_codes(index.table, config.search.fold)
         answers = nearest_groups(index, vectors, config.search.k, rows, codes)
-        hits = hits_table(index, answers, values, reader, names, stop)
+        hits = hits_table(index, answers, values, datasets, names, stop)
     best = Counter(hits.filter(pc.equal(hits["rank"], 1))["record"].to_pylist())
     search = write_search(
         folder, hits, fields, w, made_from=made_from, queries=len(w),
@@ -220,7 +223,7 @@ def interrogate(config: Config) -> Result:
         pixel_cm=generator.pixel_cm, quantities=correlations(hits, names, config.seed),
         records=dict(best.most_common()),
     )  # fmt: skip
-    reader.close()
+    datasets.close()
     return summary(folder, search, skipped=False)
 
 

@@ -9,6 +9,7 @@ from sunpipe.errors import DataError
 from sunpipe.files import write_text
 from sunpipe.index import text, thumbnails
 from sunpipe.index.answer import Answer, Hit
+from sunpipe.index.datasets import Datasets
 from sunpipe.index.fold import Fold
 from sunpipe.index.search import Query
 from sunpipe.index.store import Index
@@ -29,19 +30,15 @@ def pictures(index: Index, answer: Answer, query: Query | None) -> Json:
     info = index.info.dataset
     found: list[thumbnails.Patch | None] = [None] * len(answer.hits)
     asked = query.picture if query is not None else None
-    why = ""
+    why, datasets = "", Datasets(index)
     try:
-        reader = thumbnails.open_shards(index)
-        found = [thumbnails.patch(index, reader, hit["record"], hit["tile"]) for hit in answer.hits]
-        if (
-            asked is None
-            and query is not None
-            and query.record in set(index.table["record"].to_pylist())
-        ):
-            asked = thumbnails.patch(index, reader, query.record, found_corner(index, query)).image
-        reader.close()
+        found = [thumbnails.patch(datasets, hit["record"], hit["tile"]) for hit in answer.hits]
+        if query is not None and query.about["kind"] == "record":
+            asked = thumbnails.patch(datasets, str(query.record)).image
     except DataError as error:
         why = str(error)
+    finally:
+        datasets.close()
     asked = thumbnails.blocks(asked) if asked is not None else None
     images = [one.image for one in found if one is not None]
     images += [asked] if asked is not None else []
@@ -63,12 +60,6 @@ def pictures(index: Index, answer: Answer, query: Query | None) -> Json:
         "hits": [shown(one.image, one.box) if one is not None else None for one in found],
         "query": shown(asked, None), "bar": bar if images else None, "why": why,
     }  # fmt: skip
-
-
-def found_corner(index: Index, query: Query) -> tuple[int, int]:
-    """Any tile of the query's own record."""
-    row = index.table["record"].index(query.record).as_py()
-    return index.table["tile_y"][row].as_py(), index.table["tile_x"][row].as_py()
 
 
 def question(answer: Answer) -> list[tuple[str, str]]:

@@ -17,12 +17,8 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sunpipe.errors import DataError
-from sunpipe.index.store import Index
-from sunpipe.paths import Layout
+from sunpipe.index.datasets import Datasets, source_of
 from sunpipe.plots import FIELD_CMAP
-from sunpipe.shards.reader import ShardReader
-from sunpipe.shards.schema import dataset_id
 
 LARGEST = 240  # pixels of the longer side
 LEVELS = 255  # colours; one more stands for "no data"
@@ -49,29 +45,6 @@ class Patch:
     box: tuple[float, float, float, float]
 
 
-def open_shards(index: Index) -> ShardReader:
-    """The dataset that an index was made of, beside it or under the data root.
-
-    Raises
-    ------
-    DataError
-        It is not there, or is another one by now.
-    """
-    about = index.info.dataset
-    layouts = [Layout.current()]
-    folder = index.folder.absolute()
-    if folder.parent.name == "index":
-        layouts.insert(0, Layout(folder.parent.parent))
-    for layout in layouts:
-        path = layout.shards(about["name"])
-        if (path / "dataset.json").is_file():
-            reader = ShardReader(path)
-            if dataset_id(reader.info) != about["id"]:
-                raise DataError(f"{path} changed since the index was built")
-            return reader
-    raise DataError(f"the shards of {about['name']} are not under {layouts[0].root}")
-
-
 def shown_channel(channels: Sequence[str]) -> int:
     """Br, or the first channel where there is none."""
     return list(channels).index("Br") if "Br" in channels else 0
@@ -92,15 +65,18 @@ def blocks(image: Floats, largest: int = LARGEST) -> Floats:
     return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def patch(index: Index, reader: ShardReader, record: str, tile: Sequence[int]) -> Patch:
+def patch(datasets: Datasets, record: str, tile: Sequence[int] | None = None) -> Patch:
     """The tiles of a record laid side by side, and the place of one of them.
 
     Parameters
     ----------
-    tile : (y, x)
-        First native row and column of the tile.
+    tile : (y, x), optional
+        First native row and column of the tile; any by default.
     """
-    mine = index.table.filter(pc.equal(index.table["record"], record))
+    table = datasets.index.table
+    rows = np.flatnonzero(pc.equal(table["record"], record).to_numpy())
+    reader = datasets.reader(int(source_of(datasets.index, rows[:1])[0]))
+    mine = table.take(rows)
     reduce, side = reader.info.reduce, reader.info.resolution
     corners = np.stack([np.asarray(mine[name]) for name in ("tile_y", "tile_x")], 1) // reduce
     first = corners.min(axis=0)
@@ -111,7 +87,7 @@ def patch(index: Index, reader: ShardReader, record: str, tile: Sequence[int]) -
         field = np.where(reader.masks([row])[0], reader.images([row])[0, channel], np.nan)
         part = image[y : y + side, x : x + side]
         part[...] = np.where(np.isfinite(field), field, part)
-    y, x = np.asarray(tile) // reduce - first
+    y, x = corners[0] - first if tile is None else np.asarray(tile) // reduce - first
     box = (x / width, 1 - (y + side) / height, side / width, side / height)
     return Patch(blocks(image), (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
 
