@@ -66,7 +66,7 @@ class Cloud:
     def probes(self, directions: Sequence[Floats], count: int = PROBES) -> Floats:
         """Orthonormal axes to probe, (P, R): those of `directions` (D,), then principal axes."""
         wanted = [self.whiten(each) for each in directions]
-        wanted += list(np.eye(len(self.axes))[: max(count - len(wanted), 0)])
+        wanted += list(np.eye(len(self.axes))[:count])
         found: list[Floats] = []
         for each in wanted:
             rest = each / np.linalg.norm(each)
@@ -148,13 +148,17 @@ class Goal:
 def jacobian(measure: Measure, x: Floats, moves: Floats, goal: Goal, scale: float) -> Floats:
     """Response (1 + H, P) of the target and the held to unit coefficients of `moves` (P, D).
 
-    The median slope between four points of each axis (`calibrate.response`): quantities over
-    a mask jump when a pixel enters it, and a jump must not pass for a slope. The target
+    The median slope between five points of each axis (`calibrate.response`): quantities over
+    a mask jump when a pixel enters it, and one jump must not pass for a slope. The target
     is in units of the asked change, the held of their tolerance; 0 where undefined.
     """
-    steps = scale * np.array([-1.0, -0.5, 0.5, 1.0])
-    values = measure((x + steps[:, None, None] * moves).reshape(-1, len(x)))
-    values = values[:, [goal.target, *goal.held]].reshape(len(steps), len(moves), -1)
+    steps = scale * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    beside = steps[[0, 1, 3, 4], None, None]
+    values = measure(np.concatenate([x[None], (x + beside * moves).reshape(-1, len(x))]))
+    values = values[:, [goal.target, *goal.held]]
+    around = values[1:].reshape(4, len(moves), -1)
+    here = np.broadcast_to(values[0], around[:1].shape)
+    values = np.concatenate([around[:2], here, around[2:]])
     slopes = response(steps, np.moveaxis(values, 0, 1)).T
     slopes = slopes / np.array([abs(goal.change), *goal.tolerance])[:, None]
     return np.where(np.isfinite(slopes), slopes, 0.0)
