@@ -28,7 +28,7 @@ def commands() -> dict[str, list[str]]:
 
 def test_every_stage_has_a_template() -> None:
     ran = {words[0] for words in commands().values()}
-    assert ran == {*STAGES, "pipeline"}
+    assert ran == {*STAGES, "pipeline", "evaluate", "invert"}
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
@@ -58,7 +58,7 @@ def test_shellcheck() -> None:
 
 
 def test_arrays_pass_their_part() -> None:
-    for name in ("fit_directions", "embed"):
+    for name in ("sample", "fit_directions", "embed", "build_index"):
         text = (REPO / f"jobs/{name}.sh").read_text()
         assert "#SBATCH --array=1-" in text  # parts count from 1
         assert '--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"' in text
