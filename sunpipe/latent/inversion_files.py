@@ -1,10 +1,12 @@
-"""The files of an inversion: ``inversion.h5``, ``inversion.json`` and ``picture.png``.
+"""The files of an inversion: latent, numbers, picture, and the generated patch as FITS.
 
 ``inversion.h5``::
 
     /w (w_dim,) or (num_ws, w_dim) float32    what ``sunpipe traverse --from`` begins with
     /real, /reproduced (C, H, H) float32, gauss        /mask (H, H) bool
     attributes: schema, generator, run, space, record, tile, channels, pixel_cm
+
+beside it ``inversion.json``, ``picture.png`` and ``reproduced.<CHANNEL>.fits``.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from sunpipe.errors import DataError
 from sunpipe.files import atomic_folder, read_json, write_json
 from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.invert_patch import Inverted
+from sunpipe.latent.patch_fits import write_patch
 from sunpipe.latent.target import Target
 
 if TYPE_CHECKING:
@@ -73,6 +76,13 @@ def write_inversion(
                 data = file.create_dataset(name, data=image, fletcher32=True)
                 data.attrs["unit"] = "Gauss"
             file.create_dataset("mask", data=target.mask, fletcher32=True)
+        write_patch(
+            temporary, "reproduced", found.reproduced, channels=channels,
+            units=list(generator.units), pixel_cm=generator.pixel_cm, run=generator.run,
+            generator=generator.digest, history=(
+                "Made to look like", target.record, f"tile {target.tile[0]} {target.tile[1]}.",
+            ),
+        )  # fmt: skip
         draw(temporary / "picture.png", target, found, channels, generator.pixel_cm)
         write_json(temporary / "inversion.json", {"schema": SCHEMA, **result})
 

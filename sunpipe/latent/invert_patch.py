@@ -125,10 +125,10 @@ def pose(
         real = measured(wanted, valid, channels, pixel_cm, list(cloud.spread))[0]
     defined = dict(zip(cloud.spread, real.tolist(), strict=True))
     names = [name for name in cloud.names if np.isfinite(defined[name])]
-    like = {"dtype": torch.float64, "device": wanted.device}
+    device = wanted.device
     keyword = KeywordMisfit(
-        wanted=torch.tensor([[defined[name] for name in names]], **like),
-        spread=torch.tensor([cloud.spread[name] for name in names], **like),
+        wanted=torch.tensor([[defined[name] for name in names]], dtype=torch.float64).to(device),
+        spread=torch.tensor([cloud.spread[name] for name in names], dtype=torch.float64).to(device),
         names=names, channels=channels, mask=valid, pixel_cm=pixel_cm,
     )  # fmt: skip
     field = FieldMisfit(wanted, valid, sigma)

@@ -15,7 +15,7 @@ import torch
 from sunpipe.config import load_config
 from sunpipe.errors import DataError, Stopped, UsageError
 from sunpipe.files import read_json
-from sunpipe.fits import VectorRecord
+from sunpipe.fits import VectorRecord, read_vector
 from sunpipe.invert_settings import InvertSettings
 from sunpipe.latent import cloud as clouds
 from sunpipe.latent import inversion, inverter_train, optimise, target
@@ -295,7 +295,8 @@ def test_invert_writes_what_a_walk_begins_with(place: Layout) -> None:
     result = inversion.invert(config("invert.steps=8"), asked)
     folder = Path(plan["out"])
     assert {path.name for path in folder.iterdir()} == {
-        "inversion.h5", "inversion.json", "picture.png"
+        "inversion.h5", "inversion.json", "picture.png",
+        *(f"reproduced.{name}.fits" for name in CHANNELS),
     }  # fmt: skip
     with h5py.File(folder / "inversion.h5") as file:
         assert file["w"].shape == (6,)
@@ -305,13 +306,17 @@ def test_invert_writes_what_a_walk_begins_with(place: Layout) -> None:
         shown = tiny().fields(torch.from_numpy(file["w"][:])[None])[0].numpy()
         np.testing.assert_allclose(file["reproduced"][:], shown, atol=0.05)
         real, mask = file["real"][:], file["mask"][:]
+    again = read_vector(*(folder / f"reproduced.{name}.fits" for name in CHANNELS))
+    np.testing.assert_allclose(again.fields, shown, atol=0.05)
+    assert again.header["TELESCOP"] == "SYNTHETIC"
+    assert again.pixel_cm == pytest.approx(PIXEL)
     errors = field_errors(real, shown, mask, CHANNELS)
     kept = read_json(folder / "inversion.json")
     for name in CHANNELS:
         assert kept["errors"][name]["rms_g"] == pytest.approx(errors[name]["rms_g"], rel=1e-3)
-    again = inversion.invert(config("invert.steps=8"), asked)
-    assert again["skipped"]
-    assert again["keywords"] == result["keywords"]
+    same = inversion.invert(config("invert.steps=8"), asked)
+    assert same["skipped"]
+    assert same["keywords"] == result["keywords"]
     other = inversion.invert(config("invert.steps=9", "invert.space=w_plus"), asked)
     assert not other["skipped"]
     tile = inversion.plan(config(), target.Wanted(record=RECORD, tile=(16, 0)))
