@@ -1,11 +1,13 @@
 """Does a generator copy? Its samples beside how near real patches are to the training patches.
 
-A small distance alone says little: weak fields are near to everything. So a sample's
-distance to its nearest training HARP is also divided by the mean distance to the next
-`NEIGHBOURS` ones, one tile each: a copy has one neighbour that is far nearer than all others
-(Carlini et al. 2023, arXiv:2301.13188, section 4.2, has the same ratio). The scale is what
-training patches get among the training patches of other HARPs, and, as the honest
-control, what patches of held-out HARPs get.
+A small distance alone says little: weak fields are near to everything. So three numbers
+must be small together. The *ratio*, of the distance to the nearest training HARP to the mean
+distance to the next `NEIGHBOURS` ones, one tile each, in both spaces: a copy has one
+neighbour that is far nearer than all others (after Carlini et al. 2023, arXiv:2301.13188,
+section 4.2). And the *residual*, the distance in pixels over the sample's own contrast: a
+weak patch whose nearest neighbour is the one weak HARP has a small ratio, but its
+neighbour explains nothing of it. The scale is what training patches get among the
+training patches of other HARPs, and, as the honest control, what held-out HARPs get.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ Floats = NDArray[np.float64]
 NEIGHBOURS = 10  # HARPs that make a sample's background
 QUANTILE = 0.01  # of train-to-train; nearer is suspicious
 SPACES = ("embedding", "pixels")
+SIGNS = (("embedding", "ratio"), ("pixels", "ratio"), ("pixels", "residual"))  # of a copy
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,20 @@ class Closeness:
         To the nearest training tile of another HARP than the sample's.
     ratio : ndarray (Q,)
         That over the mean distance to the next HARPs; NaN where there are none.
+    residual : ndarray (Q,)
+        The distance over the sample's own size; NaN where it has none.
     position : ndarray (Q,)
         Of the nearest tile in the archive; -1 for none.
     """
 
     distance: Floats
     ratio: Floats
+    residual: Floats
     position: NDArray[np.int64]
 
 
-def closeness(found: Nearest) -> Closeness:
-    """Read the nearest training tiles of each sample from `found`."""
+def closeness(found: Nearest, size: Floats) -> Closeness:
+    """Read the nearest training tiles of each sample from `found`; `size` (Q,) is their own."""
     nearest, position = found.match(other_group=True)
     ordered = np.sort(found.others().astype(np.float64), axis=1)[:, 1 : 1 + NEIGHBOURS]
     known = np.isfinite(ordered)
@@ -53,7 +59,8 @@ def closeness(found: Nearest) -> Closeness:
     count = known.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where((count > 0) & (total > 0), nearest / (total / count), np.nan)
-    return Closeness(np.where(position >= 0, nearest, np.nan), ratio, position)
+        residual = np.where((size > 0) & (position >= 0), nearest / size, np.nan)
+    return Closeness(np.where(position >= 0, nearest, np.nan), ratio, residual, position)
 
 
 def percentile(values: Floats, scale: Floats) -> Floats:
@@ -82,24 +89,25 @@ def below(
 
 
 def copies(sample: dict[str, Closeness], scale: dict[str, Closeness]) -> NDArray[np.bool_]:
-    """Samples whose ratio is under the 1 % quantile of train-to-train in both spaces (Q,)."""
+    """Samples under the 1 % quantile of train-to-train by every one of `SIGNS` (Q,)."""
     inside = []
-    for space in SPACES:
-        known = _finite(scale[space].ratio)
+    for space, what in SIGNS:
+        known = _finite(getattr(scale[space], what))
         limit = np.quantile(known, QUANTILE) if len(known) else -np.inf
         with np.errstate(invalid="ignore"):
-            inside.append(sample[space].ratio < limit)
+            inside.append(getattr(sample[space], what) < limit)
     return np.logical_and.reduce(inside)
 
 
 def suspicion(sample: dict[str, Closeness], scale: dict[str, Closeness]) -> Floats:
-    """How unusual each sample is (Q,): the larger of its two percentiles, low is suspicious.
+    """How unusual each sample is (Q,): the largest of its percentiles, low is suspicious.
 
-    Ties, which all samples below the whole scale are, are broken by the ratio in pixels.
+    Ties, which all samples below the whole scale are, are broken by the residual.
     """
-    share = np.fmax(*(percentile(sample[space].ratio, scale[space].ratio) for space in SPACES))
-    fine = np.nan_to_num(sample["pixels"].ratio, nan=1.0)
-    return np.nan_to_num(share, nan=1.0) + 1e-6 * fine
+    shares = [percentile(getattr(sample[space], what), getattr(scale[space], what))
+              for space, what in SIGNS]  # fmt: skip
+    fine = np.nan_to_num(sample["pixels"].residual, nan=1.0)
+    return np.nan_to_num(np.max(shares, axis=0), nan=1.0) + 1e-6 * fine
 
 
 def audit(
@@ -121,15 +129,15 @@ def audit(
     Returns
     -------
     dict
-        For each space the medians of distance and ratio, the 1 % quantile of
-        train-to-train, the shares below it; and ``copies``, the samples below it by
-        ratio in both spaces, as a share and as numbers.
+        For each space the medians of distance, ratio and (pixels) residual, the 1 %
+        quantile of train-to-train, the shares below it; ``copies``, the numbers of the
+        samples below it by all of `SIGNS`; and their share, on each side.
     """
     sides = {"generated": generated, "held_out": held_out}
     found: dict[str, Any] = {"quantile": QUANTILE, "neighbours": NEIGHBOURS}
     for space in SPACES:
         row: dict[str, Any] = {}
-        for what in ("distance", "ratio"):
+        for what in ("distance", "ratio", "residual")[: 3 if space == "pixels" else 2]:
             scale = getattr(train[space], what)
             row[what] = {
                 "train_median": _median(scale),

@@ -166,7 +166,7 @@ def queries_of(archive: Archive, split: str, count: int) -> tuple[str, Any]:
 
 
 def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
-    from sunpipe.evaluate.retrieval_copies import begin_audit, end_audit
+    from sunpipe.evaluate.retrieval_copies import FEWEST_TRAIN, begin_audit, end_audit
     from sunpipe.evaluate.retrieval_generated import check_generator, make
     from sunpipe.evaluate.retrieval_invariance import invariance
     from sunpipe.evaluate.retrieval_nearest import askers, strangers
@@ -197,13 +197,14 @@ def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
         archive, askers(archive, some), bench.images(some), sources.encoder, sources.metric,
         settings.k, settings.bootstrap, cfg.seed, bench.poll,
     )}  # fmt: skip
-    result["index"] = None
+    result["index"] = {"left_out": "none; run sunpipe index build"}
     if sources.index is not None:
         result["index"] = index_recall(
             Layout.current().embeddings(cfg.name), sources.index, archive.info,
             archive.vectors[chosen], settings.k,
         )  # fmt: skip
-    result |= {"generated": None, "memorisation": None, "copies_picture": None}
+    none = {"left_out": "no trained generator of this experiment; run sunpipe train"}
+    result |= {"generated": none, "memorisation": none, "copies_picture": None}
     sides = None
     if made is not None and sources.generator is not None:
         result["generated"] = {
@@ -211,12 +212,13 @@ def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
             "psi": cfg.sample.psi, "noise": cfg.sample.noise, "seed": cfg.seed,
             **generated_scores(bench, ours, made.values),
         }  # fmt: skip
+        result["memorisation"] = {"left_out": f"fewer than {FEWEST_TRAIN} training HARPs"}
         if waiting is not None:
             result["memorisation"], sides = end_audit(waiting)
     sources.folder.mkdir(parents=True, exist_ok=True)
     result["picture"] = str(sources.folder / PICTURES["picture"])
     draw(Path(result["picture"]), bench, result, real, chosen, ours, made, sides)
-    if result["memorisation"] and made is not None:
+    if waiting is not None and made is not None:
         result["copies_picture"] = str(sources.folder / PICTURES["copies_picture"])
         draw_pairs(Path(result["copies_picture"]), bench, made.fields,
                    result["memorisation"]["pairs"])  # fmt: skip

@@ -140,7 +140,7 @@ def choose(archive: Archive, allowed: Bools, count: int) -> Ints:
     """
     mine = [np.flatnonzero(allowed & (archive.group == code))
             for code in np.unique(archive.group[allowed])]  # fmt: skip
-    left, share = min(count, int(allowed.sum())), {}
+    left, share = min(count, int(allowed.sum())), dict[int, int]()
     for place in sorted(range(len(mine)), key=lambda number: len(mine[number])):
         share[place] = min(len(mine[place]), -(-left // (len(mine) - len(share))))
         left -= share[place]

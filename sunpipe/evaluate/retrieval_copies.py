@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sunpipe.evaluate.memorisation import (
+    SIGNS,
     SPACES,
     Closeness,
     audit,
@@ -17,8 +19,10 @@ from sunpipe.evaluate.memorisation import (
     suspicion,
 )
 from sunpipe.evaluate.retrieval_archive import choose
+from sunpipe.evaluate.retrieval_baselines import pixels
 from sunpipe.evaluate.retrieval_bench import Bench
-from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, askers, strangers
+from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, askers, blocks, strangers
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.physics.channels import orbit
 
 Floats32 = NDArray[np.float32]
@@ -32,10 +36,22 @@ class Side:
 
     asked: Askers
     tables: dict[str, Nearest]
+    sizes: dict[str, NDArray[np.float64]]
 
     def closeness(self) -> dict[str, Closeness]:
         """Of both spaces, once the pixels are compared."""
-        return {space: closeness(self.tables[space]) for space in SPACES}
+        return {space: closeness(self.tables[space], self.sizes[space]) for space in SPACES}
+
+
+def contrast(fields: Floats32, view: NormalizeSettings) -> NDArray[np.float64]:
+    """Length (N,) of images without the mean of each channel, as pixels are compared."""
+    found = []
+    for rows in blocks(len(fields)):
+        image = pixels(torch.from_numpy(fields[rows]), view).astype(np.float64)
+        image = image.reshape(len(image), fields.shape[1], -1)
+        away = image - image.mean(axis=2, keepdims=True)
+        found.append(np.sqrt((away**2).sum(axis=(1, 2))))
+    return np.concatenate(found)
 
 
 @dataclass
@@ -76,7 +92,7 @@ def begin_audit(
     train = archive.train
     if len(np.unique(archive.group[train])) < FEWEST_TRAIN:
         return None
-    ways = orbit(bench.reader.info.channels, symmetries) if symmetries else [()]
+    ways = orbit(bench.reader.info.channels, symmetries)
     asking: dict[str, tuple[Askers, Floats32, Floats32]] = {
         "generated": (strangers(len(fields)), fields, vectors)
     }
@@ -88,6 +104,9 @@ def begin_audit(
         name: Side(asked, {
             "embedding": bench.by_vector(asked, some_vectors, train),
             "pixels": bench.ask_pixels(asked, some_fields, train, ways),
+        }, {
+            "embedding": np.linalg.norm(some_vectors.astype(np.float64), axis=1),
+            "pixels": contrast(some_fields, bench.view),
         })
         for name, (asked, some_fields, some_vectors) in asking.items()
     }  # fmt: skip
@@ -120,10 +139,11 @@ def closest(asked: Audit, found: dict[str, dict[str, Closeness]]) -> list[dict[s
         rows.append({
             "sample": int(number), "record": archive.records[place],
             "row": int(archive.rows[place]),
-            **{f"{space}_ratio": float(sample[space].ratio[number]) for space in SPACES},
-            **{f"{space}_percentile": float(100 * percentile(
-                sample[space].ratio[number : number + 1], scale[space].ratio)[0])
-               for space in SPACES},
         })  # fmt: skip
+        for space, what in SIGNS:
+            one, all_ = (getattr(side[space], what) for side in (sample, scale))
+            rows[-1][f"{space}_{what}"] = float(one[number])
+            rank = percentile(one[number : number + 1], all_)[0]
+            rows[-1][f"{space}_{what}_percentile"] = float(100 * rank)
     return [{key: None if isinstance(value, float) and not np.isfinite(value) else value
              for key, value in row.items()} for row in rows]  # fmt: skip

@@ -40,7 +40,8 @@ def top_rows(
         where = np.broadcast_to(np.arange(rows.start, rows.stop), new.shape)
         place = np.concatenate([place, where], axis=1)
         order = np.argsort(far, axis=1, kind="stable")[:, :k]
-        far, place = (np.take_along_axis(each, order, axis=1) for each in (far, place))
+        far = np.take_along_axis(far, order, axis=1)
+        place = np.take_along_axis(place, order, axis=1)
     return np.where(np.isfinite(far), place, -1)
 
 
@@ -80,7 +81,10 @@ def invariance(
     before = top_rows(archive, asked, plain, metric, k)
     size = np.maximum(np.linalg.norm(plain, axis=1), np.finfo(np.float32).tiny)
     found: dict[str, Any] = {}
+    light = any(unit != "Gauss" for unit in encoder.card.units)
     for name in SYMMETRIES:
+        if light and name == "reverse_polarity":
+            continue  # an intensity has no polarity
         turned = vectors(name)
         after = top_rows(archive, asked, turned, metric, k)
         first = (before[:, 0] == after[:, 0]).astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe import plots
-from sunpipe.evaluate.memorisation import QUANTILE, Closeness
+from sunpipe.evaluate.memorisation import QUANTILE, SIGNS, Closeness
 from sunpipe.evaluate.retrieval_bench import Bench
 from sunpipe.evaluate.retrieval_nearest import Nearest
 from sunpipe.evaluate.sheet import _norm as colours
@@ -70,13 +70,16 @@ def _bars(axes: Any, result: Mapping[str, Any]) -> None:
             found = rows[name][quantity]["spearman"]
             if found["value"] is None:
                 continue
-            axes.plot(found["value"], at + shift, "o", ms=3.5, color=COLOURS[name])
+            axes.plot(found["value"], at + shift, "o", ms=3.5, color=COLOURS[name],
+                      label=name if at == place[0] else None)  # fmt: skip
             if found["low"] is not None:
                 axes.plot([found["low"], found["high"]], [at + shift] * 2, lw=1.2,
                           color=COLOURS[name])  # fmt: skip
     axes.axvline(0, color="#c9ccd2", lw=0.8, zorder=0)
     axes.set_yticks(place, known)
     axes.set_xlim(-0.5, 1.0)
+    if axes.lines[1:]:
+        axes.legend(fontsize=7, frameon=False, loc="lower left")
     axes.set_xlabel("Spearman, query and best match", fontsize=8)
     _tidy(axes, f"Physics of the match, own {result['unit']} left out")
 
@@ -112,23 +115,23 @@ def _scatter(
 
 
 def _copies(axes: Any, sides: Mapping[str, Mapping[str, Closeness]] | None) -> None:
-    """How near the nearest training tile is, over its background, in pixels."""
+    """What of a patch its nearest training tile leaves unexplained, in pixels."""
     if sides is None:
         axes.axis("off")
         return
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1.6, 41)
     for key, (label, colour) in SIDES.items():
         if key in sides:
-            ratio = sides[key]["pixels"].ratio
-            ratio = ratio[np.isfinite(ratio)]
-            axes.hist(ratio, bins, weights=np.full(len(ratio), 1 / max(len(ratio), 1)),
+            left = sides[key]["pixels"].residual
+            left = np.minimum(left[np.isfinite(left)], bins[-1])
+            axes.hist(left, bins, weights=np.full(len(left), 1 / max(len(left), 1)),
                       histtype="step", lw=1.5, color=colour, label=label)  # fmt: skip
-    train = sides["train"]["pixels"].ratio
+    train = sides["train"]["pixels"].residual
     train = train[np.isfinite(train)]
     if len(train):
         axes.axvline(np.quantile(train, QUANTILE), color="#8a8f98", lw=0.8, ls="--",
                      label="1 % of train to train")  # fmt: skip
-    axes.set_xlabel("distance to the nearest training HARP over that to the next ten", fontsize=8)
+    axes.set_xlabel("distance to the nearest training tile over own contrast", fontsize=8)
     axes.set_ylabel("share", fontsize=8)
     axes.legend(fontsize=7, frameon=False, loc="upper left")
     _tidy(axes, "Copies? Pixels; 0 is a copy")
@@ -141,11 +144,11 @@ def draw(
 ) -> None:  # fmt: skip
     """Write the scorecard as a PNG."""
     figure = plots.new_figure(11, 7.2)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
-    grid = left.subplots(2, 1)
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.15, 1)))
+    grid = np.asarray(left.subplots(2, 1))
     _recall(grid[0], bench, real)
     _scatter(grid[1], bench, real, chosen, ours, made)
-    lower = right.subplots(2, 1, height_ratios=(1.7, 1) if sides else (1, 0.001))
+    lower = np.asarray(right.subplots(2, 1, height_ratios=(1.7, 1) if sides else (1, 0.001)))
     _bars(lower[0], result)
     _copies(lower[1], sides)
     plots.save(figure, path)
@@ -159,7 +162,7 @@ def draw_pairs(path: Path, bench: Bench, fields: Floats32, pairs: list[dict[str,
     real = bench.reader.images(rows)[:, 0]
     mine = fields[[pair["sample"] for pair in pairs], 0]
     info = bench.reader.info
-    norm, cmap = colours(real, info.units[0])
+    norm, cmap = colours(np.concatenate([real, mine]), info.units[0])
     columns = 2
     lines = -(-len(pairs) // columns)
     figure = plots.new_figure(4.0 * columns + 0.9, 2.1 * lines + 0.4)
@@ -168,9 +171,11 @@ def draw_pairs(path: Path, bench: Bench, fields: Floats32, pairs: list[dict[str,
         axes.axis("off")
     for place, pair in enumerate(pairs):
         spots = grid[place // columns, 2 * (place % columns) :][:2]
-        heads = (f"generated {pair['sample']}\n{_percent(pair['pixels_percentile'])} in pixels",
-                 f"{_short(pair['record'])}\n{_percent(pair['embedding_percentile'])} in"
-                 " embedding")  # fmt: skip
+        ranks = " / ".join(_percent(pair[f"{space}_{what}_percentile"]) for space, what in SIGNS)
+        heads = (
+            f"generated {pair['sample']}\n{ranks}",
+            f"{_short(pair['record'])}\nresidual {_number(pair['pixels_residual'])}",
+        )
         for axes, patch, head in zip(spots, (mine[place], real[place]), heads, strict=True):
             axes.axis("on")
             axes.set_xticks([])
@@ -179,8 +184,9 @@ def draw_pairs(path: Path, bench: Bench, fields: Floats32, pairs: list[dict[str,
             axes.set_title(head, fontsize=7, color=plots.INK)
     label = f"{info.channels[0]} ({'G' if info.units[0] == 'Gauss' else info.units[0]})"
     figure.colorbar(ScalarMappable(norm, cmap), ax=grid, shrink=0.6, label=label)
-    figure.suptitle("Generated patches nearest to a training tile, and that tile; percentile of"
-                    " the ratio among training tiles", fontsize=9, color=plots.INK)  # fmt: skip
+    figure.suptitle("Generated patches nearest to a training tile, and that tile. Percentiles"
+                    " among training tiles: ratio in embedding / ratio in pixels / residual",
+                    fontsize=8, color=plots.INK)  # fmt: skip
     plots.save(figure, path)
 
 
@@ -191,3 +197,7 @@ def _short(record: str) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.embed.store import EmbeddingInfo, read_vectors
-from sunpipe.errors import DataError
 from sunpipe.evaluate.retrieval_baselines import unit_rows, vector_distances
 from sunpipe.evaluate.retrieval_nearest import blocks
 from sunpipe.files import sha256
@@ -64,17 +63,16 @@ def index_recall(
     vectors : float32 ndarray (Q, dim)
         As the encoder gave them.
 
-    Raises
-    ------
-    DataError
-        The index was built from another embedding.
+    Returns
+    -------
+    dict
+        kind, ``recall_<k>``, worst_query, queries, vectors; or ``left_out``, the reason,
+        for an index of other vectors than `folder` holds now.
     """
     from sunpipe.index.nearest import nearest_tiles
 
     if index.info.embedding != sha256(folder / "embedding.json"):
-        raise DataError(
-            f"{index.folder} was not built from {folder} as it is now; run sunpipe index build"
-        )
+        return {"left_out": f"not built from {folder} as it is now; run sunpipe index build"}
     metric = index.info.metric
     k = min(k, info.count)
     query = unit_rows(vectors, metric)

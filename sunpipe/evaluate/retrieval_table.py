@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+MEASURES = {"distance": "distance", "ratio": "ratio to the next HARPs",
+            "residual": "residual of its contrast"}  # fmt: skip
 WIDE = "{:<12} {:<9} {:>22} {:>22} {:>11} {:>11} {:>11}"
-REGION = "{:<12} {:>22} {:>22} {:>22}"
-COPIES = "{:<34} {:>22} {:>22}"
+REGION = "{:<16} {:>22} {:>22} {:>22}"
+COPIES = "{:<36} {:>22} {:>22}"
 MADE = "{:<12} {:<9} {:>22} {:>22} {:>11} {:>11}"
 
 
@@ -16,19 +18,22 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
+def decimals(value: float | None, digits: int = 2) -> str:
+    """So many decimals, or a dash; never ``-0.00``."""
+    return "-" if value is None else f"{value:z.{digits}f}"
+
+
 def score(row: Mapping[str, Any] | None, digits: int = 2) -> str:
     """A value with its interval."""
-    if row is None or row["value"] is None:
-        return "-"
-    text = f"{row['value']:.{digits}f}"
-    if row["low"] is None:
-        return text
-    return f"{text} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+    if row is None or row["low"] is None:
+        return plain(row, digits)
+    ends = f"[{decimals(row['low'], digits)}, {decimals(row['high'], digits)}]"
+    return f"{plain(row, digits)} {ends}"
 
 
-def plain(row: Mapping[str, Any] | None) -> str:
+def plain(row: Mapping[str, Any] | None, digits: int = 2) -> str:
     """A value without its interval."""
-    return "-" if row is None or row["value"] is None else f"{row['value']:.2f}"
+    return "-" if row is None else decimals(row["value"], digits)
 
 
 def _region(result: Mapping[str, Any]) -> list[str]:
@@ -58,13 +63,12 @@ def _physics(result: Mapping[str, Any]) -> list[str]:
                     "chance S"),
     ]  # fmt: skip
     for name in rows["embedding"]:
-        cell = {other: rows[other][name] if other in rows else None
-                for other in ("embedding", "pixels", "keywords", "chance")}  # fmt: skip
-        mine = cell["embedding"]
+        mine = rows["embedding"][name]
+        beside = [rows[other][name] if other in rows else None
+                  for other in ("pixels", "keywords", "chance")]  # fmt: skip
         lines.append(WIDE.format(
             name, units[name], score(mine["pearson"]), score(mine["spearman"]),
-            *(plain(cell[other] and cell[other]["spearman"])
-              for other in ("pixels", "keywords", "chance")),
+            *(plain(row and row["spearman"]) for row in beside),
         ))  # fmt: skip
     return [*lines, "* the distance is made of these very numbers: it says what is possible, no"
                     " more"]  # fmt: skip
@@ -76,15 +80,15 @@ def _invariance(result: Mapping[str, Any]) -> list[str]:
              REGION.format("", "vector moves by", "same best tile",
                            f"of the {k} best stay")]  # fmt: skip
     for name, row in rows.items():
-        lines.append(REGION.format(name[:12], f"{row['moved']:.1e}", score(row["top_1"]),
+        lines.append(REGION.format(name, f"{row['moved']:.1e}", score(row["top_1"]),
                                    score(row[f"top_{k}"])))  # fmt: skip
     return lines
 
 
 def _generated(result: Mapping[str, Any]) -> list[str]:
     found = result["generated"]
-    if found is None:
-        return ["Generated queries: no trained generator of this experiment"]
+    if "left_out" in found:
+        return [f"Generated queries: {found['left_out']}"]
     rows, units = found["physics"], result["units"]
     lines = [
         f"Generated queries: {found['patches']} of {found['run']} at {found['kimg']:g} kimg",
@@ -93,7 +97,7 @@ def _generated(result: Mapping[str, Any]) -> list[str]:
     for name, row in rows["embedding"].items():
         lines.append(MADE.format(
             name, units[name], score(row["pearson"]), score(row["spearman"]),
-            "-" if row["spearman_shuffled"] is None else f"{row['spearman_shuffled']:.2f}",
+            decimals(row["spearman_shuffled"]),
             plain(rows["pixels"][name]["spearman"]),
         ))  # fmt: skip
     return lines
@@ -101,19 +105,22 @@ def _generated(result: Mapping[str, Any]) -> list[str]:
 
 def _copies(result: Mapping[str, Any]) -> list[str]:
     found = result["memorisation"]
-    if found is None:
-        return []
+    if "left_out" in found:
+        return [f"Copies? {found['left_out']}"]
     lines = [
         f"Copies? Nearest of {found['train_tiles']} training tiles, of another {result['unit']};"
         " share nearer than 1 % of training tiles are to each other",
         COPIES.format("", "generated", "held out"),
     ]
     for space in ("embedding", "pixels"):
-        for what, text in (("distance", "distance"), ("ratio", "distance over background")):
+        for what, text in MEASURES.items():
+            if what not in found[space]:
+                continue
             row = found[space][what]
             lines.append(COPIES.format(f"{space}: {text}", score(row["generated_below"], 3),
                                        score(row.get("held_out_below"), 3)))  # fmt: skip
-    lines.append(COPIES.format("copies: both over background", score(found["generated_copies"], 3),
+    lines.append(COPIES.format("copies: by both ratios and residual",
+                               score(found["generated_copies"], 3),
                                score(found.get("held_out_copies"), 3)))  # fmt: skip
     medians = found["pixels"]["distance"]
     lines.append(
@@ -136,8 +143,8 @@ def render(result: Mapping[str, Any]) -> str:
         f" {result['unit']}s"
     )
     index = result["index"]
-    recall = "Index: none; run sunpipe index build"
-    if index is not None:
+    recall = f"Index: {index.get('left_out')}"
+    if "left_out" not in index:
         key = next(name for name in index if name.startswith("recall_"))
         recall = (f"Index ({index['kind']}, {index['vectors']} vectors): recall@{key[7:]} against"
                   f" comparing all {index[key]:.4f}, worst query"
