@@ -18,6 +18,7 @@ from sunpipe.embed.query import generated_query, open_generator
 from sunpipe.errors import DataError, UsageError
 from sunpipe.index.search import Query
 from sunpipe.index.store import IndexInfo
+from sunpipe.latent.generator import Noise
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,6 @@ def latent_query(
             f" or ({layers}, {size})"
         )
     about = {"kind": "latent", "file": str(path), "frame": frame}
-    noise = "none" if found.noise == "none" else "const"
+    noise: Noise = "none" if found.noise == "none" else "const"
     w = torch.from_numpy(np.ascontiguousarray(one))[None].to(generator.device)
     return generated_query(generator, encoder, w, about, noise)

@@ -47,7 +47,7 @@ def find_folder(run: str, index: Path | None = None) -> Path:
             return layout.runs / run
         if (found := trained_run(layout, run)) is not None:
             return found
-    places = " or ".join(str(layout.runs) for layout in layouts)
+    places = " or ".join(dict.fromkeys(str(layout.runs) for layout in layouts))
     raise DataError(f"no run {run!r}: neither a run folder nor a name under {places}")
 
 

@@ -85,7 +85,7 @@ def tokens(text: str) -> list[Token]:
         if kind == "word" and word in ("and", "or", "not"):
             kind = word
         found.append(Token(kind, match[kind] if kind in match.groupdict() else word,
-                           match.start(match.lastgroup), match.end()))  # fmt: skip
+                           match.start(str(match.lastgroup)), match.end()))  # fmt: skip
         place = match.end()
     return found
 
