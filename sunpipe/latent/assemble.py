@@ -12,17 +12,22 @@ import numpy as np
 from sunpipe.config import changed_keys, to_dict
 from sunpipe.errors import DataError
 from sunpipe.files import digest
-from sunpipe.latent.calibrate import finite, response
+from sunpipe.latent.components import component_name, component_vectors
 from sunpipe.latent.directions import (
-    SUFFIX,
     read_about,
     read_directions,
     write_directions,
 )
-from sunpipe.latent.fit import RANDOM, Fitted, fit_quantity, fit_random
+from sunpipe.latent.fit import (
+    RANDOM,
+    Fitted,
+    Together,
+    fit_component,
+    fit_quantity,
+    fit_random,
+)
+from sunpipe.latent.gather import gather
 from sunpipe.latent.generator import Generator
-from sunpipe.latent.layers import layer_tables
-from sunpipe.latent.leakage import leaks, natural
 from sunpipe.latent.measure import check_names, observer
 from sunpipe.latent.parts import part_path, read_part, write_part
 from sunpipe.latent.prepare import Prepared, prepare
@@ -81,41 +86,18 @@ def _walker(
     return walker
 
 
-def _responses(fitted: Fitted, control: Fitted, deviation: float) -> dict[str, float | None]:
-    """Median change per step in natural standard deviations; of random ones, its magnitude."""
-    found: dict[str, float | None] = {}
-    for each in (*fitted.walks, *control.walks):
-        slopes = response(each.steps, each.column(fitted.name)) / deviation
-        slopes = np.abs(slopes) if each.kind == RANDOM else slopes
-        slopes = slopes[np.isfinite(slopes)]
-        found[each.kind] = float(np.median(slopes)) if len(slopes) else None
-    return found
+def job_names(p: Prepared) -> list[str]:
+    """All that is walked: quantities, principal components, the random control."""
+    count = len(component_vectors(p))
+    return [*p.names, *map(component_name, range(count)), RANDOM]
 
 
-def assemble(p: Prepared, results: list[Fitted], control: Fitted, about: dict[str, Any]) -> Any:
-    """Join the quantities' results: arguments of `write_directions` after the folder."""
-    deviations = natural(p.samples.values)
-    quantities, vectors, leakage, walks = {}, {}, [], []
-    for fitted in results:
-        place = p.samples.names.index(fitted.name)
-        values = p.samples.values[:, place]
-        defined = values[np.isfinite(values)]
-        responses = _responses(fitted, control, deviations[place])
-        quantities[fitted.name] = {
-            **fitted.about,
-            "sign": 1 if (responses["plain"] or 0.0) > 0 else -1,
-            "response": responses,
-            "natural_std": finite(deviations[[place]])[0],
-            "median": float(np.median(defined)),
-            "undefined": int(len(values) - len(defined)),
-        }
-        for kind, vector in fitted.vectors.items():
-            vectors[fitted.name + SUFFIX[kind]] = vector
-        for each in fitted.walks:
-            leakage += leaks(each, deviations, p.seed)
-            walks.append(each)
-    about = {**about, "quantities": quantities, "left_out": p.left_out}
-    return about, vectors, leakage, walks + control.walks
+def _do(p: Prepared, name: str, walker: Callable[..., Any], together: Together) -> Fitted:
+    if name == RANDOM:
+        return fit_random(p, walker)
+    if name in p.names:
+        return fit_quantity(p, name, walker, together)
+    return fit_component(p, job_names(p).index(name) - len(p.names), name, walker)
 
 
 def _up_to_date(folder: Path, recipe: dict[str, Any]) -> bool:
@@ -146,7 +128,7 @@ def _finished(parts: Path, name: str) -> Fitted | None:
 
 def _publish(folder: Path, parts: Path, p: Prepared, about: dict[str, Any]) -> bool:
     """Assemble when every quantity is there; False when some are not."""
-    wanted = [*p.names, RANDOM]
+    wanted = job_names(p)
     if not all(part_path(parts, name).exists() for name in wanted):
         return False
     found = [_finished(parts, name) for name in wanted]
@@ -154,7 +136,7 @@ def _publish(folder: Path, parts: Path, p: Prepared, about: dict[str, Any]) -> b
     if len(whole) < len(found):
         # Another task that saw the last part may have published and cleaned up meanwhile.
         return _up_to_date(folder, about["recipe"])
-    write_directions(folder, *assemble(p, whole[:-1], whole[-1], about))
+    write_directions(folder, *gather(p, whole[:-1], whole[-1], about))
     shutil.rmtree(parts.parent, ignore_errors=True)
     return True
 
@@ -182,16 +164,11 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     index, count = part or (1, 1)
     with StopFlag() as stop:
         walker = _walker(p, generator, cfg, stopper(stop, "directions fit"))
-        jobs = [*p.names, RANDOM]
+        jobs = job_names(p)
         missing = [name for name in share(jobs, (index, count)) if _finished(parts, name) is None]
-        layers = layer_tables(p, [name for name in missing if name != RANDOM])
+        together = Together.of(p, [name for name in missing if name in p.names])
         for name in missing:
-            fitted = (
-                fit_random(p, walker)
-                if name == RANDOM
-                else fit_quantity(p, name, walker, layers[name])
-            )
-            write_part(parts, fitted)
+            write_part(parts, _do(p, name, walker, together))
     about = {
         "run": generator.run, "generator": generator.digest, "space": p.space.describe(),
         "pixel_cm": generator.pixel_cm, "channels": list(generator.channels),

@@ -1,8 +1,7 @@
-"""``sunpipe sample``, ``sunpipe directions fit|show``, ``sunpipe traverse``."""
+"""``sunpipe sample``, ``sunpipe directions fit|show``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,8 +63,13 @@ def fit(
 
     def work(cfg: Config) -> Result:
         from sunpipe.latent.assemble import fit
+        from sunpipe.latent.show import print_tables
 
-        return fit(cfg, share)
+        result = fit(cfg, share)
+        if json_ or not result["complete"]:
+            return result
+        print_tables(result)
+        return {"directions": result["directions"], "skipped": result["skipped"]}
 
     def plan(cfg: Config) -> Result:
         from sunpipe.latent.assemble import plan
@@ -91,38 +95,3 @@ def show(config: ConfigOption = None, set_: SetOption = None, json_: JsonOption 
         emit(result, json_)
     else:
         print_tables(result)
-
-
-def traverse(
-    quantity: Annotated[str, typer.Option(help="Quantity to change, for example USFLUX.")],
-    by: Annotated[
-        str, typer.Option(metavar="AMOUNT", help="Change with its unit, for example 1e21Mx.")
-    ],
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the latent to start from.")] = 0,
-    conditional: Annotated[
-        bool, typer.Option("--conditional", help="Walk the direction with the others removed.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder for strip.png and the numbers.")
-    ] = None,
-    dry_run: DryRunOption = False,
-    json_: JsonOption = False,
-) -> None:
-    """Move a latent until the measured quantity has changed by an amount."""
-
-    def work(cfg: Config) -> Result:
-        from sunpipe.latent.by_amount import Asked, traverse
-
-        return traverse(cfg, Asked(quantity, by, seed, conditional, out))
-
-    def plan(cfg: Config) -> Result:
-        from sunpipe.latent.by_amount import Asked, plan
-
-        return plan(cfg, Asked(quantity, by, seed, conditional, out))
-
-    run_stage(
-        "traverse", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-        sections=("sample", "directions"), plan=plan,
-    )  # fmt: skip

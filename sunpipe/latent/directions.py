@@ -4,9 +4,10 @@
 
     directions.safetensors   unit vectors float32 (D,) of the space: <QUANTITY> to walk it,
                              <QUANTITY>|conditional to walk it with the others held,
-                             <QUANTITY>|normal of the SVM's plane
+                             <QUANTITY>|normal of the plane, PC1, PC2 ... components
     leakage.parquet          one row per target, quantity, conditional: `LEAKAGE`
     traverse.h5              what was measured on the walks: `sunpipe.latent.walks`
+    leakage.png              the same as a picture
     directions.json          everything else, and the digests of the three; written last
 """
 
@@ -43,7 +44,7 @@ class Directions:
     folder : Path
     about : dict
         Content of ``directions.json``: ``generator``, ``run``, ``recipe``, ``space``,
-        ``quantities`` (by name) and ``left_out`` (name to reason).
+        ``quantities`` (by name), ``components`` and ``left_out`` (name to reason).
     vectors : dict
         Name with its `SUFFIX` to a unit vector, float64 (D,).
     """
@@ -142,6 +143,10 @@ def write_directions(
         temporary.write_bytes(content)  # not save_file, whose files only their owner can read
     with atomic_path(folder / "leakage.parquet") as temporary:
         pq.write_table(_leakage_table(leakage), temporary)
+    if leakage:
+        from sunpipe.latent.leakage_picture import picture
+
+        picture(leakage, folder / "leakage.png")
     with new_hdf5(folder / "traverse.h5") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["generator"] = about["generator"]

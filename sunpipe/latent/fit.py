@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sunpipe.latent.bootstrap import bootstrap_planes
 from sunpipe.latent.calibrate import curve
+from sunpipe.latent.components import component_vectors
 from sunpipe.latent.direction import (
     Floats,
     conditional,
     random_directions,
     unit,
 )
-from sunpipe.latent.judge import judge
+from sunpipe.latent.judge import judge, rivals
+from sunpipe.latent.layers import layer_tables
 from sunpipe.latent.prepare import Prepared
+from sunpipe.latent.svm import Planes
 from sunpipe.latent.walks import Walk
 
 RANDOM = "random"
@@ -27,7 +31,7 @@ Walker = Callable[..., Walk]
 class Fitted:
     """One quantity's scores, vectors (plain, conditional, normal) and walks.
 
-    The random control has a walk alone.
+    A principal component has one vector and one walk, the random control a walk alone.
     """
 
     name: str
@@ -36,9 +40,30 @@ class Fitted:
     walks: list[Walk]
 
 
-def fit_quantity(
-    p: Prepared, name: str, walker: Walker, layers: list[dict[str, Any]] | None = None
-) -> Fitted:
+class Together(NamedTuple):
+    """What is solved for many quantities at once, by quantity.
+
+    Attributes
+    ----------
+    refits : dict
+        Of `sunpipe.latent.bootstrap.bootstrap_planes`.
+    rivals : dict
+        Of `sunpipe.latent.judge.rivals`.
+    layers : dict
+        Of `sunpipe.latent.layers.layer_tables`.
+    """
+
+    refits: dict[str, Planes]
+    rivals: dict[str, dict[str, Planes]]
+    layers: dict[str, list[dict[str, Any]]]
+
+    @classmethod
+    def of(cls, p: Prepared, names: list[str]) -> Together:
+        """Solve for these quantities."""
+        return cls(bootstrap_planes(p, names), rivals(p, names), layer_tables(p, names))
+
+
+def fit_quantity(p: Prepared, name: str, walker: Walker, together: Together) -> Fitted:
     """Judge one quantity's direction, make the conditional one, walk both.
 
     Parameters
@@ -48,8 +73,8 @@ def fit_quantity(
         One of ``p.names``.
     walker : callable
         ``walker(moves, target=, kind=)`` to `Walk`.
-    layers : list of dict, optional
-        Its table of `sunpipe.latent.layers`.
+    together : Together
+        Holds `name`.
     """
     place = p.names.index(name)
     normal = p.planes.normals[place]
@@ -59,9 +84,9 @@ def fit_quantity(
     moves = {"plain": plain}
     about: dict[str, Any] = {
         "unit": p.samples.units[p.samples.names.index(name)],
-        **judge(p, name),
+        **judge(p, name, together.refits.get(name), together.rivals[name]),
         "conditional_against": others,
-        "layers": layers or [],
+        "layers": together.layers[name],
     }
     rest = conditional(normal, np.delete(p.planes.normals, place, axis=0), p.root)
     if not others:
@@ -79,6 +104,13 @@ def fit_quantity(
     ]
     about["calibration"] = {found.kind: curve(found.steps, found.column(name)) for found in walks}
     return Fitted(name, about, {**moves, "normal": normal}, walks)
+
+
+def fit_component(p: Prepared, number: int, name: str, walker: Walker) -> Fitted:
+    """Walk principal component `number`, from 0."""
+    vector = component_vectors(p)[number]
+    walked = walker(vector * p.axes.sigma(vector), target=name, kind="plain")
+    return Fitted(name, {}, {"plain": vector}, [walked])
 
 
 def fit_random(p: Prepared, walker: Walker) -> Fitted:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.latent import labels
-from sunpipe.latent.axes import Axes, pad
+from sunpipe.latent.axes import Axes
+from sunpipe.latent.axes import pad as pad
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.ridge import fit_ridge, normal_scores
 from sunpipe.latent.samples import Samples
@@ -80,17 +81,14 @@ def learn(
     if settings.learner == "svm":
         weights = np.where(test, 0, np.stack(list(extreme.values())))
         return fit_svm(x, weights, settings.svm_c, scale, settings.solver, movable)
-    known = [np.where(test, np.nan, samples.column(name)) for name in extreme]
-    targets = np.stack([normal_scores(values) for values in known])
+    values = np.stack([samples.column(name) for name in extreme])
     if settings.learner == "svr":
+        targets = np.where(test, np.nan, np.stack([normal_scores(row) for row in values]))
         return fit_svr(
             x, targets, settings.svr_c, settings.svr_epsilon, scale, settings.solver, movable
         )
-    part = Scale(scale.mean[movable], scale.std[movable])
-    ranks = [normal_scores(samples.column(name)) for name in extreme]
-    found = [fit_ridge(x[:, movable], values, test, part).plane for values in ranks]
-    normals = np.concatenate([plane.normals for plane in found])
-    return Planes(pad(normals, movable), np.concatenate([plane.intercepts for plane in found]))
+    found = [fit_ridge(x, row, test, scale, movable).plane for row in values]
+    return Planes(*(np.concatenate(each) for each in zip(*found, strict=True)))
 
 
 def prepare(samples: Samples, settings: DirectionsSettings, seed: int) -> Prepared:
