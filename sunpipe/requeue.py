@@ -1,10 +1,11 @@
 """Starting a training job again after it lost a rank: ``python -m sunpipe.requeue CODE ARGS``.
 
 ``jobs/_env.sh`` calls it with the exit code of srun and the arguments of
-``sunpipe train``. A process that was killed (137), crashed (134, 135, 139), or lost
-as the ranks that are left say (76), is nobody's mistake in the configuration, and
-the next start continues from the last checkpoint; but what dies again and again at
-the same place is given up. srun returns the highest code of all ranks.
+``sunpipe train``, or ``ssl`` and those of ``sunpipe ssl``. A process that was killed
+(137), crashed (134, 135, 139), or lost as the ranks that are left say (76), is
+nobody's mistake in the configuration, and the next start continues from the last
+checkpoint; but what dies again and again at the same place is given up. srun
+returns the highest code of all ranks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sunpipe.config import load_config
 from sunpipe.errors import EXIT_LOST, SunpipeError, UsageError
 from sunpipe.files import read_json, write_json
 from sunpipe.paths import Layout
-from sunpipe.run import find_run
+from sunpipe.run import find_run, ssl_name
 from sunpipe.stop import requeue, slurm_job
 
 LOST = {EXIT_LOST: "was lost", 134: "aborted", 135: "died of a bus error", 137: "was killed",
@@ -52,12 +53,17 @@ def decide(code: int, reached: str, before: tuple[str, int], most: int) -> tuple
 
 
 def newest_checkpoint(arguments: Sequence[str]) -> str:
-    """Newest complete checkpoint of the run that these arguments of ``sunpipe train`` name."""
+    """Newest complete checkpoint of the run that these arguments of ``sunpipe train`` name.
+
+    Of ``sunpipe ssl``, when ``ssl`` is the first of them.
+    """
+    encoder = arguments[:1] == ["ssl"]
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("-c", "--config", type=Path)
     parser.add_argument("-s", "--set", action="append", default=[])
     known, _ = parser.parse_known_args(arguments)
-    run = find_run(Layout.current(), load_config(known.config, known.set).name)
+    name = load_config(known.config, known.set).name
+    run = find_run(Layout.current(), ssl_name(name) if encoder else name)
     found = complete(run / "checkpoints") if run else []
     return f"{found[-1].parents[1].name}/{found[-1].name}" if found else ""
 
@@ -100,7 +106,7 @@ def after_loss(code: int, arguments: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """``python -m sunpipe.requeue CODE [arguments of sunpipe train]``."""
+    """``python -m sunpipe.requeue CODE [ssl] [arguments of sunpipe train, or of ssl]``."""
     try:
         said = after_loss(int(sys.argv[1]), sys.argv[2:])
     except (SunpipeError, OSError) as error:

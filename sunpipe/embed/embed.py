@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,28 +52,72 @@ def _made_from(encoder: FieldEncoder, info: DatasetInfo, splits: list[str]) -> d
     return {"encoder": encoder.card.digest, "dataset": dataset_id(info), "splits": splits}
 
 
-def _shard_rows(reader: ShardReader, shard: int) -> NDArray[np.int64]:
-    return reader.rows[np.asarray(reader.records["shard"])[reader.rows] == shard]
+def _rows_of_shards(reader: ShardReader) -> list[NDArray[np.int64]]:
+    """Rows that are served, by shard, each in the order of the dataset."""
+    shard = reader.records["shard"].to_numpy()[reader.rows]
+    ordered = reader.rows[np.argsort(shard, kind="stable")]
+    return np.split(ordered, np.searchsorted(np.sort(shard), np.arange(1, len(reader.info.shards))))
 
 
-def _embed_shard(
-    reader: ShardReader, encoder: FieldEncoder, shard: int, batch: int, stop: StopFlag
-) -> NDArray[np.float32]:
-    rows = _shard_rows(reader, shard)
-    vectors = np.zeros((len(rows), encoder.card.dim), np.float32)
-    for start in range(0, len(rows), batch):
-        if stop:
-            if stop.requeue:
-                requeue()
-            raise Stopped(f"embed stopped by {stop.reason}; run the same command again to continue")
-        chunk = slice(start, start + batch)
-        vectors[chunk] = encoder.vectors(reader.images(rows[chunk]))
-    return vectors
+def _batches(
+    reader: ShardReader, shards: list[int], size: int
+) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Shard, first place in it and images as stored, read and decoded while others are embedded."""
+    rows = _rows_of_shards(reader)
+    wanted = [
+        (shard, start, rows[shard][start : start + size])
+        for shard in shards
+        for start in range(0, len(rows[shard]), size)
+    ]
+    from sunpipe.shards.loader import default_threads
+
+    threads = default_threads()
+    with ThreadPoolExecutor(threads, "sunpipe-read") as pool:
+        pending: deque[Future[NDArray[Any]]] = deque()
+        asked = iter(wanted)
+        try:
+            for shard, start, _ in wanted:
+                while len(pending) <= threads and (one := next(asked, None)) is not None:
+                    pending.append(pool.submit(reader.stored, one[2]))
+                yield shard, start, pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
-def _metadata(reader: ShardReader, shards: int) -> pa.Table:
+def embed_shards(
+    reader: ShardReader, encoder: FieldEncoder, shards: list[int], batch: int
+) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
+    """Vectors of shards, in order.
+
+    Yields
+    ------
+    shard : int
+    vectors : ndarray of float32 (rows, dim), or None
+        None after a batch that does not end the shard: the moment to stop.
+    """
+    import torch
+
+    from sunpipe.shards.loader import to_physical
+
+    rows = _rows_of_shards(reader)
+    counts = {shard: len(rows[shard]) for shard in shards}
+    yield from ((shard, np.zeros((0, encoder.card.dim), np.float32))
+                for shard in shards if not counts[shard])  # fmt: skip
+    parts: list[NDArray[np.float32]] = []
+    for shard, start, stored in _batches(reader, shards, batch):
+        fields = to_physical(torch.from_numpy(stored).to(encoder.device), reader.info.scale)
+        parts.append(encoder.vectors(fields))
+        if start + len(stored) < counts[shard]:
+            yield shard, None
+        else:
+            yield shard, np.concatenate(parts)
+            parts = []
+
+
+def _metadata(reader: ShardReader) -> pa.Table:
     """Records in the order of the vectors, with the file and place of each vector."""
-    rows = [_shard_rows(reader, shard) for shard in range(shards)]
+    rows = _rows_of_shards(reader)
     table = reader.records.take(pa.array(np.concatenate(rows)))
     files = [part_name(shard) for shard, part in enumerate(rows) for _ in part]
     places = np.concatenate([np.arange(len(part)) for part in rows])
@@ -123,10 +170,16 @@ def embed(config: Config, part: str | None = None) -> Result:
     if stale:
         withdraw(folder)
     with StopFlag() as stop:
-        for shard in stale:
-            vectors = _embed_shard(reader, encoder, shard, config.embed.batch, stop)
-            write_part(folder, shard, vectors, made_from)
-            log(f"embed {part_name(shard)}: {len(vectors)} vectors of {encoder.card.dim}")
+        for shard, vectors in embed_shards(reader, encoder, stale, config.embed.batch):
+            if vectors is not None:
+                write_part(folder, shard, vectors, made_from)
+                log(f"embed {part_name(shard)}: {len(vectors)} vectors of {encoder.card.dim}")
+            if stop:
+                if stop.requeue:
+                    requeue()
+                raise Stopped(
+                    f"embed stopped by {stop.reason}; run the same command again to continue"
+                )
     reader.close()
 
     notes = [part_note(folder, shard, made_from) for shard in range(shards)]
@@ -142,7 +195,7 @@ def embed(config: Config, part: str | None = None) -> Result:
         log(f"{folder} is up to date")
     else:
         publish(
-            folder, _metadata(reader, shards), encoder=encoder.describe(),
+            folder, _metadata(reader), encoder=encoder.describe(),
             dataset=dataset_card(reader), splits=splits, dim=encoder.card.dim,
             files={part_name(shard): note for shard, note in enumerate(notes)},
         )  # fmt: skip

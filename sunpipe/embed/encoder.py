@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from pydantic import TypeAdapter
 from sunpipe import checkpoint
 from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json
-from sunpipe.models.encoder import Encoder
+from sunpipe.models.backbone import RESIDUAL, make_backbone
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.paths import Layout
 from sunpipe.physics.channels import apply_symmetry
@@ -47,6 +49,8 @@ class EncoderCard:
         Under which views of one patch it was trained to agree.
     orbit : bool
         Whether a vector is the mean over all combinations of `symmetries`.
+    method, backbone : str
+        How it was trained, and what network it is.
     """
 
     run: str
@@ -59,6 +63,8 @@ class EncoderCard:
     normalize: dict[str, Any]
     symmetries: list[str]
     orbit: bool
+    method: str = "simsiam"
+    backbone: str = RESIDUAL
 
 
 def _card(run: Path, path: Path, orbit: bool) -> tuple[EncoderCard, dict[str, Any]]:
@@ -72,6 +78,7 @@ def _card(run: Path, path: Path, orbit: bool) -> tuple[EncoderCard, dict[str, An
         run=run.name, nimg=state["nimg"], digest=identity,
         channels=about["channels"], units=about["units"], resolution=about["resolution"],
         dim=about["dim"], normalize=about["normalize"], symmetries=about["symmetries"], orbit=orbit,
+        **{key: about[key] for key in ("method", "backbone") if key in about},
     )  # fmt: skip
     return card, about
 
@@ -86,7 +93,7 @@ class FieldEncoder:
     """Weights and card; `vectors` is what it is for."""
 
     card: EncoderCard
-    network: Encoder
+    network: torch.nn.Module
     device: torch.device
     ways: list[tuple[str, ...]]
 
@@ -124,9 +131,12 @@ class FieldEncoder:
                 f" {str(wanted)[:12]}: run sunpipe embed and sunpipe index build again, or give the"
                 " run that made the index"
             )
-        network = Encoder(
-            len(card.channels), card.resolution, width=about["width"], dim=about["dim"]
-        )
+        try:
+            network = make_backbone(
+                card.backbone, len(card.channels), card.resolution, about["width"], card.dim
+            )
+        except ValueError as error:
+            raise DataError(f"the encoder of {card.run}: {error}") from None
         network.load_state_dict(checkpoint.load_tensors(path, "encoder"))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,19 +172,40 @@ class FieldEncoder:
         DataError
             A vector is not finite: the fields are not, or not in gauss.
         """
-        settings = TypeAdapter(NormalizeSettings).validate_python(self.card.normalize)
-        x = torch.as_tensor(fields, dtype=torch.float32).to(self.device)
-        x = encode(x, settings)  # odd, so it may come before mirrors and reversals
+        x = torch.as_tensor(fields, dtype=torch.float32).to(self.device, non_blocking=True)
+        x = self._encoded(x) if self._commutes else x
         total = torch.zeros(len(x), self.card.dim, device=self.device)
-        for way in self.ways:
-            turned = x
-            for name in way:
-                turned = apply_symmetry(turned, self.card.channels, name)
-            total += self.network(turned)
+        for turned in self._orbit(x):
+            total += self.network(turned if self._commutes else self._encoded(turned))
         found = (total / len(self.ways)).cpu().numpy()
         if not np.isfinite(found).all():
             raise DataError("the encoder gave a vector that is not finite; check the fields")
         return found
+
+    @cached_property
+    def _settings(self) -> NormalizeSettings:
+        return TypeAdapter(NormalizeSettings).validate_python(self.card.normalize)
+
+    @cached_property
+    def _commutes(self) -> bool:
+        """Whether symmetries may come after normalisation: one odd map for all channels.
+
+        A turn makes Bt of Bp, so that a scale of its own for each would not go with it.
+        """
+        return self._settings.channels is None and self._settings.zero == 0
+
+    def _encoded(self, x: torch.Tensor) -> torch.Tensor:
+        return encode(x, self._settings)
+
+    def _orbit(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Each of `ways` applied to `x`: of another way, one symmetry more."""
+        made: dict[tuple[str, ...], torch.Tensor] = {(): x}
+        for place, way in enumerate(self.ways):
+            if way not in made:
+                made[way] = apply_symmetry(made[way[:-1]], self.card.channels, way[-1])
+            yield made[way]
+            needed = {later[:-1] for later in self.ways[place + 1 :]}
+            made = {one: image for one, image in made.items() if one in needed}
 
     def describe(self) -> dict[str, Any]:
         """The card, JSON-able."""

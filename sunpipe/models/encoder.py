@@ -1,4 +1,4 @@
-"""A small residual encoder of field patches, and SimSiam's two heads (arXiv 2011.10566)."""
+"""A small residual encoder of field patches."""
 
 from __future__ import annotations
 
@@ -91,43 +91,3 @@ class Encoder(nn.Module):
             raise ValueError(f"the encoder takes (B, {wanted}), not {tuple(x.shape)}")
         x = x.contiguous(memory_format=torch.channels_last)
         return self.stages(torch.relu(self.norm(self.stem(x)))).mean(dim=(2, 3))
-
-
-def projector(dim: int, hidden: int) -> nn.Sequential:
-    """SimSiam's projection MLP: three layers, batch norm after each, none bent at the end."""
-    return nn.Sequential(
-        nn.Linear(dim, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden, bias=False),
-        nn.BatchNorm1d(hidden, affine=False),
-    )
-
-
-def predictor(hidden: int) -> nn.Sequential:
-    """SimSiam's prediction MLP: a bottleneck of a quarter, no batch norm at the end."""
-    narrow = max(hidden // 4, 1)
-    return nn.Sequential(
-        nn.Linear(hidden, narrow, bias=False),
-        nn.BatchNorm1d(narrow),
-        nn.ReLU(),
-        nn.Linear(narrow, hidden),
-    )
-
-
-class SimSiam(nn.Module):
-    """Encoder, projector and predictor; made of two views, it returns p1, p2, z1, z2."""
-
-    def __init__(self, encoder: Encoder, hidden: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projector = projector(encoder.dim, hidden)
-        self.predictor = predictor(hidden)
-
-    def forward(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Predictions and projections of both views, (B, hidden) each."""
-        z1, z2 = self.projector(self.encoder(one)), self.projector(self.encoder(two))
-        return self.predictor(z1), self.predictor(z2), z1, z2

@@ -97,9 +97,12 @@ def ssl(
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Train the self-supervised encoder (SimSiam); the same command continues a stopped run."""
+    """Train the self-supervised encoder; the same command continues a stopped run.
 
-    def work(cfg: Config) -> dict[str, Any]:
+    Start it alone, with torchrun, or with srun (one task per GPU).
+    """
+
+    def work(cfg: Config) -> dict[str, Any] | None:
         from sunpipe.train.ssl import train_ssl
 
         return train_ssl(cfg, new=starts_new(new, ssl_name(cfg.name)))
@@ -110,4 +113,4 @@ def ssl(
         return plan_ssl(cfg)
 
     run_stage("ssl", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-              sections=("ssl",), plan=plan, locked=True)  # fmt: skip
+              sections=("ssl",), plan=plan)  # fmt: skip

@@ -1,4 +1,4 @@
-"""DeepSpeed around one network of a GAN.
+"""DeepSpeed around one network: of a GAN, or a self-supervised encoder with its heads.
 
 Each network gets its own engine. The engine wraps a *phases* module whose
 forward returns a whole loss, penalties included: gradients of gradients never
@@ -8,6 +8,8 @@ the optimiser is named per parameter, so that it fits any number of ranks.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ from sunpipe.train.optimizer_state import (
 from sunpipe.train.process_group import (
     any_rank,
     average_over_ranks,
+    finish,
     from_main,
     initialize,
     pick_device,
@@ -39,6 +42,7 @@ __all__ = [
     "deepspeed_config",
     "from_main",
     "initialize",
+    "leave",
     "pick_device",
 ]
 
@@ -129,8 +133,10 @@ class Engine:
         call and depends on every parameter. Parameters that do not require
         gradients now are left alone for good (Freeze-D).
     lr : float
-    beta2, eps : float
-        Adam (arXiv:1412.6980); beta1 is 0, as in StyleGAN2.
+    beta1, beta2, eps : float
+        Adam (arXiv:1412.6980); beta1 is 0 in StyleGAN2.
+    weight_decay : float
+        Share of a weight that a step takes away, times the rate (arXiv:1711.05101, algorithm 2).
     micro_batch : int
         Samples of this rank in one part of a step.
     accumulate : int
@@ -143,7 +149,7 @@ class Engine:
     def __init__(
         self, phases: nn.Module, *, lr: float, beta2: float, zero: ZeroSettings,
         micro_batch: int, ranks: Ranks, accumulate: int = 1, skip_nonfinite: bool = False,
-        eps: float = 1e-8,
+        eps: float = 1e-8, beta1: float = 0.0, weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
         import deepspeed
 
@@ -153,7 +159,10 @@ class Engine:
         self.accumulate, self.skip_nonfinite = accumulate, skip_nonfinite
         self.trained = {name: p for name, p in phases.named_parameters() if p.requires_grad}
         parameters = list(self.trained.values())
-        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.0, beta2), eps=eps)
+        optimizer = torch.optim.Adam(
+            parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay,
+            decoupled_weight_decay=True,
+        )  # fmt: skip
         self.config = deepspeed_config(zero, micro_batch, ranks.world, accumulate, skip_nonfinite)
         self.engine, *_ = deepspeed.initialize(
             model=_Whole(phases, self.trained), optimizer=optimizer, model_parameters=parameters,
@@ -164,6 +173,11 @@ class Engine:
         """Let gradients reach the trained parameters or not: a borrowed network is left alone."""
         for parameter in self.trained.values():
             parameter.requires_grad_(needed)
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the steps from here on."""
+        for group in self._adam().param_groups:
+            group["lr"] = lr
 
     def step(self, phase: str, parts: Sequence[tuple[Any, ...]]) -> Observed:
         """One update of a phase from `accumulate` forward and backward passes.
@@ -258,6 +272,19 @@ class Engine:
 
     def _flat(self) -> torch.Tensor:
         return self.engine.optimizer.single_partition_of_fp32_groups[0]
+
+
+def leave() -> None:
+    """Leave the process group; DeepSpeed forgets its groups too, so that a new one may be made."""
+    if torch_dist.is_initialized():
+        import deepspeed
+        from deepspeed.utils import logger
+
+        deepspeed.comm.destroy_process_group()
+        for handler in logger.handlers:  # today's sys.stderr may be closed when it logs again
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.__stderr__)
+    finish()
 
 
 def _mean(kept: Sequence[Observed]) -> Observed:

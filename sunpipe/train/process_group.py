@@ -58,7 +58,7 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
 
     logger.setLevel("WARNING")
     for handler in logger.handlers:  # stdout belongs to the result
-        if isinstance(handler, logging.StreamHandler):
+        if type(handler) is logging.StreamHandler:
             handler.setStream(sys.stderr)
     # DeepSpeed calls it by a name that torch is about to change
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor", FutureWarning)

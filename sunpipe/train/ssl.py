@@ -1,70 +1,72 @@
-"""``sunpipe ssl``: SimSiam on the training split of the shards, one process, exact resume."""
+"""``sunpipe ssl``: an encoder from the training split of the shards, on any number of ranks.
+
+Everything random is a pure function of (seed, images shown, purpose, sample): a
+run that is stopped and continued ends with the same bits, one that continues at
+another number of ranks within rounding.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sunpipe import checkpoint
-from sunpipe.config import to_dict
-from sunpipe.dist import discover
-from sunpipe.errors import DataError, Stopped, UsageError
+from sunpipe.dist import Ranks, discover
+from sunpipe.errors import Stopped
+from sunpipe.lock import running
 from sunpipe.paths import Layout
-from sunpipe.physics.channels import check_channels
 from sunpipe.run import Run, find_run, read_stats, ssl_name
 from sunpipe.settings import Config
 from sunpipe.shards.cache import node_cache
 from sunpipe.shards.loader import Loader
 from sunpipe.shards.reader import ShardReader
-from sunpipe.shards.schema import dataset_id, read_info
+from sunpipe.shards.schema import read_info
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
+from sunpipe.train.begin import on_main
 from sunpipe.train.clock import due, peak_memory_bytes
+from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initialize, leave
+from sunpipe.train.peers import naming_lost_peers
+from sunpipe.train.ssl_begin import FREE, about, check, check_views, environment_kept, judge
+from sunpipe.train.ssl_methods import Seen
 from sunpipe.train.ssl_trainer import Trainer, images_to_show, make_encoder
 
-# What may change between a run and its continuation without changing the weights.
-FREE = frozenset({"ssl.tick_kimg", "ssl.checkpoint_kimg", "ssl.keep_checkpoints"})
-COLLAPSED = 0.9  # FACTS F11: above it the encoder gives every patch the same vector
-WARM_UP = 0.1  # share of the run before collapse is judged
 
-
-@dataclass
 class Tick:
     """Sums since the last line of ``stats.jsonl``; they stay on the device."""
 
-    images: int = 0
-    batches: int = 0
-    loss: torch.Tensor | float = 0.0
-    collapse: torch.Tensor | float = 0.0
-    data_wait: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.nimg = trainer, trainer.nimg
+        self.since, self.data_wait = time.perf_counter(), 0.0
+        self._sums: Seen = {}
+        self._batches = 0
 
-    def add(self, images: int, loss: torch.Tensor, collapse: torch.Tensor, wait: float) -> None:
+    def add(self, seen: Seen, wait: float) -> None:
         """One step."""
-        self.images += images
-        self.batches += 1
-        self.loss = self.loss + loss.detach()
-        self.collapse = self.collapse + collapse
+        self._batches += 1
         self.data_wait += wait
+        for name, value in seen.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
 
-    def row(self, nimg: int, lr: float, device: torch.device) -> dict[str, Any]:
-        """Means over the tick, as one row of ``stats.jsonl``."""
-        batches = max(self.batches, 1)
-        loss, collapse = float(self.loss) / batches, float(self.collapse) / batches
+    def row(self, lr: float) -> dict[str, Any]:
+        """Means over the tick and the ranks, as one row; all ranks must call it."""
+        trainer = self.trainer
+        wait = torch.as_tensor(self.data_wait, device=trainer.device)
+        sums = torch.stack([*self._sums.values(), wait * self._batches]).double() / self._batches
+        means = average_over_ranks(sums, trainer.ranks).tolist()
         seconds = time.perf_counter() - self.since
+        images = trainer.nimg - self.nimg
         return {
-            "nimg": nimg,
-            "kimg": nimg / 1000,
-            "sec_per_kimg": 1000 * seconds / max(self.images, 1),
-            "loss": loss,
-            "collapse": collapse,
+            "nimg": trainer.nimg,
+            "kimg": trainer.nimg / 1000,
+            "sec_per_kimg": 1000 * seconds / max(images, 1),
+            **dict(zip([*self._sums, "data_wait_s"], means, strict=True)),
             "lr": lr,
-            "data_wait_s": self.data_wait,
-            "peak_memory_bytes": peak_memory_bytes(device),
+            "peak_memory_bytes": peak_memory_bytes(trainer.device),
         }
 
 
@@ -76,72 +78,85 @@ def tick_line(row: dict[str, Any]) -> str:
     )
 
 
-def judge(row: dict[str, Any], total: int) -> None:
-    """Stop a run that can only waste time.
-
-    Raises
-    ------
-    DataError
-        The loss is not finite, or after the warm-up all patches get one vector.
-    """
-    if not np.isfinite(row["loss"]):
-        raise DataError(
-            f"the loss is not finite at {row['kimg']:g} kimg; lower ssl.lr and start with --new"
-        )
-    if row["nimg"] > WARM_UP * total and row["collapse"] > COLLAPSED:
-        raise DataError(
-            f"the encoder collapsed (level {row['collapse']:.2f} > {COLLAPSED} at"
-            f" {row['kimg']:g} kimg): every patch gets the same vector; change ssl.lr or ssl.batch"
-            " and start with --new"
-        )
-
-
-def _loop(run: Run, trainer: Trainer, reader: ShardReader, seed: int, stop: StopFlag) -> None:
-    settings, folder = trainer.settings, run.folder / "checkpoints"
-    tick = Tick()
-    pin = trainer.device.type == "cuda"
-    with Loader(reader, seed, trainer.nimg, settings.batch, masks=True, pin=pin) as source:
-        while trainer.nimg < trainer.total and not stop:
+def _loop(run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag) -> None:
+    settings, ranks = trainer.settings, trainer.ranks
+    tick = Tick(trainer)
+    with Loader(
+        reader, trainer.seed, trainer.nimg, settings.batch, rank=ranks.rank, world=ranks.world,
+        masks=True, pin=trainer.device.type == "cuda",
+    ) as source:  # fmt: skip
+        while trainer.nimg < trainer.total:
             before, lr, asked = trainer.nimg, trainer.lr, time.perf_counter()
             batch = next(source)
             wait = time.perf_counter() - asked
-            tick.add(len(batch.rows), *trainer.step(batch.images, batch.masks), wait)
-            last = trainer.nimg >= trainer.total
-            if last or due(before, trainer.nimg, settings.tick_kimg):
-                row = tick.row(trainer.nimg, lr, trainer.device)
-                run.stats(row)
-                run.log(tick_line(row))
-                judge(row, trainer.total)
-                run.status("running", nimg=trainer.nimg, total=trainer.total)
-                tick = Tick()
-            if last or (not stop and due(before, trainer.nimg, settings.checkpoint_kimg)):
-                trainer.save(folder)
-    if stop and trainer.nimg < trainer.total:
-        if trainer.nimg:
-            trainer.save(folder)
-        run.status("stopped", nimg=trainer.nimg, total=trainer.total, reason=stop.reason)
+            tick.add(trainer.step(batch.images, batch.masks), wait)
+            stopping = any_rank(bool(stop), ranks)
+            end = trainer.nimg >= trainer.total
+            if end or stopping or due(before, trainer.nimg, settings.tick_kimg):
+                row = tick.row(lr)
+                if run is not None:
+                    run.stats({k: v if v == v else None for k, v in row.items()})
+                    run.log(tick_line(row))
+                    run.status("running", nimg=trainer.nimg, total=trainer.total)
+                judge(row, trainer.total, settings.collapsed)  # all ranks decide alike
+                tick = Tick(trainer)
+            if end or stopping or due(before, trainer.nimg, settings.checkpoint_kimg):
+                _save(run, trainer)
+            if stopping and not end:
+                _stop(run, trainer, stop)
+
+
+def _save(run: Run | None, trainer: Trainer) -> None:
+    tensors, state = trainer.state()
+
+    def write() -> None:
+        assert run is not None
+        folder, keep = run.folder / "checkpoints", trainer.settings.keep_checkpoints
+        checkpoint.save(folder, trainer.nimg, tensors, state, keep, run.log)
+
+    on_main(write, trainer.ranks)
+
+
+def _stop(run: Run | None, trainer: Trainer, stop: StopFlag) -> None:
+    # Both calls wait for all ranks: none may exit before rank 0 has saved and requeued.
+    wanted = any_rank(stop.requeue, trainer.ranks)
+    again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
+    nimg = trainer.nimg
+    if run is not None:
+        run.status("stopped", nimg=nimg, total=trainer.total, reason=stop.reason, requeued=again)
+    raise Stopped(
+        f"ssl stopped by {stop.reason or 'another rank'} at {nimg / 1000:g} kimg after a"
+        " checkpoint; " + ("Slurm starts it again" if again else "run the same command again to"
+                           " continue")
+    )  # fmt: skip
 
 
 def plan_ssl(config: Config) -> Result:
     """What `train_ssl` would do."""
     found = find_run(Layout.current(), ssl_name(config.name))
     info = read_info(Layout.current().shards(config.dataset))
-    check_channels(info.channels)
-    make_encoder(info, config.ssl)
+    check_views(info, config.ssl)
+    encoder = make_encoder(info, config.ssl)
     return {
         "run": str(found) if found else f"a new {ssl_name(config.name)}",
         "images": images_to_show(config.ssl),
         "train_rows": info.counts.get("train"),
+        "method": config.ssl.method,
+        "backbone": config.ssl.backbone,
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "dim": int(encoder.dim),
     }
 
 
-def _done(run: Run, nimg: int, total: int) -> Result:
+def _done(run: Run | None, nimg: int, total: int) -> Result | None:
+    if run is None:
+        return None
     rows = read_stats(run.folder)
     run.status("done", nimg=nimg, total=total)
     return {"run": str(run.folder), "state": "done", **(rows[-1] if rows else {"nimg": nimg})}
 
 
-def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -> Result:
+def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -> Result | None:
     """Train the encoder, or continue, or say that it is done.
 
     Parameters
@@ -153,6 +168,11 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
     stop : StopFlag, optional
         Polled after every batch; by default one that signals set.
 
+    Returns
+    -------
+    dict or None
+        Run folder and last tick on rank 0, None elsewhere.
+
     Raises
     ------
     Stopped
@@ -160,50 +180,73 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
     DataError
         No data, unknown channels, collapse, or a run of another configuration.
     UsageError
-        Started on several ranks.
+        A batch that does not divide over the ranks.
+    SunpipeError
+        A rank was lost.
     """
-    ranks = discover()
-    if ranks.world > 1:
-        raise UsageError(
-            f"ssl runs as one process, but {ranks.source} started {ranks.world};"
-            " start it with one task (srun -n 1)"
-        )
-    layout = Layout.current()
+    ranks, layout = discover(), Layout.current()
     reader = ShardReader(layout.shards(config.dataset), splits=("train",), cache=node_cache())
-    check_channels(reader.info.channels)
-    if not len(reader):
-        raise DataError(f"dataset {config.dataset} has no rows in split train")
-    about = {
-        "kind": "ssl",
-        "seed": config.seed,
-        "data": {"name": config.dataset, "id": dataset_id(reader.info)},
-        "ssl": to_dict(config.ssl),
-    }
-    run = Run.open(layout, ssl_name(config.name), about, FREE, new)
-    checkpoint.sweep(run.folder / "checkpoints", run.log)
-    newest = checkpoint.newest(run.folder / "checkpoints", run.log)
-    nimg = checkpoint.load_state(newest)["nimg"] if newest else 0
-    if nimg >= images_to_show(config.ssl):
-        log(f"{run.folder.name} is finished at {nimg / 1000:g} kimg; nothing to do")
-        return _done(run, nimg, nimg)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(config, reader.info, device)
-    if newest is not None:
-        trainer.load(newest)
-    run.rewind_stats(trainer.nimg)
-    run.log(f"{run.folder.name}: {len(reader)} patches, {trainer.nimg / 1000:g} of"
-            f" {trainer.total / 1000:g} kimg, {device.type}")  # fmt: skip
-    run.status("running", nimg=trainer.nimg, total=trainer.total)
-    stop = StopFlag() if stop is None else stop
+    check(config, ranks, reader)
+    total, timeout_s = images_to_show(config.ssl), config.ssl.timeout_s
+    with ExitStack() as held:
+        held.enter_context(environment_kept())
+        stop = held.enter_context(StopFlag() if stop is None else stop)
+        device = initialize(ranks, timeout_s)
+        held.callback(_leave_if_alone, ranks)
+        peers = held.enter_context(naming_lost_peers(ranks, timeout_s))
+
+        def open_run() -> tuple[Run, Path | None]:
+            held.enter_context(running(layout, "ssl", config.name))
+            make_encoder(reader.info, config.ssl, fresh=False)  # refused before a folder is made
+            run = Run.open(layout, ssl_name(config.name), about(config, reader), FREE, new)
+            checkpoint.sweep(run.folder / "checkpoints", run.log)
+            return run, checkpoint.newest(run.folder / "checkpoints", run.log)
+
+        run, newest = on_main(open_run, ranks) or (None, None)
+        folder = run.folder if run else None
+        where = from_main([str(path or "") for path in (newest, folder)], ranks)
+        start, folder = (Path(path) if path else None for path in where)
+        if peers is not None and folder is not None:
+            peers.checkpoints = folder / "checkpoints"
+        nimg = checkpoint.load_state(start)["nimg"] if start is not None else 0
+        if nimg >= total:
+            if run is not None:
+                log(f"{run.folder.name} is finished at {nimg / 1000:g} kimg; nothing to do")
+            return _done(run, nimg, nimg)
+        nimg = _train(config, reader, ranks, device, run, start, stop)
+    if ranks.world > 1:
+        leave()
+    return _done(run, nimg, total)
+
+
+def _leave_if_alone(ranks: Ranks) -> None:
+    """A lone process may train again, whatever ended it; ranks that part leave with an exit."""
+    if ranks.world == 1:
+        leave()
+
+
+def _train(
+    config: Config, reader: ShardReader, ranks: Ranks, device: torch.device, run: Run | None,
+    start: Path | None, stop: StopFlag,
+) -> int:  # fmt: skip
+    """Train to the end; what ends it early, other than a request, stands in ``status.json``."""
     try:
-        with stop:
-            _loop(run, trainer, reader, config.seed, stop)
-    except Exception as error:
-        run.status("failed", nimg=trainer.nimg, total=trainer.total, reason=str(error))
+        trainer = Trainer(config, reader.info, ranks, device, start)
+        if run is not None:
+            run.rewind_stats(trainer.nimg)
+            run.log(
+                f"{run.folder.name}: {config.ssl.method}, {config.ssl.backbone}, {len(reader)}"
+                f" patches, {trainer.nimg / 1000:g} of {trainer.total / 1000:g} kimg, {ranks.world}"
+                f" rank(s) ({ranks.source}), {device.type}"
+            )
+            run.status("running", nimg=trainer.nimg, total=trainer.total)
+        _loop(run, trainer, reader, stop)
+    except Stopped:
         raise
-    if trainer.nimg < trainer.total:
-        if stop.requeue:
-            requeue()
-        raise Stopped(f"ssl stopped by {stop.reason} at {trainer.nimg / 1000:g} kimg, saved in"
-                      f" {run.folder.name}; run the same command again to continue")  # fmt: skip
-    return _done(run, trainer.nimg, trainer.total)
+    except BaseException as error:
+        if run is not None:
+            with suppress(OSError):  # the disk may be what failed
+                run.status("failed", total=images_to_show(config.ssl),
+                           reason=str(error) or type(error).__name__)  # fmt: skip
+        raise
+    return trainer.nimg

@@ -1,4 +1,4 @@
-"""SimSiam's model, optimiser and image clock: what a checkpoint of ``sunpipe ssl`` holds."""
+"""A method, its engine and the image clock: what a checkpoint of ``sunpipe ssl`` holds."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sunpipe import checkpoint
 from sunpipe.config import to_dict
+from sunpipe.dist import Ranks
 from sunpipe.errors import ConfigError
-from sunpipe.models.encoder import Encoder, SimSiam
+from sunpipe.models.backbone import make_backbone
 from sunpipe.settings import Config
 from sunpipe.shards.loader import to_physical
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.order import generator_seed
 from sunpipe.shards.schema import DatasetInfo
 from sunpipe.ssl_settings import SslSettings
-from sunpipe.train.ssl_losses import collapse_level, simsiam_loss
-from sunpipe.train.ssl_views import random_view
+from sunpipe.train.chance import Chance
+from sunpipe.train.engine import Engine
+from sunpipe.train.ssl_methods import Seen, make_method
+from sunpipe.train.ssl_norm import over_ranks
+from sunpipe.train.ssl_views import draw_view
+from sunpipe.train_settings import ZeroSettings
+
+# Encoders are small: what ZeRO would share out is less than the activations of one patch.
+WHOLE = ZeroSettings(stage=0, offload=False)
+BETA2 = 0.999  # of Adam, as in arXiv:1412.6980
 
 
 def images_to_show(settings: SslSettings) -> int:
@@ -28,110 +38,129 @@ def images_to_show(settings: SslSettings) -> int:
 
 
 def learning_rate(nimg: int, total: int, settings: SslSettings) -> float:
-    """Half a cosine from ``lr * batch / 256`` to 0, pure in the images shown."""
-    return settings.lr * settings.batch / 256 * 0.5 * (1 + math.cos(math.pi * nimg / total))
+    """Up to ``lr * batch / 256`` over `warm_up`, then half a cosine to 0; pure in the images."""
+    share, top = nimg / total, settings.lr * settings.batch / 256
+    if share < settings.warm_up:
+        # not from 0: the first batch is shown for something
+        return top * (nimg + settings.batch) / (settings.warm_up * total + settings.batch)
+    return top * 0.5 * (1 + math.cos(math.pi * (share - settings.warm_up) / (1 - settings.warm_up)))
 
 
-def make_encoder(info: DatasetInfo, settings: SslSettings) -> Encoder:
-    """An encoder for this dataset; a size it cannot take is the user's to change."""
+def make_encoder(info: DatasetInfo, settings: SslSettings, fresh: bool = True) -> nn.Module:
+    """An encoder for this dataset; what it cannot take is the user's to change.
+
+    Parameters
+    ----------
+    fresh : bool
+        Read ``ssl.weights``; a run that continues has its own.
+    """
+    weights = Path(settings.weights) if settings.weights and fresh else None
     try:
-        return Encoder(len(info.channels), info.resolution, settings.width, settings.dim)
+        return make_backbone(
+            settings.backbone, len(info.channels), info.resolution, settings.width, settings.dim,
+            weights,
+        )  # fmt: skip
     except ValueError as error:
-        raise ConfigError(f"dataset {info.name}: {error}; change shard.tile or .reduce") from None
+        hint = "; change shard.tile or .reduce" if "powers of two" in str(error) else ""
+        raise ConfigError(f"dataset {info.name}: {error}{hint}") from None
 
 
-def encoder_card(info: DatasetInfo, settings: SslSettings) -> dict[str, Any]:
+def encoder_card(info: DatasetInfo, settings: SslSettings, dim: int) -> dict[str, Any]:
     """What one must know beside the weights to use an encoder; `sunpipe.embed.encoder` reads it."""
     return {
+        "method": settings.method,
+        "backbone": settings.backbone,
         "channels": list(info.channels),
         "units": list(info.units),
         "resolution": info.resolution,
         "width": settings.width,
-        "dim": settings.dim,
+        "dim": dim,
         "normalize": to_dict(settings.normalize),
         "symmetries": list(settings.symmetries),
     }
 
 
 class Trainer:
-    """Model, optimiser and the clock: what a checkpoint holds."""
+    """A method and its engine on one rank.
 
-    def __init__(self, config: Config, info: DatasetInfo, device: torch.device) -> None:
+    Parameters
+    ----------
+    start : Path, optional
+        Checkpoint to continue from, written at any number of ranks.
+    """
+
+    def __init__(
+        self, config: Config, info: DatasetInfo, ranks: Ranks, device: torch.device,
+        start: Path | None = None,
+    ) -> None:  # fmt: skip
         settings = config.ssl
-        self.settings, self.seed, self.info, self.device = settings, config.seed, info, device
+        self.settings, self.seed, self.info = settings, config.seed, info
+        self.ranks, self.device, self.nimg = ranks, device, 0
+        self.total = images_to_show(settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_seed(config.seed, 0, 0, "ssl-weights"))
-            encoder = make_encoder(info, settings)
-            self.model = SimSiam(encoder, settings.hidden)
-        self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # The predictor keeps the full rate to the end (arXiv 2011.10566, table 1 b).
-        body = [*self.model.encoder.parameters(), *self.model.projector.parameters()]
-        self.optimiser = torch.optim.SGD(
-            [{"params": body}, {"params": list(self.model.predictor.parameters())}],
-            lr=learning_rate(0, 1, settings),
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-        self.nimg = 0
-        self.total = images_to_show(settings)
+            encoder = make_encoder(info, settings, fresh=start is None)
+            self.dim = int(encoder.dim)
+            self.method = make_method(encoder, settings, ranks.world)
+        if start is not None:
+            self._restore(start)
+        over_ranks(self.method.to(device), ranks.world, device).train()
+        self.engine = Engine(
+            self.method, lr=self.lr, beta1=settings.momentum, beta2=BETA2,
+            weight_decay=settings.weight_decay, zero=WHOLE, ranks=ranks,
+            micro_batch=settings.batch // ranks.world,
+        )  # fmt: skip
+        if start is not None:
+            self.engine.load_optimizer_state(checkpoint.load_tensors(start, "optimizer"))
 
-    def step(self, stored: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Show one batch as stored; returns loss and collapse level, both on the device."""
+    def _views(self, stored: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Two views of this rank's patches, in network range."""
         stored, mask = (each.to(self.device, non_blocking=True) for each in (stored, mask))
-        fields = to_physical(stored, self.info.scale)
-        generator = torch.Generator(self.device)
-        generator.manual_seed(generator_seed(self.seed, 0, self.nimg, "ssl-views"))
-        views = [
-            encode(random_view(fields, mask, self.info.channels, self.settings, generator),
-                   self.settings.normalize)
-            for _ in range(2)
-        ]  # fmt: skip
-        self.model.train()
-        p1, p2, z1, z2 = self.model(*views)
-        loss = simsiam_loss(p1, p2, z1, z2)
-        self.optimiser.param_groups[0]["lr"] = self.lr
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        self.nimg += len(fields)
-        return loss, (collapse_level(z1) + collapse_level(z2)) / 2
+        info, settings = self.info, self.settings
+        fields = to_physical(stored, info.scale)
+        places = range(self.ranks.rank, settings.batch, self.ranks.world)
+        return tuple(
+            encode(
+                draw_view(
+                    fields, mask, info.channels, info.units, settings,
+                    Chance.of(self.seed, self.nimg, f"ssl-{name}", places, self.device),
+                ),
+                settings.normalize,
+            )
+            for name in ("one", "two")
+        )  # fmt: skip
+
+    def step(self, stored: torch.Tensor, mask: torch.Tensor) -> Seen:
+        """Show one batch, this rank's part of it as stored; what was seen, on the device."""
+        views = self._views(stored, mask)
+        self.engine.set_lr(self.lr)
+        seen = self.engine.step("views", [views])
+        self.nimg += self.settings.batch
+        self.method.after_step(self.nimg / self.total)
+        return seen
 
     @property
     def lr(self) -> float:
-        """Rate of encoder and projector at this image."""
+        """Learning rate at this image."""
         return learning_rate(self.nimg, self.total, self.settings)
 
-    def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self.model.named_parameters())
-
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint: encoder, heads, momentum, state."""
-        whole = self.model.state_dict()
-        momentum = {
-            name: self.optimiser.state[parameter]["momentum_buffer"]
-            for name, parameter in self._parameters().items()
-            if self.optimiser.state.get(parameter, {}).get("momentum_buffer") is not None
+    def state(self) -> tuple[dict[str, checkpoint.Tensors], dict[str, Any]]:
+        """Tensors and JSON-able state of a checkpoint; every rank must call it."""
+        whole, kept = self.method.state_dict(), self.method.kept
+        card = encoder_card(self.info, self.settings, self.dim)
+        tensors: dict[str, checkpoint.Tensors] = {
+            "encoder": {k.removeprefix(kept): v for k, v in whole.items() if k.startswith(kept)},
+            "heads": {k: v for k, v in whole.items() if not k.startswith(kept)},
+            "optimizer": self.engine.optimizer_state(),
         }
-        tensors = {
-            "encoder": self.model.encoder.state_dict(),
-            "heads": {k: v for k, v in whole.items() if not k.startswith("encoder.")},
-            "optimizer": momentum,
-        }
-        state = {"kind": "ssl", "encoder": encoder_card(self.info, self.settings),
-                 "made_of": encoder_card(self.info, self.settings)}  # fmt: skip
-        return checkpoint.save(folder, self.nimg, tensors, state, self.settings.keep_checkpoints)
+        return tensors, {
+            "kind": "ssl", "encoder": card, "made_of": card, "world": self.ranks.world,
+        }  # fmt: skip
 
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint, to the bit."""
-        state = checkpoint.load_state(path)
-        checkpoint.check_made_of(path, state, encoder_card(self.info, self.settings))
+    def _restore(self, start: Path) -> None:
+        state = checkpoint.load_state(start)
+        checkpoint.check_made_of(start, state, encoder_card(self.info, self.settings, self.dim))
         self.nimg = state["nimg"]
-        encoder = checkpoint.load_tensors(path, "encoder")
-        named = {f"encoder.{key}": value for key, value in encoder.items()}
-        self.model.load_state_dict({**named, **checkpoint.load_tensors(path, "heads")})
-        momentum = checkpoint.load_tensors(path, "optimizer")
-        for name, parameter in self._parameters().items():
-            if name in momentum:
-                # Laid out as the weight is, so that the update rounds as it did.
-                buffer = torch.empty_like(parameter, requires_grad=False)
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(momentum[name])
+        encoder = checkpoint.load_tensors(start, "encoder")
+        named = {f"{self.method.kept}{key}": value for key, value in encoder.items()}
+        self.method.load_state_dict({**named, **checkpoint.load_tensors(start, "heads")})

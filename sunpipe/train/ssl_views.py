@@ -1,4 +1,4 @@
-"""Random views of a patch that physics allows, drawn in gauss before normalisation.
+"""Random views of a patch that physics allows, drawn in gauss or DN/s before normalisation.
 
 A view is mirrored, turned, reversed in polarity (with the signs of
 `sunpipe.physics.channels`), partly hidden, shifted and made as noisy as HMI is.
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import torch
 
-from sunpipe.physics.channels import apply_symmetry
 from sunpipe.ssl_settings import SslSettings
+from sunpipe.train.chance import Chance
+from sunpipe.train.symmetries import apply_symmetries
 
 Tensor = torch.Tensor
 
@@ -41,64 +42,80 @@ def shift(fields: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
     return (moved * inside[..., None]).permute(0, 3, 1, 2)
 
 
-def window(fields: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Hide all but a random square of `share` to 1 of the side; it stays where it is."""
-    batch, _, height, width = fields.shape
-    device = fields.device
-    draw = torch.rand(3, batch, 1, generator=generator, device=device)
-    side = share + (1 - share) * draw[0]
+def window(fields: Tensor, share: float, draw: Sequence[Tensor]) -> Tensor:
+    """Hide all but a random square of `share` to 1 of the side; it stays where it is.
+
+    Parameters
+    ----------
+    fields : Tensor, (B, C, H, W)
+    share : float
+        Of the side, at least.
+    draw : sequence of three Tensor, (B,)
+        From [0, 1): size and place of each square.
+    """
+    _, _, height, width = fields.shape
+    size, y, x = (one[:, None] for one in draw)
+    side = share + (1 - share) * size
     kept = []
-    for length, start in ((height, draw[1]), (width, draw[2])):
+    for length, start in ((height, y), (width, x)):
         first = torch.floor(start * (length - side * length) + 0.5)
-        place = torch.arange(length, device=device)[None]
+        place = torch.arange(length, device=fields.device)[None]
         kept.append((place >= first) & (place < first + torch.ceil(side * length)))
     return fields * (kept[0][:, None, :, None] & kept[1][:, None, None, :])
 
 
-def random_view(
-    fields: Tensor,
-    mask: Tensor,
-    channels: Sequence[str],
-    settings: SslSettings,
-    generator: torch.Generator,
-) -> Tensor:
+def draw_view(
+    fields: Tensor, mask: Tensor, channels: Sequence[str], units: Sequence[str],
+    settings: SslSettings, chance: Chance,
+) -> Tensor:  # fmt: skip
     """One random view of each patch.
 
     Parameters
     ----------
     fields : Tensor, (B, C, H, H)
-        Gauss, 0 where invalid.
+        Physical units, 0 where invalid.
     mask : Tensor of bool, (B, H, H)
         True where valid; noise is added only there.
-    channels : sequence of str
-        Names of the C channels.
+    channels, units : sequence of str
+        Of the C channels, checked by `sunpipe.train.symmetries.check_symmetries`.
+        Noise is HMI's, so that intensities get none.
     settings : SslSettings
         `symmetries`, `crop`, `shift` and `noise_g` are used.
-    generator : torch.Generator
-        The only source of randomness.
+    chance : Chance
+        Of these B samples, and of this view: a patch has the same view at any
+        number of ranks.
 
     Returns
     -------
     Tensor, (B, C, H, H)
-        Gauss, 0 where nothing is seen.
+        Physical units, 0 where nothing is seen.
     """
-    batch, _, height, width = fields.shape
-    device = fields.device
-    names = (*channels, "mask")
+    _, _, height, width = fields.shape
     # The mask travels as one more channel, so that it is moved as the field is.
     view = torch.cat((fields, mask[:, None].to(fields.dtype)), dim=1)
-    for name in settings.symmetries:
-        chosen = torch.rand(batch, 1, 1, 1, generator=generator, device=device) < 0.5
-        view = torch.where(chosen, apply_symmetry(view, names, name), view)
+    view = apply_symmetries(view, (*channels, "mask"), settings.symmetries, chance)
     if settings.crop < 1:
-        view = window(view, settings.crop, generator)
+        draw = [chance.uniform(f"window.{what}") for what in ("size", "y", "x")]
+        view = window(view, settings.crop, draw)
     far_y, far_x = int(settings.shift * height), int(settings.shift * width)
     if far_y or far_x:
-        dy = torch.randint(-far_y, far_y + 1, (batch,), generator=generator, device=device)
-        dx = torch.randint(-far_x, far_x + 1, (batch,), generator=generator, device=device)
+        dy = chance.integers("shift.y", -far_y, far_y + 1)
+        dx = chance.integers("shift.x", -far_x, far_x + 1)
         view = shift(view, dy, dx)
     seen, valid = view[:, :-1], view[:, -1:]
-    if settings.noise_g:
-        noise = torch.randn(seen.shape, generator=generator, device=device, dtype=seen.dtype)
-        seen = seen + settings.noise_g * noise * valid
+    places = [place for place, unit in enumerate(units) if unit == "Gauss"]
+    if settings.noise_g and places:
+        noise = chance.maps("noise", len(places), height, width)
+        seen = seen.clone()
+        seen[:, places] += settings.noise_g * noise * valid
     return seen
+
+
+def random_view(
+    fields: Tensor, mask: Tensor, channels: Sequence[str], settings: SslSettings,
+    generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """`draw_view` of field channels in gauss, with chance from a generator on the CPU."""
+    seeds = torch.randint(2**62, (len(fields),), generator=generator).tolist()
+    chance = Chance(tuple(seeds), fields.device)
+    return draw_view(fields, mask, channels, ["Gauss"] * len(channels), settings, chance)

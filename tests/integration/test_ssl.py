@@ -1,7 +1,8 @@
-"""``sunpipe ssl`` on real patches: exact resume, refusals, stopping."""
+"""``sunpipe ssl`` on real patches: exact resume, several ranks, collapse, refusals, stopping."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,14 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from sunpipe.config import load_config
+from sunpipe.embed.encoder import FieldEncoder
 from sunpipe.errors import ConfigError, DataError, Stopped, UsageError
 from sunpipe.files import read_json
 from sunpipe.run import Run, read_stats
 from sunpipe.settings import Config
 from sunpipe.stop import StopFlag
-from sunpipe.train import ssl_trainer
+from sunpipe.train import ssl_methods
 from sunpipe.train.ssl import train_ssl
 from tests.conftest import REPO, run_json
+from tests.ranks import run_ranks
 
 SHORT = ("ssl.kimg=0.128", "ssl.tick_kimg=0.032", "ssl.checkpoint_kimg=1")
 
@@ -74,11 +77,12 @@ def elsewhere(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_n_and_n_images_are_2n(elsewhere: Any) -> None:
     whole = elsewhere("whole")
     done = train_ssl(config())
+    assert done is not None
     assert done["state"] == "done"
     assert done["nimg"] == 128
     broken = elsewhere("broken")
     with pytest.raises(Stopped, match=r"SIGTERM at 0\.\d+ kimg"):
-        train_ssl(config(), stop=StopAfter(9))
+        train_ssl(config(), stop=StopAfter(5))
     status = read_json(broken / "runs/00000-tiny-ssl/status.json")
     assert status["state"] == "stopped"
     assert 0 < status["nimg"] < 128
@@ -86,6 +90,7 @@ def test_n_and_n_images_are_2n(elsewhere: Any) -> None:
     Run(broken / "runs/00000-tiny-ssl").stats({"nimg": 999, "loss": 0.0})
     again = train_ssl(config())
     assert_equal(weights(whole), weights(broken))
+    assert again is not None
     rows = read_stats(broken / "runs/00000-tiny-ssl")
     assert [row["nimg"] for row in rows] == sorted({row["nimg"] for row in rows})
     assert again["nimg"] == 128
@@ -110,7 +115,7 @@ def test_a_signal_saves_and_the_run_continues(
 
     monkeypatch.setattr(Run, "stats", stats)
     before = signal.getsignal(signal.SIGUSR2)
-    with pytest.raises(Stopped, match=r"SIGUSR2 at 0\.064 kimg") as caught:
+    with pytest.raises(Stopped, match=r"SIGUSR2 at 0\.08 kimg") as caught:
         train_ssl(config())
     assert caught.value.exit_code == 75
     assert signal.getsignal(signal.SIGUSR2) == before
@@ -143,14 +148,109 @@ def test_a_finished_run_says_so(tiny_copy: Path, capsys: pytest.CaptureFixture[s
     assert (tiny_copy / "runs/00000-tiny-ssl/stats.jsonl").read_text() == stamp
 
 
-def test_collapse_stops_the_run(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What a SimSiam without stop-gradient and batch norm comes to: one vector for all.
-    monkeypatch.setattr(ssl_trainer, "collapse_level", lambda z: torch.tensor(0.95))
-    with pytest.raises(DataError, match=r"collapsed \(level 0\.95 > 0\.9"):
-        train_ssl(config())
+def test_a_projector_that_gives_one_vector_stops_the_run(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ssl_methods.projector
+
+    def dead(dim: int, hidden: int) -> torch.nn.Sequential:
+        layers = plain(dim, hidden)
+        torch.nn.init.zeros_(layers[-2].weight)  # type: ignore[arg-type]
+        return layers
+
+    monkeypatch.setattr(ssl_methods, "projector", dead)
+    with pytest.raises(DataError, match=r"collapsed \(level 1\.00 > 0\.9 at 0\.032 kimg"):
+        train_ssl(config("ssl.lr=1e-9", "ssl.weight_decay=0"))
     status = read_json(tiny_copy / "runs/00000-tiny-ssl/status.json")
     assert status["state"] == "failed"
     assert "collapsed" in status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        # nothing holds the outputs apart any more
+        ("vicreg", ("ssl.vicreg.variance=0", "ssl.vicreg.covariance=0", "ssl.lr=0.05")),
+        # no centre and no sharpening: one even distribution for all
+        ("dino", ("ssl.dino.center_momentum=1", "ssl.dino.teacher_temperature=1")),
+    ],
+)
+def test_collapse_stops_the_run(tiny_copy: Path, method: str, overrides: tuple[str, ...]) -> None:
+    common = (f"ssl.method={method}", "ssl.kimg=2", "ssl.tick_kimg=0.25", "ssl.hidden=32",
+              "ssl.dino.outputs=64")  # fmt: skip
+    with pytest.raises(DataError, match=r"collapsed \(level 0\.9\d|collapsed \(level 1\.00"):
+        train_ssl(config(*common, *overrides))
+    row = read_stats(tiny_copy / "runs/00000-tiny-ssl")[-1]
+    assert row["collapse"] > 0.9
+
+
+@pytest.mark.parametrize("method", ["vicreg", "dino"])
+def test_other_methods_resume_to_the_bit_and_embed(elsewhere: Any, method: str) -> None:
+    settings = (f"ssl.method={method}", "ssl.dino.outputs=32", "ssl.hidden=32", "ssl.collapsed=1")
+    whole = elsewhere("whole")
+    train_ssl(config(*settings))
+    broken = elsewhere("broken")
+    with pytest.raises(Stopped):
+        train_ssl(config(*settings), stop=StopAfter(3))
+    train_ssl(config(*settings))
+    assert_equal(weights(whole), weights(broken))
+    encoder = FieldEncoder.load(broken / "runs/00000-tiny-ssl")
+    assert encoder.card.method == method
+    kept = encoder.network.state_dict()
+    heads = {key: value for key, value in weights(whole).items() if key.startswith("heads.")}
+    student = {key.removeprefix("heads.encoder."): value for key, value in heads.items()
+               if key.startswith("heads.encoder.")}  # fmt: skip
+    assert student.keys() == (kept.keys() if method == "dino" else set())  # the teacher embeds
+    assert encoder.vectors(torch.randn(2, 3, 32, 32) * 200).shape == (2, 16)
+
+
+METHODS = ("simsiam", "vicreg", "dino")
+
+
+@pytest.fixture(scope="module")
+def on_ranks(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """How runs on two ranks went, of every method; one of them continued on one rank."""
+    folder, jobs = tmp_path_factory.mktemp("ranks"), [{"world": 2, "argv": ["norm"]}]
+    for method in METHODS:
+        root = folder / method
+        shutil.copytree(tiny_root / "shards", root / "shards")
+        starts = ((2, "2"), (1, "0")) if method == "dino" else ((2, "0"),)
+        jobs += [{"world": world, "argv": ["train", str(root), stop, *same_on_ranks(method)]}
+                 for world, stop in starts]  # fmt: skip
+    norm, *ended = run_ranks("tests.ssl_ranks", *jobs)
+    return {"norm": norm, "jobs": list(zip(jobs[1:], ended, strict=True)), "folder": folder}
+
+
+def same_on_ranks(method: str) -> list[str]:
+    return [f"ssl.method={method}", "ssl.kimg=0.064", "ssl.tick_kimg=0.016", "ssl.hidden=32",
+            "ssl.dino.outputs=32", "ssl.collapsed=1", "ssl.width=4"]  # fmt: skip
+
+
+def test_batch_norm_over_ranks_is_that_of_the_whole_batch(on_ranks: dict[str, Any]) -> None:
+    first, second = on_ranks["norm"]
+    assert [first[0], second[0]] == [0, 0], first[2] + second[2]
+    assert json.loads(first[1].splitlines()[-1])["gap"] < 1e-9
+
+
+def test_a_stop_is_agreed_on(on_ranks: dict[str, Any]) -> None:
+    for job, ranks in on_ranks["jobs"]:
+        stopped = job["argv"][2] != "0"
+        assert {rank[0] for rank in ranks} == {75 if stopped else 0}, ranks
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_number_of_ranks_gives_the_same(
+    on_ranks: dict[str, Any], elsewhere: Any, method: str
+) -> None:
+    alone = elsewhere("alone")
+    train_ssl(load_config(REPO / "configs/tiny.toml", same_on_ranks(method)))
+    ours, whole = (
+        read_stats(root / "runs/00000-tiny-ssl") for root in (on_ranks["folder"] / method, alone)
+    )
+    assert [row["nimg"] for row in whole] == [16, 32, 48, 64]
+    for name in ("loss", "collapse"):
+        found = [row[name] for row in ours]
+        assert found == pytest.approx([row[name] for row in whole], rel=1e-4, abs=1e-5), name
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_copy: Path) -> None:
@@ -158,11 +258,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_copy: Path) -> None:
         train_ssl(config("ssl.lr=1e38"))
 
 
-def test_several_ranks_are_refused(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+def test_a_batch_that_does_not_divide_is_refused(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0",
                        "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():  # fmt: skip
         monkeypatch.setenv(key, value)
-    with pytest.raises(UsageError, match="one process, but torchrun started 2"):
+    with pytest.raises(UsageError, match=r"ssl\.batch=16 does not divide over 3 ranks"):
         train_ssl(config())
     assert not (tiny_copy / "runs").exists()
 

@@ -1,12 +1,17 @@
-"""The encoder, SimSiam's loss and the collapse level."""
+"""The encoder, and backbones by name."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from sunpipe.models.encoder import Encoder, SimSiam, stage_widths
-from sunpipe.train.ssl_losses import collapse_level, simsiam_loss
+from sunpipe.models.backbone import TimmBackbone, make_backbone
+from sunpipe.models.encoder import Encoder, stage_widths
+from sunpipe.models.torchvision_ops import declare_operators
 
 
 @pytest.mark.parametrize("resolution", [16, 32, 64, 128])
@@ -43,34 +48,58 @@ def test_strength_of_the_field_is_not_normalised_away() -> None:
     assert (ratio > 1.5).all()
 
 
-def test_gradient_is_stopped_at_the_projections() -> None:
-    p1, p2, z1, z2 = (torch.randn(8, 5, requires_grad=True) for _ in range(4))
-    simsiam_loss(p1, p2, z1, z2).backward()
-    assert z1.grad is None
-    assert z2.grad is None
-    assert p1.grad is not None
-    assert p1.grad.abs().sum() > 0
+@pytest.mark.parametrize("channels", [1, 10])
+@pytest.mark.parametrize("name", ["residual", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
+def test_backbones_take_one_to_ten_channels(name: str, channels: int) -> None:
+    network = make_backbone(name, channels, 32, 4, 12)
+    found = network.eval()(torch.randn(2, channels, 32, 32))
+    assert found.shape == (2, network.dim)
+    with pytest.raises(ValueError, match="the encoder takes"):
+        network(torch.zeros(2, channels + 1, 32, 32))
 
 
-def test_loss_is_the_symmetric_negative_cosine() -> None:
-    a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0]])
-    assert simsiam_loss(a, b, b, a).item() == pytest.approx(-1)  # each predicts the other
-    assert simsiam_loss(a, a, -a, a).item() == pytest.approx(0)
-    assert simsiam_loss(a, b, -b, -a).item() == pytest.approx(1)
+def test_weights_come_from_a_file_of_this_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a backbone asked the network")
+
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    x = torch.randn(2, 3, 32, 32)
+    for name in ("residual", "timm:resnet10t"):
+        ours = make_backbone(name, 3, 32, 4, 12).eval()
+        save_file(ours.state_dict(), tmp_path / "own.safetensors")
+        again = make_backbone(name, 3, 32, 4, 12, tmp_path / "own.safetensors").eval()
+        assert torch.equal(again(x), ours(x))
+    with pytest.raises(ValueError, match="of another network than residual"):
+        make_backbone("residual", 1, 32, 4, 12, tmp_path / "own.safetensors")
+    # as timm publishes them: three channels and a classifier
+    declare_operators()
+    import timm
+
+    whole = timm.create_model("resnet10t", num_classes=7)
+    save_file(whole.state_dict(), tmp_path / "timm.safetensors")
+    one = make_backbone("timm:resnet10t", 1, 32, 4, 12, tmp_path / "timm.safetensors")
+    assert isinstance(one, TimmBackbone)
+    assert torch.equal(one.network.layer4[0].conv1.weight, whole.layer4[0].conv1.weight)
+    (tmp_path / "torn.safetensors").write_bytes(b"{")
+    for place in ("torn.safetensors", "none.safetensors"):
+        with pytest.raises(ValueError, match="cannot read weights"):
+            make_backbone("residual", 3, 32, 4, 12, tmp_path / place)
 
 
-def test_collapse_level() -> None:
-    generator = torch.Generator().manual_seed(1)
-    spread = torch.randn(4096, 64, generator=generator)
-    assert collapse_level(spread).item() < 0.01
-    one = torch.randn(1, 64, generator=generator)
-    assert collapse_level(one.expand(256, 64)).item() == pytest.approx(1, abs=1e-4)
-    assert collapse_level(one + 0.01 * spread).item() > 0.9
-    # Scale does not matter, direction does.
-    assert collapse_level(one * torch.rand(256, 1, generator=generator)).item() > 0.99
-
-
-def test_simsiam_gives_predictions_and_projections_of_both_views() -> None:
-    model = SimSiam(Encoder(3, 16, 4, 8), hidden=12)
-    parts = model(torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16))
-    assert [part.shape for part in parts] == [(4, 12)] * 4
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm:resnet19", "timm has no model 'resnet19'"),
+        ("resnet18", "unknown backbone 'resnet18'"),
+        ("timm:inception_v3", "does not take 32 x 32 pixels"),
+    ],
+)
+def test_backbones_that_do_not_fit_are_refused(name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_backbone(name, 3, 32, 4, 12)

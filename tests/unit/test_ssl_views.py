@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, UsageError
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.physics import measure, symmetry
 from sunpipe.physics.channels import apply_symmetry, check_channels, orbit
 from sunpipe.ssl_settings import SslSettings
-from sunpipe.train.ssl_views import random_view, shift, window
+from sunpipe.train.chance import Chance
+from sunpipe.train.ssl_begin import check_views
+from sunpipe.train.ssl_views import draw_view, random_view, shift, window
 
 NAMES = ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity")
 VECTOR = ("Br", "Bt", "Bp")
@@ -117,7 +123,7 @@ def test_shift_moves_whole_pixels_and_fills_with_zero() -> None:
 
 def test_window_hides_but_does_not_move_or_scale() -> None:
     fields = torch.rand(64, 1, 32, 32) + 1
-    seen = window(fields, 0.5, generator())
+    seen = window(fields, 0.5, torch.rand(3, 64, generator=generator()))
     kept = seen != 0
     assert torch.equal(seen[kept], fields[kept])
     share = kept.float().mean(dim=(1, 2, 3))
@@ -168,3 +174,49 @@ def test_orbit_lists_every_combination_once() -> None:
     assert len(orbit(VECTOR, ("flip_vertical", "reverse_polarity"))) == 4
     # Negating a scalar mask does nothing: a polarity reversal is then no new way.
     assert len(orbit(("mask",), NAMES)) == 8
+
+
+def test_a_patch_has_the_same_view_at_any_number_of_ranks() -> None:
+    fields, mask = blob().repeat(4, 1, 1, 1), torch.ones(8, 32, 32, dtype=torch.bool)
+    about = (VECTOR, ["Gauss"] * 3, SslSettings())
+
+    def view(places: range) -> torch.Tensor:
+        chance = Chance.of(3, 640, "ssl-one", places, torch.device("cpu"))
+        rows = list(places)
+        return draw_view(fields[rows], mask[rows], *about, chance)
+
+    whole = view(range(8))
+    for rank in range(2):
+        assert torch.equal(view(range(rank, 8, 2)), whole[rank::2])
+    assert not torch.equal(whole[0], whole[2])
+
+
+def test_intensities_are_mirrored_and_turned_but_never_made_noisy_or_negative() -> None:
+    images = torch.rand(16, 2, 16, 16, generator=generator()) * 900
+    mask = torch.ones(16, 16, 16, dtype=torch.bool)
+    settings = SslSettings(
+        symmetries=("flip_horizontal", "flip_vertical", "rotate90"), crop=1.0, shift=0.0
+    )
+    chance = Chance.of(1, 0, "view", range(16), torch.device("cpu"))
+    view = draw_view(images, mask, ("171", "193"), ("DN/s", "DN/s"), settings, chance)
+    assert not torch.equal(view, images)
+    assert torch.equal(view.flatten(2).sort().values, images.flatten(2).sort().values)
+    # both wavelengths are turned alike
+    assert torch.equal(view[:, 1], draw_view(images[:, [1, 0]], mask, ("193", "171"),
+                                             ("DN/s", "DN/s"), settings, chance)[:, 0])  # fmt: skip
+
+
+def test_polarity_of_an_intensity_and_unknown_channels_are_refused() -> None:
+    def dataset(channels: list[str], units: list[str]) -> Any:
+        return SimpleNamespace(name="d", channels=channels, units=units)
+
+    check_views(dataset(["Br", "Bt", "Bp"], ["Gauss"] * 3), SslSettings())
+    turns = SslSettings(symmetries=("flip_horizontal", "rotate90"))
+    check_views(dataset(["171", "193"], ["DN/s"] * 2), turns)
+    with pytest.raises(DataError, match=r"reverse_polarity is for fields: channel 171"):
+        check_views(dataset(["171"], ["DN/s"]), SslSettings())
+    with pytest.raises(DataError, match=r"ssl.symmetries: no sign rules for channel Bp"):
+        check_views(dataset(["Bp"], ["Gauss"]), SslSettings())
+    listed = SslSettings(normalize=NormalizeSettings(scale=(1.0, 2.0)))
+    with pytest.raises(UsageError, match=r"ssl\.normalize lists 2 channels, dataset d has 1"):
+        check_views(dataset(["Br"], ["Gauss"]), listed)
