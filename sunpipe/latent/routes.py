@@ -179,7 +179,7 @@ def choose(
             raise DataError(
                 f"{samples.names[place]} is undefined for this latent; try another --seed"
             )
-    change = wish.amount - before[target] if wish.absolute else wish.amount
+    change = float(wish.amount - before[target]) if wish.absolute else wish.amount
     deviations = natural(samples.values)
     if abs(change) <= 1e-9 * abs(wish.amount) or change == 0:
         raise UsageError(f"--to {asked.to}: {asked.quantity} has this value already")
@@ -192,7 +192,7 @@ def choose(
     for place in held:
         if not np.isfinite(deviations[place]):
             raise DataError(f"--hold {samples.names[place]}: it does not vary in the samples")
-    goal = Goal(target, float(change), held, asked.hold_tolerance * deviations[list(held)],
+    goal = Goal(target, change, held, asked.hold_tolerance * deviations[list(held)],
                 tuple(samples.names))  # fmt: skip
     probes = [vector] + [directions.vector(name) for name in directions.quantities]
     found = follow(measure, base, Cloud.of(x), probes, goal, reach, poll)
