@@ -129,9 +129,8 @@ def judge(
               for key in ("accuracy_extremes", "accuracy_middle", "spearman")}  # fmt: skip
     for key, ridge in zip(("ridge", "ridge_ranks"), ridges, strict=True):
         told[key] = {"r2": ridge.r2, "penalty": ridge.penalty, **told[key]}
-    told["component"] = (
-        None if number is None else {"name": component_name(number), **told["component"]}
-    )
+    if number is not None:
+        told["component"] = {"name": component_name(number), **told["component"]}
     walked = told.pop("walked")
     about: dict[str, Any] = {
         "learner": p.settings.learner,
@@ -145,8 +144,7 @@ def judge(
             "extremes_count": int(np.count_nonzero(judged[0])),
             "middle_count": int(np.count_nonzero(judged[1])),
         },
-        **told,
-        "random": chance,
+        "component": None, **told, "random": chance,
     }  # fmt: skip
     if refits is None:
         refits = bootstrap_planes(p, [name]).get(name)

@@ -32,8 +32,9 @@ from sunpipe.latent.direction import Floats
 Tensor = torch.Tensor
 Rows = Tensor | slice
 
-TOLERANCE = 1e-3  # bound of |v - v*| against |v|: a cosine of 1 - 5e-7
+TOLERANCE = 1e-4  # bound of |v - v*| against |v|: a cosine of 1 - 5e-9
 ACCEPTED = 5e-3  # where float32 rounding may stop the descent: a cosine of 0.99998
+NOTHING = 1e-3  # share of the longest v that the objective allows: shorter is none at all
 NEWTON_STEPS = 60
 CG_STEPS = 100
 HALVINGS = 20
@@ -70,8 +71,9 @@ class Problems(NamedTuple):
         """The problems over some of the samples."""
         if len(rows) == self.weights.shape[1]:
             return self
-        low, high, weights = (x[:, rows] for x in (self.low, self.high, self.weights))
-        return self._replace(low=low, high=high, weights=weights)
+        return self._replace(
+            low=self.low[:, rows], high=self.high[:, rows], weights=self.weights[:, rows]
+        )
 
 
 class Batch:
@@ -85,12 +87,20 @@ class Batch:
         Which samples of `problems` these are.
     values, q : Tensor
         Eigenvalues and eigenvectors of the mean of ``a_i a_i^T`` over all samples.
+    tolerance : float
+        Where the descent ends: bound of ``|v - v*| / |v|``.
     """
 
     def __init__(
-        self, a: Tensor, rows: NDArray[np.int64], problems: Problems, values: Tensor, q: Tensor
+        self,
+        a: Tensor,
+        rows: NDArray[np.int64],
+        problems: Problems,
+        values: Tensor,
+        q: Tensor,
+        tolerance: float = TOLERANCE,
     ) -> None:
-        self.a, self.values, self.q = a, values, q
+        self.a, self.values, self.q, self.tolerance = a, values, q, tolerance
         used = np.unique(problems.of)
 
         def upload(x: NDArray[np.generic]) -> Tensor:
@@ -149,21 +159,25 @@ class Batch:
         eigenvalues = 1 + 2 * (self.c[which] * self.mass[which])[:, None] * self.values
         return ((r @ self.q) / eigenvalues) @ self.q.T
 
-    def distance(self, v: Tensor, gradient: Tensor, which: Tensor) -> Tensor:
+    def distance(self, v: Tensor, objective: Tensor, gradient: Tensor, which: Tensor) -> Tensor:
         """Bound of the distance from the solution, as a share of |v| (k,).
 
         The Hessian H is at least the identity, so ``|v - v*| <= sqrt(g . H^-1 g)``
-        where f is quadratic; the preconditioner stands for H.
+        where f is quadratic; the preconditioner stands for H. Where nothing can be
+        learned v* is 0, and the share is of the length that the objective allows.
         """
         decrement = (gradient * self.precondition(gradient, which)).sum(dim=1)
-        return decrement.clamp(min=0).sqrt() / v.norm(dim=1).clamp(min=1e-30)
+        size = torch.maximum(v.norm(dim=1), NOTHING * (2 * objective).sqrt().to(v.dtype))
+        return decrement.clamp(min=0).sqrt() / size.clamp(min=1e-30)
 
     def newton(self, gradient: Tensor, which: Tensor, distance: Tensor) -> Tensor:
         """Newton's step (k, D + 1), as exact as the distance left makes worth while."""
         p, r = torch.zeros_like(gradient), -gradient
         d = self.precondition(r, which)
         rz = (r * d).sum(dim=1)
-        goal = rz * torch.maximum(distance, TOLERANCE / distance).div(3).clamp(max=0.1).square()
+        goal = (
+            rz * torch.maximum(distance, self.tolerance / distance).div(3).clamp(max=0.1).square()
+        )
         left = torch.arange(len(which), device=p.device)
         for _ in range(CG_STEPS):
             hd = self.curve(d, which[left])
@@ -221,8 +235,8 @@ class Batch:
         which = torch.arange(self.count, device=start.device)
         objective, gradient = self.look(v, which)
         for _ in range(NEWTON_STEPS):
-            distance = self.distance(v, gradient, which)
-            far = distance > TOLERANCE
+            distance = self.distance(v, objective, gradient, which)
+            far = distance > self.tolerance
             if not bool(far.any()):
                 return solution
             v, objective, gradient, which, distance = (

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.latent.direction import Floats
-from sunpipe.latent.newton import Batch, Problems
+from sunpipe.latent.newton import TOLERANCE, Batch, Problems
 
 MEMORY = 2 << 30  # bytes of the weights of one batch
-NARROW = 14  # a product with T vectors takes as long as T + NARROW of a wide one (measured)
+NARROW = 25  # a product with T vectors takes as long as T + NARROW of a wide one (measured)
+SHARE = 8  # a descent from nothing begins on every eighth sample
+ENOUGH = 4  # of them, for each dimension
+ROUGH = 0.05  # tolerance there
 OPEN = np.float32(np.inf)
 
 
@@ -114,7 +117,11 @@ class Design:
         self.values, self.q = values.clamp(min=0).float(), q.float()
 
     def solve(
-        self, problems: Problems, start: Floats | None = None, memory: int = MEMORY
+        self,
+        problems: Problems,
+        start: Floats | None = None,
+        tolerance: float = TOLERANCE,
+        memory: int = MEMORY,
     ) -> Solved:
         """Solve all the problems, see `sunpipe.latent.newton`.
 
@@ -123,6 +130,9 @@ class Design:
         problems : Problems
         start : ndarray, shape (T, D + 1), optional
             Where the descent begins, such as the solution that replicates are near.
+            Without one it begins at the solutions on an eighth of the samples.
+        tolerance : float
+            Bound of ``|v - v*| / |v|`` where the descent ends.
         memory : int
             Bytes that the weights of one batch may take.
 
@@ -140,14 +150,24 @@ class Design:
         for which in _batches(problems, memory):
             part = problems.take(which)
             rows = np.flatnonzero((part.weights != 0).any(axis=0))
-            a = self.a
-            if len(rows) < len(a):
-                a = a[torch.as_tensor(rows, device=a.device)]
-            batch = Batch(a, rows, part, self.values, self.q)
-            begin = np.zeros((len(which), a.shape[1])) if start is None else start[which]
-            v = batch.solve(torch.as_tensor(begin, dtype=torch.float32, device=a.device))
-            found[which] = v.double().cpu().numpy()
-            steps, products = max(steps, batch.steps), products + batch.products
+            begin = np.zeros_like(found[which]) if start is None else start[which]
+            if start is None and len(rows) >= SHARE * ENOUGH * self.a.shape[1]:
+                few = part._replace(c=part.c * SHARE)
+                begin, _, spent = self._batch(few, rows[::SHARE], begin, ROUGH)
+                products += spent
+            found[which], taken, spent = self._batch(part, rows, begin, tolerance)
+            steps, products = max(steps, taken), products + spent
             rows_used += len(rows) * len(which)
         passes = products / max(rows_used, 1)
         return Solved(found, steps, passes, 2.0 * products * self.a.shape[1])
+
+    def _batch(
+        self, problems: Problems, rows: NDArray[np.int64], begin: Floats, tolerance: float
+    ) -> tuple[Floats, int, int]:
+        """Solutions of one batch over some rows, its steps, and its products with one sample."""
+        a = self.a
+        if len(rows) < len(a):
+            a = a[torch.as_tensor(rows, device=a.device)]
+        batch = Batch(a, rows, problems, self.values, self.q, tolerance)
+        v = batch.solve(torch.as_tensor(begin, dtype=torch.float32, device=a.device))
+        return v.double().cpu().numpy(), batch.steps, batch.products

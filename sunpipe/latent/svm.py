@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.latent.direction import Floats, unit
-from sunpipe.latent.newton import Problems
+from sunpipe.latent.newton import TOLERANCE, Problems
 from sunpipe.latent.solver import Design, check, interval, tube
 
+REPLICATES = 1e-3  # tolerance of replicates: a cosine of 1 - 5e-7
 BLOCK = 1 << 14  # rows that are standardised at once
 
 
@@ -140,7 +141,7 @@ def solve_planes(
     else:
         design = Design(x)
         start = None if base is None else design.solve(base.rows(rows)).v[problems.of]
-        v = design.solve(problems, start).v
+        v = design.solve(problems, start, TOLERANCE if start is None else REPLICATES).v
     coefficients = np.zeros((len(v), w.shape[1]))
     coefficients[:, movable] = v[:, :-1]
     return scale.fold(coefficients, v[:, -1])
@@ -230,7 +231,7 @@ def bootstrap_weights(labels: NDArray[np.int8], replicates: int, seed: int) -> F
     """Labels times how often each sample was drawn: (R, N), each class drawn with its size."""
     random = np.random.default_rng([seed, 0xB007])
     weights = np.zeros((replicates, len(labels)))
-    for side in (-1, 1):
+    for side in np.intersect1d((-1, 1), labels):
         rows = np.flatnonzero(labels == side)
         drawn = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=replicates)
         weights[:, rows] = side * drawn
