@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from sunpipe.config import load_config, to_dict
 from sunpipe.files import write_json
 from sunpipe.latent.cloud import Cloud, make_cloud
 from sunpipe.latent.generator import Generator
-from sunpipe.latent.invert_patch import Problem, field_errors, invert_patch, keyword_errors, pose
+from sunpipe.latent.invert_patch import Problem, field_errors, keyword_errors, pose
 from sunpipe.latent.inverter import Inverter
 from sunpipe.latent.inverter_train import get_inverter
 from sunpipe.latent.misfit import measured
+from sunpipe.latent.optimise import Criterion, optimise
 from sunpipe.latent.sample import load_generator
-from sunpipe.latent.starts import nearest
+from sunpipe.latent.starts import make_starts
 from sunpipe.latent.target import target_row
 from sunpipe.paths import Layout
 from sunpipe.settings import Config
@@ -63,26 +64,62 @@ def judged(problem: Problem, w: torch.Tensor) -> Case:
     }  # fmt: skip
 
 
-def methods(
-    problem: Problem, network: Inverter, cfg: Config
-) -> dict[str, Callable[[], torch.Tensor]]:
-    """Name to what finds a latent."""
-    criterion = problem.criterion
-    cloud = criterion.cloud
+def together(problems: list[Problem]) -> Criterion:
+    """One criterion for the starts of many patches: they cost little more than those of one.
 
-    def optimised(space: Any) -> torch.Tensor:
-        settings = replace(cfg.invert, space=space)
-        return torch.from_numpy(invert_patch(problem, network, settings, cfg.seed).w)
+    A quantity that a patch leaves undefined is a constant there, and moves nothing.
+    """
+    first = problems[0].criterion
+    spread = {name: first.cloud.spread[name] for name in first.cloud.names}
+    places = [list(first.cloud.spread).index(name) for name in spread]
+    masks = torch.cat([problem.mask for problem in problems])
+    keyword = replace(
+        first.keyword, names=list(spread), mask=masks,
+        wanted=torch.stack([problem.real[places] for problem in problems]),
+        spread=torch.tensor(list(spread.values()), dtype=torch.float64),
+    )  # fmt: skip
+    field = replace(
+        first.field, fields=torch.cat([problem.fields for problem in problems]), mask=masks
+    )
+    return replace(first, field=field, keyword=keyword)
 
-    return {
-        "mean w": lambda: cloud.centre,
-        "nearest sample": lambda: cloud.w[
-            nearest(criterion.generator, cloud, criterion.field, criterion.noise)
-        ],
-        "encoder": lambda: cloud.to_w(network(problem.fields)[0]),
-        "optimised w": lambda: optimised("w"),
-        "optimised w_plus": lambda: optimised("w_plus"),
+
+def optimised(
+    problems: list[Problem], nearest: list[int], network: Inverter, cfg: Config, space: Any
+) -> list[torch.Tensor]:
+    """What ``sunpipe invert`` finds for each patch, all patches in one batch."""
+    generator, cloud = problems[0].criterion.generator, problems[0].criterion.cloud
+    count, layers = cfg.invert.starts, generator.num_ws if space == "w_plus" else None
+    starts = [make_starts(problem.fields, network, cloud, near, count, cfg.seed, layers)[1]
+              for problem, near in zip(problems, nearest, strict=True)]  # fmt: skip
+    repeated = [problem for problem in problems for _ in range(count)]
+    found = optimise(together(repeated), torch.cat(starts), cfg.invert, lambda: None)
+    best = found.best["total"].reshape(len(problems), count).argmin(dim=1)
+    return [cloud.to_w(found.u[place * count + int(one)]) for place, one in enumerate(best)]
+
+
+def found_by(
+    problems: list[Problem], shown: torch.Tensor, network: Inverter, cfg: Config
+) -> Iterator[tuple[str, list[torch.Tensor], float]]:
+    """Method, a latent for each patch, and its CPU seconds per patch."""
+    cloud = problems[0].criterion.cloud
+    near: list[int] = []
+
+    def nearest() -> list[torch.Tensor]:
+        near.extend(int(problem.criterion.field(shown).argmin()) for problem in problems)
+        return [cloud.w[one] for one in near]
+
+    ways: dict[str, Callable[[], list[torch.Tensor]]] = {
+        "mean w": lambda: [cloud.centre for _ in problems],
+        "nearest sample": nearest,
+        "encoder": lambda: [cloud.to_w(network(problem.fields)[0]) for problem in problems],
+        "optimised w": lambda: optimised(problems, near, network, cfg, "w"),
+        "optimised w_plus": lambda: optimised(problems, near, network, cfg, "w_plus"),
     }
+    for name, find in ways.items():
+        began = time.process_time()
+        latents = find()
+        yield name, latents, (time.process_time() - began) / len(problems)
 
 
 def summary(cases: list[Case]) -> Case:
@@ -101,7 +138,6 @@ def summary(cases: list[Case]) -> Case:
         "mahalanobis": middle([case["mahalanobis"] for case in cases]),
         "keywords_std": {name: middle([case["keywords_std"].get(name) for case in cases])
                          for name in names},
-        "seconds_cpu": middle([case["seconds_cpu"] for case in cases]),
     }  # fmt: skip
 
 
@@ -143,27 +179,22 @@ def main() -> None:
     network, about = get_inverter(layout.latents(cfg.name), generator, cloud, cfg)
     groups: dict[str, Any] = {}
     result = {
-        "what": "medians over patches; keywords in natural standard deviations; one core",
+        "what": "medians over patches; keywords in natural standard deviations; one CPU thread",
         "run": generator.run, "kimg": generator.kimg, "generator": generator.digest,
         "pixel_km": generator.pixel_cm / 1e5, "resolution": generator.resolution,
         "samples": {"from": cloud.source, "count": len(cloud.w)}, "invert": to_dict(cfg.invert),
         "encoder_held_out": about["held_out"], "groups": groups,
     }  # fmt: skip
+    batches = range(0, len(cloud.w), 64)
+    shown = torch.cat([generator.fields(cloud.w[at : at + 64], cfg.sample.noise) for at in batches])
     for group, problems in patches(cfg, generator, cloud, args.tiles).items():
-        cases: dict[str, list[Case]] = {}
-        for problem in problems:
-            for name, find in methods(problem, network, cfg).items():
-                began = time.process_time()
-                with torch.set_grad_enabled(name.startswith("optimised")):
-                    w = find()
-                seconds = time.process_time() - began
-                row = {**judged(problem, w), "seconds_cpu": seconds}
-                cases.setdefault(name, []).append(row)
-            groups[group] = {"patches": len(cases["encoder"]),
-                             **{name: summary(rows) for name, rows in cases.items()}}  # fmt: skip
+        rows: dict[str, Any] = {"patches": len(problems)}
+        groups[group] = rows
+        for name, latents, seconds in found_by(problems, shown, network, cfg):
+            cases = [judged(problem, w) for problem, w in zip(problems, latents, strict=True)]
+            rows[name] = {**summary(cases), "seconds_cpu": round(seconds, 3)}
+            print(f"{group:24} {name:18} {json.dumps(rows[name])}", flush=True)
             write_json(args.out, result)  # what was done stays when the rest is stopped
-        for name, rows in cases.items():
-            print(f"{group:24} {name:18} {json.dumps(summary(rows))}", flush=True)
 
 
 if __name__ == "__main__":

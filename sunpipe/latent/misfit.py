@@ -170,9 +170,9 @@ class KeywordMisfit:
         sound = _sound(slope)
         if not bool(sound.all()):
             slope = torch.where(sound, slope, 0.0)
-            rows = torch.nonzero(~sound.flatten()).flatten()
             for place in range(len(self.names)):
-                slope[rows] += self._alone(place, shown.detach()[rows]) / len(self.names)
+                alone = self._alone(place, shown.detach().clone()) / len(self.names)
+                slope += torch.where(sound, 0.0, alone)
         return costs.detach().sum(dim=1).to(shown.dtype), slope
 
     def _alone(self, place: int, shown: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from sunpipe.latent.generator import Generator
 from sunpipe.latent.invert_patch import field_errors, invert_patch, keyword_errors, pose
 from sunpipe.latent.misfit import FieldMisfit, KeywordMisfit, charbonnier, measured, quiet_noise
 from sunpipe.latent.sample import sample
+from sunpipe.latent.space import Space
+from sunpipe.latent.start import from_file
 from sunpipe.latent.starts import make_starts, nearest
 from sunpipe.models import stylegan2
 from sunpipe.normalize_settings import NormalizeSettings
@@ -63,7 +65,7 @@ def config(*more: str):
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(clouds, "SHOWN", 96)
+    monkeypatch.setattr(clouds, "SHOWN", 64)
     monkeypatch.setattr(clouds, "DRAWN", 512)
     monkeypatch.setattr(inverters, "HELD_OUT", 64)
 
@@ -190,7 +192,7 @@ def test_ramp() -> None:
 def test_a_generated_patch_is_inverted_to_itself(space: str, root: Path) -> None:
     generator = tiny()
     cloud = the_cloud(generator)
-    settings = InvertSettings(space=space, starts=2, steps=100, lr=0.1, prior=1e-4)
+    settings = InvertSettings(space=space, starts=2, steps=80, lr=0.1, prior=1e-4)
     network = inverters.Inverter(3, SIDE, cloud.dim).eval()  # any will do: the nearest leads
     w = generator.map(generator.sample_z(1, 4321))
     fields = generator.fields(w)[0].numpy()
@@ -299,13 +301,16 @@ def test_invert_writes_what_a_walk_begins_with(place: Layout) -> None:
         *(f"reproduced.{name}.fits" for name in CHANNELS),
     }  # fmt: skip
     with h5py.File(folder / "inversion.h5") as file:
-        assert file["w"].shape == (6,)
+        found_w = file["w"][:]
+        assert found_w.shape == (6,)
         assert file.attrs["generator"] == "a" * 64
         assert file.attrs["record"] == RECORD
         assert list(file.attrs["tile"]) == [0, 16]
-        shown = tiny().fields(torch.from_numpy(file["w"][:])[None])[0].numpy()
+        shown = tiny().fields(torch.from_numpy(found_w)[None])[0].numpy()
         np.testing.assert_allclose(file["reproduced"][:], shown, atol=0.05)
         real, mask = file["real"][:], file["mask"][:]
+    start = from_file(tiny(), Space("w", tiny().num_ws, 6), folder / "inversion.h5")
+    np.testing.assert_array_equal(start.x.astype(np.float32), found_w)
     again = read_vector(*(folder / f"reproduced.{name}.fits" for name in CHANNELS))
     np.testing.assert_allclose(again.fields, shown, atol=0.05)
     assert again.header["TELESCOP"] == "SYNTHETIC"
