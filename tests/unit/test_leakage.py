@@ -92,3 +92,24 @@ def test_curve_says_where_it_falls_and_survives_nan():
     assert holed["median"][0] is None
     assert not holed["monotone"]
     assert holed["undefined"] == pytest.approx(1 / 7)
+
+
+def test_the_picture_depends_on_the_rows_alone(tmp_path):
+    from PIL import Image
+
+    from sunpipe.latent.leakage_picture import picture
+
+    def row(target, quantity, conditional, slope, low, high):
+        return {"target": target, "quantity": quantity, "conditional": conditional,
+                "slope": slope, "low": low, "high": high}  # fmt: skip
+
+    cells = [(kind, target, name) for kind in (False, True) for target in "AB" for name in "ABC"]
+    rows = [row(target, name, kind, 1.0 if name == target else -0.6, -0.7, -0.5)
+            for kind, target, name in cells]  # fmt: skip
+    rows[-1] = row("B", "C", True, None, None, None)
+    for name in ("one", "two"):
+        picture(rows, tmp_path / f"{name}.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.width > image.height > 300
+    picture([row("A", "A", False, 1.0, 1.0, 1.0)], tmp_path / "single.png")
