@@ -192,6 +192,6 @@ def plan(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     index, count = part or (1, 1)
     return {
         "run": str(run) if run else None, "samples": str(path), "samples_exist": path.exists(),
-        "part": f"{index}/{count}", "quantities": share([*names, RANDOM], (index, count)),
+        "part": f"{index}/{count}", "quantities": share(names, (index, count)),
         "directions": str(layout.latents(cfg.name)),
     }  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PIPED = 132  # columns where the output is no terminal
 KINDS = ("plain", "conditional")
-CONTROLS = ("svr", "ridge", "ridge_ranks", "component")  # keys of the judged controls
+JUDGED = ("svm", "svr", "ridge", "ridge_ranks", "component", "random")
 NOTHING = "-"
 
 
@@ -26,7 +26,7 @@ def summary(folder: Path) -> Result:
     rows = {
         name: {
             "unit": about["unit"], "sign": about["sign"], "accuracy": about["accuracy"],
-            **{key: about[key] for key in CONTROLS if key in about},
+            **{key: about[key] for key in JUDGED},
             "response": about["response"],
             "bootstrap_angle_deg": about.get("bootstrap_angle_deg"),
             "monotone": {kind: found["monotone"] for kind, found in about["calibration"].items()},
@@ -79,10 +79,8 @@ def _learners(result: Result) -> Table:
         angle = row["bootstrap_angle_deg"]
         table.add_row(
             name, row["unit"],
-            _pair(row["accuracy"], "extremes", "middle"),
-            *[_pair(row.get(key), "accuracy_extremes", "accuracy_middle")
-              for key in ("svr", "ridge", "component")],
-            _pair(row["accuracy"], "random_extremes", "random_middle"),
+            *[_pair(row[key], "accuracy_extremes", "accuracy_middle")
+              for key in ("svm", "svr", "ridge", "component", "random")],
             _number(angle["median"] if angle else None, ".1f"),
         )  # fmt: skip
     return table
@@ -119,6 +117,22 @@ def _layers(result: Result) -> Table:
     return table
 
 
+def _components(result: Result) -> Table:
+    table = _table("Principal components: what they go with, and what moves most along them",
+                   "component", "variance", "reads as", "correlation", "moves most", "per step"
+                   )  # fmt: skip
+    for row in result["components"]:
+        reads = row["reads"]
+        moved = {name: change for name, change in row["response"].items() if change is not None}
+        most = max(moved, key=lambda name: abs(moved[name]), default=None)
+        table.add_row(
+            row["name"], f"{row['share']:.1%}", reads or NOTHING,
+            f"{row['quantities'][reads]['spearman']:+.2f}" if reads else NOTHING,
+            most or NOTHING, f"{moved[most]:+.2f}" if most else NOTHING,
+        )  # fmt: skip
+    return table
+
+
 def print_tables(result: Result) -> None:
     """Print a `summary` for people."""
     from rich.console import Console
@@ -139,5 +153,9 @@ def print_tables(result: Result) -> None:
                   f" {NOTHING}: the target's own change is not told from zero.\n")  # fmt: skip
     if any(row["layers"] for row in result["quantities"].values()):
         console.print(_layers(result))
+    if result["components"]:
+        console.print(_components(result))
+        console.print(f"Spearman's correlation; {NOTHING}: none above what 5 % of shuffled tables"
+                      " have.\n")  # fmt: skip
     for name, why in result["left_out"].items():
         console.print(f"{name} is left out: {why}")

@@ -472,6 +472,8 @@ def test_tables_for_people(fitted, capsys):
     rows = [line for line in shown.splitlines() if line.split()[:1] == ["TOTUSJH"]]
     assert len(rows) == 2
     assert "USFLUX" in rows[1]  # the worst leak
+    components = shown[shown.index("Principal components") :].splitlines()
+    assert [line.split()[0] for line in components if line.startswith(" PC")] == ["PC1", "PC2"]
     assert max(map(len, shown.splitlines())) <= 132
 
 
