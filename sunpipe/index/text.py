@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ UNITS = {
 MOST = 5  # keywords in a table
 ELSEWHERE = ("record", "t_rec", "harpnum", "noaa_ars", "angle", "mu", "year")  # shown anyway
 UNKNOWN = "-"
+LAST = ("record", "#", "distance", "NOAA", "flare after", "flare before", "angle")  # to leave out
+GAP = 2  # blanks between columns
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -151,10 +154,35 @@ def csv_text(answer: Answer) -> str:
     return text.getvalue()
 
 
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def fitting(
+    head: list[str], body: list[list[str]], width: int
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """A table that fits a terminal: columns are left out whole, the record never.
+
+    Returns
+    -------
+    head, body, list of str
+        The last: what was left out.
+    """
+    sizes = dict(zip(head, _widths([head, *body]), strict=True))
+    keep, gone = list(head), []
+    spare = [name for name in head if name not in LAST]
+    for name in ("tile", "also", *reversed(spare), *reversed(LAST[1:])):
+        if sum(sizes[one] + GAP for one in keep) - GAP <= width:
+            break
+        if name in keep:
+            keep.remove(name)
+            gone.append(name)
+    places = [head.index(name) for name in keep]
+    return keep, [[line[place] for place in places] for line in body], gone
+
+
 def show(answer: Answer, fold: Fold) -> None:
     """Print an answer: a table on a terminal, plain columns elsewhere."""
-    import sys
-
     if not answer.hits:
         print("\n".join(nothing(answer)))
         return
@@ -166,17 +194,17 @@ def show(answer: Answer, fold: Fold) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        right = {"#", "distance", "angle", *keywords(answer)}
+        width = Console().width
+        head, body, gone = fitting(head, body, width)
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+        left = {"record", "NOAA", "flare before", "flare after", "also"}
         for name in head:
-            table.add_column(name, justify="right" if name in right else "left",
-                             no_wrap=name != "NOAA", overflow="fold")  # fmt: skip
+            table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
         for line in body:
             table.add_row(*(Text(cell) for cell in line))
-        # A record string that is cut cannot be pasted: the terminal may wrap instead.
-        need = sum(
-            max(len(line[place]) for line in [head, *body]) + 2 for place in range(len(head))
-        )
-        console = Console()
-        console.print(table, width=max(console.width, need), soft_wrap=need > console.width)
+        # A record string that is cut cannot be pasted: the terminal wraps it instead.
+        whole = sum(_widths([head, *body])) + GAP * len(head)
+        Console(width=max(width, whole)).print(table)
+        if gone:
+            print(f"no room for {', '.join(gone)}: --csv and --json have everything")
     print(summary(answer, fold))

@@ -256,6 +256,20 @@ def test_tables(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(first["distance"]) == answer.hits[0]["distance"]
 
 
+def test_a_narrow_terminal_loses_columns_never_the_record() -> None:
+    head = ["#", "distance", "record", "tile", "NOAA", "angle", "USFLUX", "flare after", "also"]
+    body = [["1", "0.01", name(0), "0,16", "11158", "19", "2.7e22", "C6.6 (of 4)", "+44 tiles"]]
+    kept, lines, gone = text.fitting(head, body, 200)
+    assert (kept, lines, gone) == (head, body, [])
+    kept, lines, gone = text.fitting(head, body, 100)
+    assert gone == ["tile", "also"]
+    assert sum(map(len, lines[0])) <= 100
+    kept, lines, gone = text.fitting(head, body, 62)
+    assert kept == ["#", "distance", "record"]
+    kept, lines, gone = text.fitting(head, body, 10)
+    assert (kept, lines) == (["record"], [[name(0)]])
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(2.71476e22, "2.71e22"), (3330.155, "3330"), (0.0213, "0.0213"), (None, "-"), (0.0, "0"),
