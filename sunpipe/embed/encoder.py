@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from sunpipe import checkpoint
+from sunpipe.embed.signed_maps import SignedMap, signed_map
 from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json
 from sunpipe.models.backbone import RESIDUAL, make_backbone
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.paths import Layout
-from sunpipe.physics.channels import apply_symmetry
 from sunpipe.physics.channels import orbit as list_ways
 from sunpipe.run import require_run, ssl_name
 from sunpipe.shards.normalize import encode
@@ -197,15 +197,15 @@ class FieldEncoder:
     def _encoded(self, x: torch.Tensor) -> torch.Tensor:
         return encode(x, self._settings)
 
+    @cached_property
+    def _maps(self) -> list[SignedMap]:
+        return [signed_map(self.card.channels, way) for way in self.ways]
+
     def _orbit(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Each of `ways` applied to `x`: of another way, one symmetry more."""
-        made: dict[tuple[str, ...], torch.Tensor] = {(): x}
-        for place, way in enumerate(self.ways):
-            if way not in made:
-                made[way] = apply_symmetry(made[way[:-1]], self.card.channels, way[-1])
-            yield made[way]
-            needed = {later[:-1] for later in self.ways[place + 1 :]}
-            made = {one: image for one, image in made.items() if one in needed}
+        """Each of `ways` applied to `x`."""
+        x = x.contiguous(memory_format=torch.channels_last)  # as convolutions like it
+        for one in self._maps:
+            yield one(x)
 
     def describe(self) -> dict[str, Any]:
         """The card, JSON-able."""

@@ -7,6 +7,7 @@ downloaded: weights come from a safetensors file of this disk, or there are none
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -112,7 +113,7 @@ class TimmBackbone(nn.Module):
                 f"timm has no model {name!r}" + (f"; it has {close}, ..." if close else "")
             )
         self.name, self.channels, self.resolution = name, channels, resolution
-        options = {"in_chans": channels, "num_classes": 0}
+        options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
         if weights is not None:
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
         try:
@@ -152,7 +153,7 @@ class TimmBackbone(nn.Module):
         return features
 
 
-def _create(name: str, resolution: int, options: dict[str, object]) -> nn.Module:
+def _create(name: str, resolution: int, options: dict[str, Any]) -> nn.Module:
     """With the image size where the model has one; others do not know the word."""
     import timm
 

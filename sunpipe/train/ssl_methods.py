@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import nn
@@ -55,7 +56,7 @@ class SimSiam(Method):
 
     def __init__(self, encoder: nn.Module, settings: SslSettings, world: int = 1) -> None:
         super().__init__(encoder, settings, world)
-        self.projector = projector(int(encoder.dim), settings.hidden)
+        self.projector = projector(cast(int, encoder.dim), settings.hidden)
         self.predictor = predictor(settings.hidden)
 
     def forward(self, phase: str, one: Tensor, two: Tensor) -> tuple[Tensor, Seen]:
@@ -76,7 +77,7 @@ class Vicreg(Method):
 
     def __init__(self, encoder: nn.Module, settings: SslSettings, world: int = 1) -> None:
         super().__init__(encoder, settings, world)
-        self.expander = expander(int(encoder.dim), settings.hidden)
+        self.expander = expander(cast(int, encoder.dim), settings.hidden)
 
     def forward(self, phase: str, one: Tensor, two: Tensor) -> tuple[Tensor, Seen]:
         """Loss, its three terms, and what the deviations lack of 1."""
@@ -104,7 +105,7 @@ class Dino(Method):
     def __init__(self, encoder: nn.Module, settings: SslSettings, world: int = 1) -> None:
         super().__init__(encoder, settings, world)
         of = settings.dino
-        self.head = DinoHead(int(encoder.dim), settings.hidden, of.bottleneck, of.outputs)
+        self.head = DinoHead(cast(int, encoder.dim), settings.hidden, of.bottleneck, of.outputs)
         self.teacher = nn.Sequential(copy.deepcopy(encoder), copy.deepcopy(self.head))
         self.teacher.requires_grad_(False)
         self.center: Tensor
@@ -134,8 +135,8 @@ class Dino(Method):
         """Teacher after student: momentum to 1 along half a cosine (section 3.1)."""
         start = self.settings.dino.momentum
         momentum = 1 - (1 - start) * (1 + math.cos(math.pi * share)) / 2
-        student = [*self.encoder.parameters(), *self.head.parameters()]
-        torch._foreach_lerp_(list(self.teacher.parameters()), student, 1 - momentum)
+        student = (*self.encoder.parameters(), *self.head.parameters())
+        torch._foreach_lerp_(tuple(self.teacher.parameters()), student, 1 - momentum)
 
 
 METHODS: dict[str, type[Method]] = {"simsiam": SimSiam, "vicreg": Vicreg, "dino": Dino}

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import pearsonr, spearmanr
 
+from sunpipe.config import to_dict
 from sunpipe.embed.correlation import correlation, pearson
+from sunpipe.embed.encoder import EncoderCard, FieldEncoder
+from sunpipe.embed.signed_maps import signed_map
 from sunpipe.embed.store import part_note, read_embedding, read_metadata, read_vectors, write_part
 from sunpipe.errors import DataError, UsageError
+from sunpipe.models.backbone import make_backbone
+from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.parts import parse_part, share
+from sunpipe.physics.channels import apply_symmetry, orbit
 from tests.unit.index_fake import make
+
+SYMMETRIES = ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity")
 
 
 def test_part_option() -> None:
@@ -80,3 +90,55 @@ def test_correlation_of_nothing_is_none_not_nan() -> None:
     assert correlation(np.arange(2.0), np.arange(2.0), 10, 0)["spearman"] is None
     assert correlation(np.zeros(0), np.zeros(0), 10, 0)["n"] == 0
     assert pearson(np.array([1e300, -1e300]), np.array([1.0, -1.0])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "names", "count"),
+    [
+        (("Br", "Bt", "Bp"), SYMMETRIES, 16),
+        (("Bp", "magnetogram", "Br", "Bt"), SYMMETRIES, 16),
+        (("Br",), SYMMETRIES, 16),
+        (("171", "193"), SYMMETRIES[:3], 8),
+    ],
+)
+def test_a_chain_of_symmetries_in_one_step(
+    channels: tuple[str, ...], names: tuple[str, ...], count: int
+) -> None:
+    x = torch.randn(3, len(channels), 6, 6)
+    ways = orbit(channels, names)
+    assert len(ways) == count
+    for way in ways:
+        wanted = x
+        for name in way:
+            wanted = apply_symmetry(wanted, channels, name)
+        assert torch.equal(signed_map(channels, way)(x), wanted), way
+
+
+@pytest.mark.parametrize(
+    ("channels", "names", "normalize"),
+    [
+        (("Br", "Bt", "Bp"), SYMMETRIES, {}),
+        (("Br", "Bt", "Bp"), SYMMETRIES, {"scale": (100.0, 30.0, 60.0)}),
+        (("magnetogram",), SYMMETRIES, {}),
+        (("171", "193"), SYMMETRIES[:3], {"limit": (900.0, 2000.0), "zero": -1.0}),
+    ],
+)
+def test_orbit_vectors_are_the_same_under_every_symmetry(
+    channels: tuple[str, ...], names: tuple[str, ...], normalize: dict[str, Any]
+) -> None:
+    torch.manual_seed(1)
+    network = make_backbone("residual", len(channels), 16, 4, 8).eval()
+    settings = to_dict(NormalizeSettings(**normalize))
+    card = EncoderCard("r", 0, "d", list(channels), [], 16, 8, settings, list(names), True)
+    encoder = FieldEncoder(card, network, torch.device("cpu"), orbit(channels, names))
+    fields = torch.randn(4, len(channels), 16, 16) * 300
+    wanted = encoder.vectors(fields)
+    assert wanted.std(axis=0).min() > 0
+    alone = FieldEncoder(card, network, torch.device("cpu"), [()]).vectors(fields)
+    turned = FieldEncoder(card, network, torch.device("cpu"), [()]).vectors(
+        apply_symmetry(fields, channels, "rotate90")
+    )
+    assert abs(turned - alone).max() > 1e-3 * abs(alone).max()  # the network itself is not
+    for name in names:
+        found = encoder.vectors(apply_symmetry(fields, channels, name))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * abs(wanted).max())
