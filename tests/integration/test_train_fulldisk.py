@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
+from sunpipe.config import load_config
+from sunpipe.errors import ConfigError
+from sunpipe.latent.assemble import fit
 from sunpipe.latent.generator import Generator
+from sunpipe.latent.sample import sample
+from sunpipe.physics.measurable import measurable
 from tests.conftest import REPO, run_cli, run_json
 from tests.integration.test_shard_disks import DAY, Sky, shard
 
@@ -43,8 +50,24 @@ def test_disks_train(root: Path, product: str, config: str, channel: str, unit: 
     fields = generator.fields(generator.map(generator.sample_z(8, seed=0)))
     assert fields.shape == (8, 1, 64, 64)
     assert bool(torch.isfinite(fields).all())
+    directions_of_disks(root, path, channel)
     if unit == "Gauss":
         refused = run_cli("train", "--config", path, *words, "--set", "train.kimg=0.032", "--new",
                           "--set", 'train.diffaugment=["color"]', root=root)  # fmt: skip
         assert refused.returncode == 2
         assert "color is for intensities" in refused.stderr.splitlines()[-1]
+
+
+def directions_of_disks(root: Path, path: Path, channel: str) -> None:
+    """A disk's own quantities get directions; what these have too little of says so."""
+    names = [name for name in measurable([channel]) if name not in ("TILT", "R_VALUE")]
+    keys = {**SMALL, "sample.count": 240, "directions.quantities": json.dumps(names),
+            "directions.traverse_count": 4, "directions.bootstrap": 2}  # fmt: skip
+    cfg = load_config(path, [f"{key}={value}" for key, value in keys.items()])
+    made = sample(cfg)
+    assert set(made["quantities"]) == set(measurable([channel]))
+    found = fit(cfg)
+    assert set(found["quantities"]) | set(found["left_out"]) == set(names)
+    assert found["quantities"], found["left_out"]
+    with pytest.raises(ConfigError, match=f"images of {channel} do not give MEANGAM"):
+        fit(replace(cfg, directions=replace(cfg.directions, quantities=("MEANGAM",))))
