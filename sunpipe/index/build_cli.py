@@ -84,8 +84,11 @@ def _asked(
     from sunpipe.paths import Layout
 
     layout = Layout.current()
-    given = {"metric": metric and metric.value, "kind": kind and kind.value}
-    settings = replace(cfg.index, **{name: value for name, value in given.items() if value})
+    settings = cfg.index
+    if metric is not None:
+        settings = replace(settings, metric=metric.value)
+    if kind is not None:
+        settings = replace(settings, kind=kind.value)
     return Asked(embeddings or layout.embeddings(cfg.name), out or layout.index(cfg.name), settings)
 
 

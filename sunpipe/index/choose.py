@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from sunpipe.index.codes import Effort, Shape, find
 from sunpipe.index.exact import exact
+from sunpipe.index.lookup import Lookup, lookup
+from sunpipe.index.margin import filtered, hard_factor, least_margin
 from sunpipe.index.measure import AT, Asked, hits, per_second
-from sunpipe.index.tune import Tuned, tune
+from sunpipe.index.tune import DEEPEST, tune
 
 Floats32 = NDArray[np.float32]
 KINDS = ("flat", "fastscan", "ivf")  # from the simplest on
@@ -34,6 +37,8 @@ class Candidate:
         Judging queries per second, asked together.
     shape, search : dict
         What it is made of, and how it is searched; empty for ``flat``.
+    costs : dict
+        Seconds per query: ``scan``, and ``full`` with every list.
     note : str
         Why it cannot be taken, if so.
     """
@@ -43,6 +48,7 @@ class Candidate:
     qps: float
     shape: dict[str, int] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
 
@@ -55,37 +61,42 @@ def judge_flat(vectors: Floats32, judging: Asked, metric: str) -> Candidate:
 
 def judge_codes(
     kind: str, shape: Shape, index: Any, vectors: Floats32, tuning: Asked, judging: Asked,
-    metric: str, recall: float,
+    metric: str, recall: float, costs: dict[str, float],
 ) -> Candidate:  # fmt: skip
-    """Tune a filled index on one set of queries, measure it on the other."""
+    """Tune a filled index on one set of queries, measure it on the other.
+
+    What is measured is what a search does: answers that are not trusted are sought
+    again, and count with their time.
+    """
     tuned, most = tune(index, vectors, tuning, metric, recall)
-    if tuned is None:
-        return Candidate(kind, round(most, 4), 0.0, asdict(shape), {},
-                         f"its codes find {most:.3f} of the neighbours at best")  # fmt: skip
-    effort = tuned.effort
-    for _ in range(PATIENCE):
-        share = _share(index, vectors, judging, metric, effort)
-        if share >= recall:
+    effort = tuned.effort if tuned else Effort(index.nlist, DEEPEST)
+    cases = filtered(vectors, tuning, metric)
+    full = hard_factor(index, cases, recall)
+    for last in (False,) * PATIENCE + (True,):
+        full = full and max(full, effort.factor)
+        search = {
+            "nprobe": effort.nprobe, "factor": effort.factor, "full_factor": full,
+            "margin": least_margin(index, vectors, cases, metric, effort, recall),
+        }  # fmt: skip
+        mine = Lookup(index, vectors, metric, kind, search, {**costs, "scan": 0.0, "full": 0.0})
+        share = share_found(mine, judging)
+        if share >= recall or last or tuned is None:
             break
         effort = Effort(min(index.nlist, 2 * effort.nprobe), effort.factor + effort.factor // 2 + 1)
-    share = _share(index, vectors, judging, metric, effort)
-    qps = per_second(
-        lambda: find(index, vectors, judging.queries, judging.k + 1, metric, effort),
-        len(judging.rows),
-    )
-    note = "" if share >= recall else f"it finds {share:.4f} of the neighbours"
-    return Candidate(kind, share, qps, asdict(shape), searching(tuned, effort), note)
+    whole = Effort(index.nlist, full or DEEPEST)
+    every = partial(find, index, vectors, judging.queries, judging.k + 1, metric, whole)
+    mine.costs["full"] = 1 / per_second(every, len(judging.rows))
+    mine.costs["scan"] = mine.costs["full"]
+    qps = per_second(partial(lookup, mine, judging.queries, judging.k + 1, None), len(judging.rows))
+    note = "" if share >= recall else f"it finds {max(share, most):.4f} of the neighbours"
+    found = {"scan": 1 / qps, "full": mine.costs["full"]}
+    return Candidate(kind, share, qps, asdict(shape), search, found, note)
 
 
-def _share(index: Any, vectors: Floats32, judging: Asked, metric: str, effort: Effort) -> float:
-    answer = find(index, vectors, judging.queries, judging.k + 1, metric, effort)
-    return float(hits(judging, answer, metric).mean())
-
-
-def searching(tuned: Tuned, effort: Effort) -> dict[str, Any]:
-    """What a search must know, for ``index.json``."""
-    return {"nprobe": effort.nprobe, "factor": effort.factor, "margin": tuned.margin,
-            "full_factor": max(tuned.full.factor, effort.factor)}  # fmt: skip
+def share_found(index: Lookup, judging: Asked) -> float:
+    """Recall of an index as it answers."""
+    values, rows = lookup(index, judging.queries, judging.k + 1, None)
+    return float(hits(judging, values, rows, index.metric).mean())
 
 
 def too_large(kind: str, count: int, dim: int, memory_gb: float) -> str:

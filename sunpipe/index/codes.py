@@ -22,6 +22,8 @@ Ints = NDArray[np.int64]
 CELLS = 4 << 20  # (query, candidate) pairs at once
 ROUNDS = 10  # of k-means
 SEED = 1234
+LEAST = 10  # answers that candidates are counted for: one alone would have too few
+TINY = 1e-12  # of a squared distance: twins
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,26 @@ class Effort:
 
     nprobe: int
     factor: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search by codes found.
+
+    Attributes
+    ----------
+    values : float32 ndarray (Q, k)
+        FAISS's numbers, exact, nearest first.
+    rows : int64 ndarray (Q, k)
+        -1 where too few were seen.
+    margin : float64 ndarray (Q,)
+        Squared distance of the nearest list that was not read, in that of the last
+        answer; infinite when all lists were read, 0 when answers are missing.
+    """
+
+    values: Floats32
+    rows: Ints
+    margin: NDArray[np.float64]
 
 
 def subs(dim: int) -> list[int]:
@@ -66,7 +88,7 @@ def train(sample: Floats32, metric: str, shape: Shape) -> Any:
     if gpus():  # k-means is nearly all of the training
         index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlat(dim, kind))
     index.train(sample)
-    index.clustering_index = None
+    index.clustering_index = None  # type: ignore[assignment]
     return index
 
 
@@ -85,18 +107,37 @@ def add(index: Any, vectors: Floats32, first: int) -> None:
 
 def candidates(
     index: Any, queries: Floats32, number: int, nprobe: int, allowed: NDArray[np.bool_] | None
-) -> Ints:
-    """The rows nearest by code (Q, number), -1 where there are no more."""
+) -> tuple[Ints, Floats32 | None]:
+    """The rows nearest by code, and how far the nearest list is that was not read.
+
+    Returns
+    -------
+    rows : int64 ndarray (Q, number)
+        -1 where there are no more.
+    beyond : float32 ndarray (Q,) or None
+        FAISS's value between query and the centroid of that list; None if all were read.
+    """
     import faiss
 
-    number = min(number, index.ntotal)
-    options: dict[str, Any] = {"nprobe": min(nprobe, index.nlist)}
+    count, number = len(queries), min(number, index.ntotal)
+    nprobe = min(nprobe, index.nlist)
+    options: dict[str, Any] = {"nprobe": nprobe}
     if allowed is not None:
         bits = np.packbits(allowed, bitorder="little")
         options["sel"] = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
     parameters = faiss.SearchParametersIVF(**options)
-    _, rows = index.search(queries, number, params=parameters)
-    return np.ascontiguousarray(rows, np.int64)
+    if nprobe == index.nlist:
+        _, rows = index.search(queries, number, params=parameters)
+        return np.ascontiguousarray(rows, np.int64), None
+    # Centroids are compared once: for the lists to read and for the one after them.
+    values, lists = index.quantizer.search(queries, nprobe + 1)
+    near = np.ascontiguousarray(values[:, :nprobe]), np.ascontiguousarray(lists[:, :nprobe])
+    scores = np.empty((count, number), np.float32)
+    rows = np.empty((count, number), np.int64)
+    at = faiss.swig_ptr
+    index.search_preassigned_c(count, at(queries), number, at(near[1]), at(near[0]), at(scores),
+                               at(rows), False, parameters, None)  # fmt: skip
+    return rows, values[:, nprobe]
 
 
 def compare(vectors: Floats32, queries: Floats32, rows: Ints, metric: str) -> Floats32:
@@ -105,7 +146,7 @@ def compare(vectors: Floats32, queries: Floats32, rows: Ints, metric: str) -> Fl
 
     values = np.empty(rows.shape, np.float32)
     cosine = metric == "cosine"
-    function = faiss.fvec_inner_products_by_idx if cosine else faiss.fvec_L2sqr_by_idx
+    function = getattr(faiss, "fvec_inner_products_by_idx" if cosine else "fvec_L2sqr_by_idx")
     pointers = [faiss.swig_ptr(each) for each in (values, queries, vectors, rows)]
     function(*pointers, vectors.shape[1], len(queries), rows.shape[1])
     values[rows < 0] = -np.inf if cosine else np.inf
@@ -120,7 +161,8 @@ def rerank(
     key = -values if metric == "cosine" else values
     if rows.shape[1] > 4 * k:
         front = np.argpartition(key, k - 1, axis=1)[:, :k]
-        key, rows, values = (np.take_along_axis(a, front, axis=1) for a in (key, rows, values))
+        key, values = np.take_along_axis(key, front, 1), np.take_along_axis(values, front, 1)
+        rows = np.take_along_axis(rows, front, 1)
     order = np.lexsort((rows, key), axis=1)[:, :k]
     return np.take_along_axis(values, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
@@ -128,33 +170,25 @@ def rerank(
 def find(
     index: Any, vectors: Floats32, queries: Floats32, k: int, metric: str, effort: Effort,
     allowed: NDArray[np.bool_] | None = None,
-) -> tuple[Floats32, Ints]:  # fmt: skip
-    """The `k` nearest by codes and exact re-ranking; row -1 where too few were seen.
-
-    Returns
-    -------
-    values : float32 ndarray (Q, k)
-    rows : int64 ndarray (Q, k)
-    """
-    number = min(k * effort.factor, index.ntotal)
+) -> Found:  # fmt: skip
+    """The `k` nearest by codes and exact re-ranking."""
+    number = min(max(k, LEAST) * effort.factor, index.ntotal)
     step = max(1, CELLS // number)
-    parts = []
+    values = np.empty((len(queries), k), np.float32)
+    rows = np.empty((len(queries), k), np.int64)
+    margin = np.full(len(queries), np.inf)
     for start in range(0, len(queries), step):
-        part = queries[start : start + step]
-        rows = candidates(index, part, number, effort.nprobe, allowed)
-        parts.append(rerank(vectors, part, rows, k, metric))
-    return np.vstack([each for each, _ in parts]), np.vstack([each for _, each in parts])
+        part = slice(start, start + step)
+        near, beyond = candidates(index, queries[part], number, effort.nprobe, allowed)
+        values[part], rows[part] = rerank(vectors, queries[part], near, k, metric)
+        if beyond is not None:
+            last = np.maximum(squared(values[part, -1], metric), TINY)
+            full = rows[part, -1] >= 0
+            margin[part] = np.where(full, squared(beyond, metric) / last, 0.0)
+    return Found(values, rows, margin)
 
 
-def next_list(index: Any, queries: Floats32, nprobe: int, metric: str) -> NDArray[np.float64]:
-    """Squared distance of each query to the nearest centroid that `nprobe` leaves out."""
-    if nprobe >= index.nlist:
-        return np.full(len(queries), np.inf)
-    values = index.quantizer.search(queries, nprobe + 1)[0][:, nprobe].astype(np.float64)
-    return squared(values, metric)
-
-
-def squared(values: NDArray[np.floating[Any]], metric: str) -> NDArray[np.float64]:
+def squared(values: Floats32, metric: str) -> NDArray[np.float64]:
     """FAISS's numbers as squared distances; of unit vectors |a - b|^2 = 2 - 2 a.b."""
-    wide = np.asarray(values, np.float64)
+    wide = values.astype(np.float64)
     return np.maximum(2 - 2 * wide, 0) if metric == "cosine" else wide

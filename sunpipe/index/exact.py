@@ -87,5 +87,5 @@ def exact(
         mine = places + start if rows is None else rows[start + places]
         values, mine = np.hstack([best, values]), np.hstack([found, mine])
         order = np.argsort(sign * values, axis=1, kind="stable")[:, :k]
-        best, found = (np.take_along_axis(each, order, axis=1) for each in (values, mine))
+        best, found = np.take_along_axis(values, order, 1), np.take_along_axis(mine, order, 1)
     return best, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def learn(
         lists = train(sample, metric, shape)
         share = _promise(lists, both, asked, settings.recall)
         if "fastscan" in kinds and share < wanted(settings.recall):
-            left_out.append(Candidate("ivf", share, 0.0, {"lists": shape.lists, "sub": sub}, {},
+            left_out.append(Candidate("ivf", share, 0.0, asdict(shape), note=
                 f"a {PROMISING}th of {shape.lists} lists holds {share:.3f} of the neighbours in"
                 f" a sample of {len(both)}"))  # fmt: skip
         else:

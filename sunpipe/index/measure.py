@@ -19,7 +19,6 @@ from sunpipe.index.exact import exact
 
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Answer = tuple[Floats32, Ints]
 AT = 10  # neighbours that must be found
 QUERIES = 512  # of each set
 SEED = 20240
@@ -83,18 +82,33 @@ def ask(vectors: Floats32, rows: Ints, metric: str, within: int | None = None) -
     started = time.perf_counter()
     _, found = exact(base, queries, k + 1, metric)
     seconds = (time.perf_counter() - started) / len(rows)
+    return asked_among(vectors, rows, queries, found, metric, seconds)
+
+
+def asked_among(
+    vectors: Floats32, rows: Ints, queries: Floats32, found: Ints, metric: str, seconds: float = 0.0
+) -> Asked:
+    """Queries with their true neighbours, given the k + 1 nearest rows of each."""
     truth = np.ascontiguousarray(without_self(rows, found)[0])
+    if not truth.size:
+        return Asked(rows, queries, truth, np.zeros(len(rows), np.float32), seconds)
     # The same arithmetic as in re-ranking, so that values of one pair are equal.
-    values = compare(np.asarray(base), queries, truth, metric) if k else np.zeros((len(rows), 1))
+    values = compare(vectors, queries, truth, metric)
     worst = values.min(axis=1) if metric == "cosine" else values.max(axis=1)
-    return Asked(rows, queries, truth, worst.astype(np.float32), seconds)
+    return Asked(rows, queries, truth, worst, seconds)
 
 
-def hits(asked: Asked, answer: Answer, metric: str) -> NDArray[np.float64]:
+def some(asked: Asked, which: NDArray[np.bool_]) -> Asked:
+    """Some of the queries."""
+    queries = np.ascontiguousarray(asked.queries[which])
+    return Asked(asked.rows[which], queries, asked.truth[which], asked.worst[which], asked.seconds)
+
+
+def hits(asked: Asked, values: Floats32, rows: Ints, metric: str) -> NDArray[np.float64]:
     """Share of each query's true neighbours that were found; a twin at the same distance counts."""
     if asked.k == 0:
         return np.ones(len(asked.rows))
-    found, values = without_self(asked.rows, answer[1], answer[0])
+    found, values = without_self(asked.rows, rows, values)
     slack = TIE * float((asked.queries.astype(np.float64) ** 2).sum(axis=1).max())
     near = (values >= asked.worst[:, None] - slack if metric == "cosine"
             else values <= asked.worst[:, None] + slack)  # fmt: skip

@@ -1,32 +1,18 @@
-"""The rows of an index that are nearest to a vector, under any filter.
-
-A filter loses nothing: few allowed rows are compared one by one; codes are read
-through the filter, so that what it leaves out never takes a place; and inverted
-lists are trusted only when the nearest list that was not read lies beyond the
-farthest answer by the margin measured at the build, else more lists are read, at
-last all.
-"""
+"""The rows of an index that are nearest to a vector, under any filter."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
-from sunpipe.index.codes import Effort, find
-from sunpipe.index.exact import exact, gpus
-from sunpipe.index.measure import AT
+from sunpipe.index.lookup import Lookup, lookup
 from sunpipe.index.store import Index, prepare
-from sunpipe.index.tune import margins
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
-MOST = 4096  # candidates per query; beyond, everything allowed is compared
-MORE = 4  # times the lists, when an answer is not trusted
 
 
 def stored(index: Index, rows: Ints) -> Floats32:
@@ -53,85 +39,29 @@ def nearest_tiles(
 ) -> tuple[Floats, Ints]:
     """The `k` nearest allowed tiles of each vector, nearest first.
 
+    Nothing is lost under a filter: see `sunpipe.index.lookup`.
+
     Returns
     -------
     distances : float64 ndarray (Q, m)
     rows : int64 ndarray (Q, m)
         m is `k`, or fewer when fewer rows are allowed.
+
+    Raises
+    ------
+    DataError
+        A vector that is not finite.
     """
     count = int(np.count_nonzero(allowed))
     k = min(k, count)
     if k == 0 or not len(vectors):
         return np.zeros((len(vectors), 0)), np.zeros((len(vectors), 0), np.int64)
-    queries = _queries(index, vectors)
-    filter_ = None if count == len(allowed) else allowed
-    if _exactly(index, len(queries), k, count):
-        values, found = _one_by_one(index, queries, k, filter_)
-    elif index.faiss.nlist == 1 or (filter_ is None and k <= AT):
-        values, found = _once(index, queries, k, filter_)
-    else:
-        values, found = _trusted(index, queries, k, filter_, count)
-    return distances(index, values), found.astype(np.int64)
-
-
-def _one_by_one(
-    index: Index, queries: Floats32, k: int, allowed: Bools | None
-) -> tuple[Floats32, Ints]:
-    if allowed is None and index.info.kind == "flat" and not gpus():
-        found: tuple[Floats32, Ints] = index.faiss.search(queries, k)
-        return found
-    rows = None if allowed is None else np.flatnonzero(allowed)
-    return exact(index.vectors, queries, k, index.info.metric, rows)
-
-
-def _exactly(index: Index, queries: int, k: int, allowed: int) -> bool:
-    """Whether comparing every allowed row is needed, or no dearer than reading codes."""
     info = index.info
-    if info.kind == "flat" or gpus():
-        return True
-    factor = int(info.search["full_factor"])
-    if k * factor > MOST or allowed <= k * factor:
-        return True
-    one_by_one = allowed * (queries * info.costs["exact"] + info.costs["gather"])
-    return one_by_one <= queries * info.costs["scan"]
-
-
-def _once(index: Index, queries: Floats32, k: int, allowed: Bools | None) -> tuple[Floats32, Ints]:
-    search = index.info.search
-    effort = Effort(search["nprobe"], search["factor"])
-    values, rows = find(index.faiss, index.vectors, queries, k, index.info.metric, effort, allowed)
-    short = (rows < 0).any(axis=1)
-    if short.any():  # too few vectors in the lists that were read
-        full = Effort(index.faiss.nlist, search["full_factor"])
-        values[short], rows[short] = find(
-            index.faiss, index.vectors, queries[short], k, index.info.metric, full, allowed
-        )
-    return values, rows
-
-
-def _trusted(
-    index: Index, queries: Floats32, k: int, allowed: Bools | None, count: int
-) -> tuple[Floats32, Ints]:
-    """Inverted lists, more and more of them, until each answer's margin is wide enough."""
-    search, metric = index.info.search, index.info.metric
-    lists = index.faiss.nlist
-    values = np.zeros((len(queries), k), np.float32)
-    rows = np.full((len(queries), k), -1, np.int64)
-    # As many allowed vectors are read as an unfiltered search reads.
-    nprobe = min(lists, math.ceil(search["nprobe"] * len(index.vectors) / count))
-    open_ = np.arange(len(queries))
-    while len(open_):
-        mine = queries[open_]
-        factor = search["full_factor" if nprobe >= lists else "factor"]
-        values[open_], rows[open_] = find(
-            index.faiss, index.vectors, mine, k, metric, Effort(nprobe, factor), allowed
-        )
-        if nprobe >= lists:
-            break
-        margin = margins(index.faiss, mine, values[open_], nprobe, metric)
-        good = (margin >= search["margin"]) & (rows[open_] >= 0).all(axis=1)
-        open_, nprobe = open_[~good], min(lists, MORE * nprobe)
-    return values, rows
+    opened = Lookup(index.faiss, index.vectors, info.metric, info.kind, info.search, info.costs)
+    values, rows = lookup(
+        opened, _queries(index, vectors), k, None if count == len(allowed) else allowed
+    )
+    return distances(index, values), rows.astype(np.int64)
 
 
 def record_codes(index: Index) -> Ints:

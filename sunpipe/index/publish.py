@@ -61,15 +61,17 @@ def judge(
     tuning_rows, judging_rows = held_out(len(vectors))
     judging = ask(vectors, judging_rows, metric)
     flat = judge_flat(vectors, judging, metric)
-    if note := too_large("flat", *vectors.shape, settings.memory_gb):
+    if note := too_large("flat", len(vectors), vectors.shape[1], settings.memory_gb):
         flat = Candidate("flat", flat.recall, flat.qps, note=note)
     candidates = [flat]
+    costs = {"exact": 1 / flat.qps / len(vectors), "gather": gather_seconds(vectors)}
     if codes:
         tuning = ask(vectors, tuning_rows, metric)
         candidates += [
-            judge_codes(kind, shape, index, vectors, tuning, judging, metric, settings.recall)
+            judge_codes(kind, shape, index, vectors, tuning, judging, metric, settings.recall,
+                        costs)
             for kind, (shape, index) in codes.items()
-        ]
+        ]  # fmt: skip
     candidates += left_out
     if settings.kind != "auto" or not codes:
         kind = settings.kind if codes else "flat"
@@ -83,8 +85,7 @@ def judge(
         "candidates": plain(candidates),
         "measured": {**measured_on(vectors, judging), "recall": chosen.recall,
                      "qps": round(chosen.qps, 1), "exact_qps": round(flat.qps, 1)},
-        "costs": {"scan": 1 / max(chosen.qps, 1e-9), "exact": 1 / flat.qps / len(vectors),
-                  "gather": gather_seconds(vectors)},
+        "costs": {**costs, **chosen.costs},
     }  # fmt: skip
     return chosen, reason, about
 

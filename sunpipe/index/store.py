@@ -68,8 +68,8 @@ class IndexInfo:
     asked : dict
         ``kind``, ``recall`` and ``memory_gb`` of the settings.
     shape, search, costs : dict
-        What codes are made of; how they are searched (`sunpipe.index.tune.Tuned`);
-        seconds per query (``scan``), per comparison (``exact``) and per fetched row.
+        What codes are made of, how they are searched, what that costs:
+        see `sunpipe.index.codes.Shape` and `sunpipe.index.lookup.Lookup`.
     trained : int
         Vectors that were there when lists and codes were learned.
     candidates : list of dict

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.index.codes import Effort, candidates, find, next_list, squared
+from sunpipe.index.codes import Effort, Found, candidates, find
 from sunpipe.index.measure import Asked, hits, per_second, without_self
 
 Floats32 = NDArray[np.float32]
 DEEPEST = 256  # exact comparisons per answer, at most
 SPARE = 0.3  # of the allowed misses, kept in hand: another set of queries will judge
 SLOWER = 0.7  # more lists are tried until speed has fallen to this share of the best
-NEVER = 1e30  # a margin that no query reaches (JSON knows no infinity)
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,10 @@ class Tuned:
     ----------
     effort : Effort
         For the `AT` nearest of all vectors.
-    full : Effort
-        Every list is read: for filters that leave out what lies near.
-    margin : float
-        Least ratio of the squared distance to the nearest list not read to that of
-        the farthest answer, for which an answer is taken for complete.
     recall, qps : float
     """
 
     effort: Effort
-    full: Effort
-    margin: float
     recall: float
     qps: float
 
@@ -67,10 +60,12 @@ def probes(lists: int) -> Iterator[int]:
     yield lists
 
 
-def depth(index: Any, asked: Asked, nprobe: int, recall: float) -> tuple[int | None, float]:
+def depth(
+    index: Any, asked: Asked, nprobe: int, recall: float, allowed: NDArray[np.bool_] | None = None
+) -> tuple[int | None, float]:
     """Exact comparisons per answer that reach `recall`, or None; and the most that codes find."""
     number = min(index.ntotal, asked.k * DEEPEST + 1)
-    shares = by_depth(asked, candidates(index, asked.queries, number, nprobe, None))
+    shares = by_depth(asked, candidates(index, asked.queries, number, nprobe, allowed)[0])
     best = float(shares[-1]) if len(shares) else 1.0
     if best < recall:
         return None, best
@@ -96,9 +91,7 @@ def tune(
         if factor is None:
             continue
         effort = Effort(nprobe, factor)
-        qps = per_second(
-            lambda e=effort: _search(index, vectors, asked, metric, e), len(asked.rows)
-        )
+        qps = per_second(partial(_search, index, vectors, asked, metric, effort), len(asked.rows))
         if best is None or qps > best[1]:
             best = (effort, qps)
         elif qps < SLOWER * best[1]:
@@ -106,48 +99,10 @@ def tune(
     if best is None:
         return None, most
     effort, qps = best
-    full, _ = depth(index, asked, index.nlist, goal)
-    share = float(hits(asked, _search(index, vectors, asked, metric, effort), metric).mean())
-    whole = Effort(index.nlist, max(effort.factor, full or DEEPEST))
-    margin = least_margin(index, vectors, asked, metric, effort, recall)
-    return Tuned(effort, whole, margin, share, qps), most
+    found = _search(index, vectors, asked, metric, effort)
+    share = float(hits(asked, found.values, found.rows, metric).mean())
+    return Tuned(effort, share, qps), most
 
 
-def _search(index: Any, vectors: Floats32, asked: Asked, metric: str, effort: Effort) -> Any:
+def _search(index: Any, vectors: Floats32, asked: Asked, metric: str, effort: Effort) -> Found:
     return find(index, vectors, asked.queries, asked.k + 1, metric, effort)
-
-
-def margins(
-    index: Any, queries: Floats32, values: Floats32, nprobe: int, metric: str
-) -> NDArray[np.float64]:
-    """How far the nearest unread list is, in squared distances of the farthest answer."""
-    beyond = next_list(index, queries, nprobe, metric)
-    last = np.maximum(squared(values[:, -1], metric), 1e-12)
-    return np.where(np.isfinite(last), beyond / last, 0.0)
-
-
-def least_margin(
-    index: Any, vectors: Floats32, asked: Asked, metric: str, effort: Effort, recall: float
-) -> float:
-    """The margin from which on answers are complete, from the tuning queries.
-
-    Answers with fewer lists than needed are seen too, since these are what a filter
-    makes of a query. It is at least 1: the nearest list that was not read is then
-    farther away than any answer.
-    """
-    if index.nlist == 1:
-        return 1.0
-    seen, shares = [], []
-    for nprobe in probes(index.nlist):
-        if nprobe > 4 * effort.nprobe or nprobe >= index.nlist:
-            break
-        answer = _search(index, vectors, asked, metric, Effort(nprobe, effort.factor))
-        seen.append(margins(index, asked.queries, answer[0], nprobe, metric))
-        shares.append(hits(asked, answer, metric))
-    margin, share = np.concatenate(seen), np.concatenate(shares)
-    order = np.argsort(-margin, kind="stable")
-    mean = share[order].cumsum() / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(mean >= recall)
-    if not len(good):
-        return NEVER
-    return float(max(1.0, margin[order][good[-1]]))
