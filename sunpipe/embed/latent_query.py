@@ -117,5 +117,5 @@ def latent_query(
         )
     about = {"kind": "latent", "file": str(path), "frame": frame}
     noise: Noise = "none" if found.noise == "none" else "const"
-    w = torch.from_numpy(np.ascontiguousarray(one))[None].to(generator.device)
+    w = torch.from_numpy(np.ascontiguousarray(one))[None]
     return generated_query(generator, encoder, w, about, noise)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sunpipe.index.columns import by_record
 from sunpipe.index.nearest import nearest_tiles
 from sunpipe.index.store import Index
 
@@ -25,13 +26,15 @@ Ints = NDArray[np.int64]
 Ranked = list[tuple[float, int]]  # (distance, row), nearest first
 
 
-def keys(table: pa.Table) -> pa.Array:
+def keys(table: pa.Table) -> pa.DictionaryArray:
     """For every row what it is folded by under ``harp``: ``series|HARPNUM``, or ``series|day``."""
-    series = pc.replace_substring_regex(table["record"], r"\[.*$", "")
-    day = pc.replace_substring_regex(pc.utf8_slice_codeunits(table["t_rec"], 0, 10), "-", ".")
-    names = pc.coalesce(pc.cast(table["harpnum"], pa.string()), day, table["record"])
-    joined = pc.binary_join_element_wise(series, names, "|")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+    first, codes = by_record(table)
+    rows = table.select(["record", "t_rec", "harpnum"]).take(pa.array(first))
+    series = pc.replace_substring_regex(rows["record"], r"\[.*$", "")
+    day = pc.replace_substring_regex(pc.utf8_slice_codeunits(rows["t_rec"], 0, 10), "-", ".")
+    names = pc.coalesce(pc.cast(rows["harpnum"], pa.string()), day, rows["record"])
+    joined = pc.binary_join_element_wise(series, names, "|").combine_chunks()
+    return joined.dictionary_encode().take(pa.array(codes))
 
 
 def key_of(record: str) -> str | None:
@@ -47,8 +50,9 @@ def fold_codes(table: pa.Table, fold: Fold) -> Ints:
     """A number for each row, equal for rows that are one answer; from 0 on."""
     if fold == "none":
         return np.arange(len(table), dtype=np.int64)
-    column = table["record"].combine_chunks() if fold == "record" else keys(table)
-    return column.dictionary_encode().indices.to_numpy().astype(np.int64)
+    if fold == "record":
+        return by_record(table)[1]
+    return np.asarray(keys(table).indices, dtype=np.int64)
 
 
 def nearest_groups(

@@ -81,7 +81,11 @@ def parts(columns: Columns, limits: Limits, record: str | None = None) -> list[P
         if key is None:
             raise UsageError("--other-harps: this query has no HARP; it goes with --record or"
                              " --fits")  # fmt: skip
-        found.append(Part("of another HARP", plain(pc.not_equal(keys(columns.table), key))))
+        found.append(
+            Part(
+                "of another HARP", plain(pc.not_equal(keys(columns.table).dictionary_decode(), key))
+            )
+        )
     if record is not None and not limits.include_self:
         found.append(
             Part("not the query's own record", plain(pc.not_equal(columns["record"], record)))

@@ -174,9 +174,10 @@ def _order(columns: Columns, text: str) -> Floats:
         raise UsageError(f"--order {text!r}: write a column, then asc or desc")
     name = columns.find(name, "--order")
     if pa.types.is_string(columns[name].type):
-        column = columns[name]
-        values = np.asarray(pc.rank(column, tiebreaker="dense"), np.float64)
-        values = np.where(pc.is_valid(column).to_numpy(), values, np.nan)
+        column = pc.dictionary_encode(columns[name]).combine_chunks()
+        place = np.asarray(pc.rank(column.dictionary), np.float64)  # few texts stand on many rows
+        at = pc.fill_null(column.indices, len(place)).to_numpy()
+        values = np.append(place, np.nan)[at]
     else:
         values = columns.numbers(name)
     return -values if way and way[0].lower() == "desc" else values

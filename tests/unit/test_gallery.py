@@ -145,6 +145,7 @@ def test_a_generated_question_is_shown_and_an_empty_answer_explained(index: Inde
     answer = ask(index, made, Limits(where="USFLUX > 1e30 and year = 2011"))
     page = gallery.page(index, answer, "harp", gallery.pictures(index, answer, made))
     assert "No observation of fake" in page
+    assert "<p>no observation in the index satisfies this:</p>" in page
     assert "seed 3 of generator 00000-x" in page
     assert 'alt="the question"' in page
     assert re.search(r"USFLUX &gt; 1e30</th><td>alone leaves 0 records", page)
