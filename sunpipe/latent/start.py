@@ -104,6 +104,8 @@ def from_file(generator: Generator, space: Space, path: Path) -> Start:
             f"{path} belongs to generator {str(about['generator'])[:12]}, not to"
             f" {generator.run} ({generator.digest[:12]})"
         )
+    if not np.isfinite(w).all() or not np.isfinite(about.get("x", 0.0)).all():
+        raise DataError(f"{path} holds numbers that are not finite")
     if about.get("space") == space.name and "x" in about:
         x = about["x"].reshape(-1)
     elif space.name == "z":
@@ -116,8 +118,6 @@ def from_file(generator: Generator, space: Space, path: Path) -> Start:
                 " directions.space = 'w_plus' to walk from it"
             )
         x = rows[0] if space.name == "w" else rows.reshape(-1)
-    if not np.isfinite(x).all():
-        raise DataError(f"{path} holds numbers that are not finite")
     return Start(x, None, str(path), path.resolve().parent.name or path.stem)
 
 
