@@ -166,8 +166,8 @@ def queries_of(archive: Archive, split: str, count: int) -> tuple[str, Any]:
 
 
 def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
-    from sunpipe.evaluate.retrieval_copies import FEWEST_TRAIN, begin_audit, end_audit
-    from sunpipe.evaluate.retrieval_generated import check_generator, make
+    from sunpipe.evaluate.retrieval_copies import FEWEST_TRAIN, begin_audit, end_audit, ways_of
+    from sunpipe.evaluate.retrieval_generated import check_generator, fields_of, make
     from sunpipe.evaluate.retrieval_invariance import invariance
     from sunpipe.evaluate.retrieval_nearest import askers, strangers
     from sunpipe.evaluate.retrieval_picture import draw, draw_pairs
@@ -177,25 +177,25 @@ def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
     bench, archive, settings = _bench(cfg, sources, stop), sources.archive, cfg.retrieval
     split, chosen = queries_of(archive, settings.split, settings.queries)
     asked = askers(archive, chosen)
-    fields = bench.images(chosen)
-    real = bench.retrievers(asked, archive.vectors[chosen], bench.values[chosen], fields)
+    real = bench.retrievers(asked, archive.vectors[chosen], bench.values[chosen],
+                            bench.pixel_rows(chosen)[0])  # fmt: skip
 
-    made, waiting, ours = None, None, {}
+    made, waiting, ours, symmetries = None, None, {}, list[str]()
     if sources.generator is not None and sources.run is not None:
         symmetries = check_generator(sources.generator, sources.encoder, archive.info.dataset,
                                      sources.run)  # fmt: skip
-        made = make(sources.generator, sources.encoder, cfg, settings.queries, bench.names,
-                    bench.poll)  # fmt: skip
-        ours = bench.retrievers(strangers(len(made)), made.vectors, made.values, made.fields)
-        waiting = begin_audit(bench, made.fields, made.vectors, symmetries)
+        ways = ways_of(bench, symmetries)
+        made = make(sources.generator, bench, cfg, ways)
+        ours = bench.retrievers(strangers(len(made)), made.vectors, made.values, made.turned[0])
+        waiting = begin_audit(bench, made.turned, made.vectors, ways)
     bench.compare_pixels()
 
     result: Result = about(bench, split, chosen)
     result |= real_scores(bench, real, chosen)
     some = chosen[:: max(1, len(chosen) // INVARIANCE)]
     result["invariance"] = {"queries": len(some), "symmetries": invariance(
-        archive, askers(archive, some), bench.images(some), sources.encoder, sources.metric,
-        settings.k, settings.bootstrap, cfg.seed, bench.poll,
+        archive, askers(archive, some), lambda rows: bench.images(some[rows]), sources.encoder,
+        sources.metric, settings.k, settings.bootstrap, cfg.seed,
     )}  # fmt: skip
     result["index"] = {"left_out": "none; run sunpipe index build"}
     if sources.index is not None:
@@ -215,13 +215,15 @@ def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
         result["memorisation"] = {"left_out": f"fewer than {FEWEST_TRAIN} training HARPs"}
         if waiting is not None:
             result["memorisation"], sides = end_audit(waiting)
+            result["memorisation"]["symmetries"] = symmetries
     sources.folder.mkdir(parents=True, exist_ok=True)
     result["picture"] = str(sources.folder / PICTURES["picture"])
     draw(Path(result["picture"]), bench, result, real, chosen, ours, made, sides)
-    if waiting is not None and made is not None:
+    if waiting is not None and sources.generator is not None:
+        pairs = result["memorisation"]["pairs"]
+        mine = [fields_of(sources.generator, cfg, pair["sample"], 1) for pair in pairs]
         result["copies_picture"] = str(sources.folder / PICTURES["copies_picture"])
-        draw_pairs(Path(result["copies_picture"]), bench, made.fields,
-                   result["memorisation"]["pairs"])  # fmt: skip
+        draw_pairs(Path(result["copies_picture"]), bench, np.concatenate(mine), pairs)
     return result
 
 

@@ -99,11 +99,12 @@ class Bench:
         return scan(self.fresh(asked), far)
 
     def ask_pixels(
-        self, asked: Askers, fields: Floats32, allowed: Bools | None = None,
-        ways: list[tuple[str, ...]] | None = None,
-    ) -> Nearest:  # fmt: skip
-        """Nearest by pixels; filled when `compare_pixels` runs, for all who ask at once."""
-        turned = turn(fields, self.reader.info.channels, self.view, ways or [()])
+        self, asked: Askers, turned: list[Floats32], allowed: Bools | None = None
+    ) -> Nearest:
+        """Nearest by pixel rows, of all ways in which the queries may be turned.
+
+        Filled when `compare_pixels` runs, for all who ask at once.
+        """
         found = self.fresh(asked, allowed)
         self.waiting.append(PixelQueries(found, turned))
         return found
@@ -117,13 +118,20 @@ class Bench:
         """Fields (M, C, H, W) of tiles of the archive, physical units."""
         return self.reader.images(self.archive.rows[positions])
 
+    def pixel_rows(
+        self, positions: Ints, ways: list[tuple[str, ...]] | None = None
+    ) -> list[Floats32]:
+        """Tiles of the archive as pixel rows (M, pixels), in each way."""
+        return turn(lambda rows: self.images(positions[rows]), len(positions),
+                    self.reader.info.channels, self.view, ways or [()])  # fmt: skip
+
     def retrievers(
-        self, asked: Askers, vectors: Floats32, values: Floats, fields: Floats32
+        self, asked: Askers, vectors: Floats32, values: Floats, plain: Floats32
     ) -> dict[str, Nearest]:
         """All retrievers for the same queries; pixels wait for `compare_pixels`."""
         found = {
             "embedding": self.by_vector(asked, vectors),
-            "pixels": self.ask_pixels(asked, fields),
+            "pixels": self.ask_pixels(asked, [plain]),
         }
         keywords = self.by_keywords(asked, values)
         if keywords is not None:

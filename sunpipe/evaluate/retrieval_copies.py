@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sunpipe.evaluate.memorisation import (
@@ -19,10 +18,8 @@ from sunpipe.evaluate.memorisation import (
     suspicion,
 )
 from sunpipe.evaluate.retrieval_archive import choose
-from sunpipe.evaluate.retrieval_baselines import pixels
 from sunpipe.evaluate.retrieval_bench import Bench
-from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, askers, blocks, strangers
-from sunpipe.normalize_settings import NormalizeSettings
+from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, askers, strangers
 from sunpipe.physics.channels import orbit
 
 Floats32 = NDArray[np.float32]
@@ -43,15 +40,10 @@ class Side:
         return {space: closeness(self.tables[space], self.sizes[space]) for space in SPACES}
 
 
-def contrast(fields: Floats32, view: NormalizeSettings) -> NDArray[np.float64]:
-    """Length (N,) of images without the mean of each channel, as pixels are compared."""
-    found = []
-    for rows in blocks(len(fields)):
-        image = pixels(torch.from_numpy(fields[rows]), view).astype(np.float64)
-        image = image.reshape(len(image), fields.shape[1], -1)
-        away = image - image.mean(axis=2, keepdims=True)
-        found.append(np.sqrt((away**2).sum(axis=(1, 2))))
-    return np.concatenate(found)
+def contrast(rows: Floats32, channels: int) -> NDArray[np.float64]:
+    """Length (N,) of pixel rows (N, channels * pixels) without the mean of each channel."""
+    image = rows.reshape(len(rows), channels, -1)
+    return np.sqrt(image.var(axis=2, dtype=np.float64).sum(axis=1) * image.shape[2])
 
 
 @dataclass
@@ -59,9 +51,7 @@ class Audit:
     """The three sides, waiting for `Bench.compare_pixels`."""
 
     bench: Bench
-    fields: Floats32
     sides: dict[str, Side]
-    ways: list[tuple[str, ...]]
 
     @property
     def train(self) -> int:
@@ -69,19 +59,26 @@ class Audit:
         return int(self.bench.archive.train.sum())
 
 
+def ways_of(bench: Bench, symmetries: list[str]) -> list[tuple[str, ...]]:
+    """All combinations of the symmetries of a generator's training, the empty one first."""
+    return orbit(bench.reader.info.channels, symmetries)
+
+
 def begin_audit(
-    bench: Bench, fields: Floats32, vectors: Floats32, symmetries: list[str]
+    bench: Bench, turned: list[Floats32], vectors: Floats32, ways: list[tuple[str, ...]]
 ) -> Audit | None:
     """Ask for the nearest training tiles of generated, training and held-out patches.
 
     Parameters
     ----------
     bench : Bench
-    fields, vectors : float32 ndarray (N, C, H, W) and (N, dim)
+    turned : list of float32 ndarray (N, pixels)
+        The generated patches in each of `ways`.
+    vectors : float32 ndarray (N, dim)
         Of the generated patches.
-    symmetries : list of str
-        Those of the generator's training: it has seen each patch in all their ways, so
-        pixels are compared in all of them, on all three sides.
+    ways : list
+        From `ways_of`: training has seen each patch in all of them, so pixels are
+        compared in all of them, on all three sides.
 
     Returns
     -------
@@ -92,25 +89,26 @@ def begin_audit(
     train = archive.train
     if len(np.unique(archive.group[train])) < FEWEST_TRAIN:
         return None
-    ways = orbit(bench.reader.info.channels, symmetries)
-    asking: dict[str, tuple[Askers, Floats32, Floats32]] = {
-        "generated": (strangers(len(fields)), fields, vectors)
+    channels = len(bench.reader.info.channels)
+    asking: dict[str, tuple[Askers, list[Floats32], Floats32]] = {
+        "generated": (strangers(len(vectors)), turned, vectors)
     }
     for name, allowed in (("train", train), ("held_out", ~train)):
         chosen = choose(archive, allowed, bench.settings.queries)
         if len(chosen):
-            asking[name] = (askers(archive, chosen), bench.images(chosen), archive.vectors[chosen])
+            rows = bench.pixel_rows(chosen, ways)
+            asking[name] = (askers(archive, chosen), rows, archive.vectors[chosen])
     sides = {
         name: Side(asked, {
             "embedding": bench.by_vector(asked, some_vectors, train),
-            "pixels": bench.ask_pixels(asked, some_fields, train, ways),
+            "pixels": bench.ask_pixels(asked, some_rows, train),
         }, {
             "embedding": np.linalg.norm(some_vectors.astype(np.float64), axis=1),
-            "pixels": contrast(some_fields, bench.view),
+            "pixels": contrast(some_rows[0], channels),
         })
-        for name, (asked, some_fields, some_vectors) in asking.items()
+        for name, (asked, some_rows, some_vectors) in asking.items()
     }  # fmt: skip
-    return Audit(bench, fields, sides, ways)
+    return Audit(bench, sides)
 
 
 def end_audit(asked: Audit) -> tuple[dict[str, Any], dict[str, dict[str, Closeness]]]:
@@ -118,14 +116,13 @@ def end_audit(asked: Audit) -> tuple[dict[str, Any], dict[str, dict[str, Closene
     bench = asked.bench
     found = {name: side.closeness() for name, side in asked.sides.items()}
     clusters = {name: side.asked.group for name, side in asked.sides.items()}
-    clusters["generated"] = np.arange(len(asked.fields))  # each sample stands for itself
+    clusters["generated"] = np.arange(len(clusters["generated"]))  # each sample stands for itself
     numbers = audit(
         found["generated"], found["train"], found.get("held_out"), clusters,
         bench.settings.bootstrap, bench.seed,
     )  # fmt: skip
     return {
-        **numbers, "train_tiles": asked.train, "symmetries": len(asked.ways),
-        "pairs": closest(asked, found),
+        **numbers, "train_tiles": asked.train, "pairs": closest(asked, found),
     }, found  # fmt: skip
 
 

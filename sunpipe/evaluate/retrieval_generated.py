@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ from sunpipe.settings import Config
 
 if TYPE_CHECKING:
     from sunpipe.embed.encoder import FieldEncoder
+    from sunpipe.evaluate.retrieval_bench import Bench
     from sunpipe.latent.generator import Generator
 
 Floats32 = NDArray[np.float32]
-BATCH = 64
 SAME_SCALE = 0.02  # relative difference of pixel sizes that still is the same pixel
 
 
@@ -32,20 +31,20 @@ class Made:
 
     Attributes
     ----------
-    fields : float32 ndarray (N, C, H, W)
-        Physical units.
+    turned : list of float32 ndarray (N, pixels)
+        As pixels are compared, in each way of the training's symmetries, as they are first.
     values : float64 ndarray (N, Q)
         Measured quantities, NaN where undefined.
     vectors : float32 ndarray (N, dim)
         As the encoder gives them.
     """
 
-    fields: Floats32
+    turned: list[Floats32]
     values: NDArray[np.float64]
     vectors: Floats32
 
     def __len__(self) -> int:
-        return len(self.fields)
+        return len(self.vectors)
 
 
 def trained_generator(layout: Layout, config: Config) -> Path | None:
@@ -81,36 +80,47 @@ def check_generator(
     return list(config["train"]["symmetries"])
 
 
-def make(
-    generator: Generator, encoder: FieldEncoder, config: Config, count: int, names: list[str],
-    poll: Callable[[], None],
-) -> Made:  # fmt: skip
-    """Generate, measure and embed the first `count` latents of ``seed``.
-
-    With ``sample.psi`` and ``sample.noise``, so that they are the patches of
-    ``sunpipe sample`` and ``sunpipe search``.
+def fields_of(generator: Generator, config: Config, first: int, count: int) -> Floats32:
+    """Fields (count, C, H, H) of the latents number `first` and on of ``seed``.
 
     Raises
     ------
     DataError
         An image that is not finite.
     """
+    z = generator.sample_z(count, config.seed, first)
+    w = generator.map(z, config.sample.psi)
+    seen = generator.fields(w, config.sample.noise).float().cpu().numpy()
+    if not np.isfinite(seen).all():
+        raise DataError(
+            f"{generator.run} makes images that are not finite: it has failed; train on"
+        )
+    return seen
+
+
+def make(generator: Generator, bench: Bench, config: Config, ways: list[tuple[str, ...]]) -> Made:
+    """Generate, measure and embed the first ``retrieval.queries`` latents of ``seed``.
+
+    With ``sample.psi`` and ``sample.noise``, so that they are the patches of
+    ``sunpipe sample`` and ``sunpipe search``. The images themselves are not kept.
+    """
     import torch
 
+    from sunpipe.evaluate.retrieval_sweep import turn
     from sunpipe.physics.images import measure_images
 
-    fields, values, vectors = [], [], []
-    for start in range(0, count, BATCH):
-        poll()
-        z = generator.sample_z(min(BATCH, count - start), config.seed, start)
+    values, vectors = [], []
+
+    def block(rows: slice) -> Floats32:
+        bench.poll()
+        seen = fields_of(generator, config, rows.start, rows.stop - rows.start)
         with torch.inference_mode():
-            seen = generator.fields(generator.map(z, config.sample.psi), config.sample.noise).cpu()
-            if not bool(seen.isfinite().all()):
-                raise DataError(
-                    f"{generator.run} makes images that are not finite: it has failed; train on"
-                )
-            found = measure_images(seen, generator.channels, generator.pixel_cm, names)
-        fields.append(seen.float().numpy())
+            found = measure_images(
+                torch.from_numpy(seen), generator.channels, generator.pixel_cm, bench.names
+            )
         values.append(found.double().numpy())
-        vectors.append(encoder.vectors(seen))
-    return Made(np.concatenate(fields), np.concatenate(values), np.concatenate(vectors))
+        vectors.append(bench.encoder.vectors(seen))
+        return seen
+
+    turned = turn(block, config.retrieval.queries, generator.channels, bench.view, ways)
+    return Made(turned, np.concatenate(values), np.concatenate(vectors))

@@ -53,10 +53,15 @@ def overlap(one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def invariance(
-    archive: Archive, asked: Askers, fields: Floats32, encoder: FieldEncoder, metric: str,
-    k: int, replicates: int, seed: int, poll: Callable[[], None],
+    archive: Archive, asked: Askers, images: Callable[[slice], Floats32],
+    encoder: FieldEncoder, metric: str, k: int, replicates: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """How far vectors and answers of queries (Q, C, H, H) move under each symmetry.
+    """How far vectors and answers of queries move under each symmetry.
+
+    Parameters
+    ----------
+    images : callable
+        Gives a block of the queries' fields (B, C, H, H) at a time.
 
     Returns
     -------
@@ -69,9 +74,8 @@ def invariance(
 
     def vectors(name: str | None) -> Floats32:
         parts = []
-        for rows in blocks(len(fields), BATCH):
-            poll()
-            x = torch.from_numpy(fields[rows])
+        for rows in blocks(len(asked), BATCH):
+            x = torch.from_numpy(images(rows))
             if name is not None:
                 x = apply_symmetry(x, encoder.card.channels, name)
             parts.append(encoder.vectors(x))

@@ -154,13 +154,19 @@ def draw(
     plots.save(figure, path)
 
 
-def draw_pairs(path: Path, bench: Bench, fields: Floats32, pairs: list[dict[str, Any]]) -> None:
-    """Write the closest generated samples, each beside its nearest training tile."""
+def draw_pairs(path: Path, bench: Bench, mine: Floats32, pairs: list[dict[str, Any]]) -> None:
+    """Write the closest generated samples, each beside its nearest training tile.
+
+    Parameters
+    ----------
+    mine : float32 ndarray (len(pairs), C, H, H)
+        The generated samples.
+    """
     from matplotlib.cm import ScalarMappable
 
     rows = np.array([pair["row"] for pair in pairs], np.int64)
     real = bench.reader.images(rows)[:, 0]
-    mine = fields[[pair["sample"] for pair in pairs], 0]
+    mine = mine[:, 0]
     info = bench.reader.info
     norm, cmap = colours(np.concatenate([real, mine]), info.units[0])
     columns = 2

@@ -18,6 +18,7 @@ from sunpipe.shards.reader import ShardReader
 from sunpipe.ticks import Ticks
 
 Floats32 = NDArray[np.float32]
+AT_ONCE = 128  # images in memory
 
 
 @dataclass
@@ -44,24 +45,26 @@ class PixelQueries:
 
 
 def turn(
-    fields: NDArray[np.float32], channels: Sequence[str], view: NormalizeSettings,
-    ways: Sequence[tuple[str, ...]],
+    images: Callable[[slice], Floats32], count: int, channels: Sequence[str],
+    view: NormalizeSettings, ways: Sequence[tuple[str, ...]],
 ) -> list[Floats32]:  # fmt: skip
-    """Pixel rows of fields (Q, C, H, H) in each of `ways` (names of symmetries to apply).
+    """Pixel rows (count, pixels) of images in each of `ways` (names of symmetries to apply).
+
+    `images` gives a block of fields (B, C, H, H) at a time: at 1024 x 1024 pixels a
+    thousand of them would not fit into memory.
 
     Turning the query instead of the archive gives the same distances, because a
     symmetry moves pixels and changes signs, and with each way its inverse is there.
     """
-    found = []
-    for way in ways:
-        parts = []
-        for rows in blocks(len(fields)):
-            x = torch.from_numpy(fields[rows])
+    found: list[list[Floats32]] = [[] for _ in ways]
+    for rows in blocks(count, AT_ONCE):
+        fields = torch.from_numpy(images(rows))
+        for way, parts in zip(ways, found, strict=True):
+            x = fields
             for name in way:
                 x = apply_symmetry(x, channels, name)
             parts.append(pixels(x, view))
-        found.append(np.concatenate(parts))
-    return found
+    return [np.concatenate(parts) for parts in found]
 
 
 def sweep(
@@ -69,7 +72,7 @@ def sweep(
     sets: Sequence[PixelQueries], poll: Callable[[], None],
 ) -> None:  # fmt: skip
     """Show every tile of the archive to all of `sets`."""
-    parts = list(blocks(len(archive)))
+    parts = list(blocks(len(archive), AT_ONCE))
     with Ticks(len(parts), "blocks compared by pixels") as ticks:
         for rows in parts:
             poll()

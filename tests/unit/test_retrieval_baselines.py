@@ -67,7 +67,7 @@ def test_missing_values_are_neither_near_nor_far() -> None:
     scores = known.scores(holes)
     far = known.distances(scores[:100], scores[100:]).astype(float)
     assert np.isfinite(far).all()
-    whole = np.isfinite(scores).all(axis=1)
+    whole = np.asarray(np.isfinite(scores).all(axis=1))
     both = whole[:100, None] & whole[None, 100:]
     assert (far[~both] ** 2).mean() == pytest.approx((far[both] ** 2).mean(), rel=0.15)
     complete = Keywords.fit(values, NAMES)

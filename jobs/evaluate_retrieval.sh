@@ -1,0 +1,8 @@
+#!/bin/bash
+# Score the search of an experiment: sbatch jobs/evaluate_retrieval.sh -c configs/sharp_vector_1024.toml
+#SBATCH --job-name=sunpipe-evaluate-retrieval
+#SBATCH --nodes=1 --ntasks=1 --gpus-per-node=1 --cpus-per-task=8 --time=04:00:00
+#SBATCH --signal=USR2@300 --requeue --open-mode=append
+
+source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
+srun sunpipe evaluate retrieval "$@"
