@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("-c", "--config", type=Path, required=True)
     parser.add_argument("-s", "--set", action="append", default=[])
     parser.add_argument("--tiles", type=int, default=12)
+    parser.add_argument("--only", default="", help="only the group of patches that begins so")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -188,6 +189,8 @@ def main() -> None:
     batches = range(0, len(cloud.w), 64)
     shown = torch.cat([generator.fields(cloud.w[at : at + 64], cfg.sample.noise) for at in batches])
     for group, problems in patches(cfg, generator, cloud, args.tiles).items():
+        if not group.startswith(args.only):
+            continue
         rows: dict[str, Any] = {"patches": len(problems)}
         groups[group] = rows
         for name, latents, seconds in found_by(problems, shown, network, cfg):
