@@ -44,6 +44,8 @@ class DinoSettings:
 class SslSettings:
     """``[ssl]``: the self-supervised encoder. The clock is images shown.
 
+    `method` is by default what found most (benchmarks/results/ssl_methods.json).
+
     `backbone` is ``residual`` (`width` and `dim` are the channels of its first and
     last stage) or ``timm:`` and a model of timm, with random weights or those of the
     safetensors file `weights`. `hidden` is the width of the heads.
@@ -60,7 +62,7 @@ class SslSettings:
     level above `collapsed` after the warm-up.
     """
 
-    method: Literal["simsiam", "vicreg", "dino"] = "simsiam"
+    method: Literal["simsiam", "vicreg", "dino"] = "vicreg"
     kimg: Positive = 200.0
     batch: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 0.002

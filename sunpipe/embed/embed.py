@@ -96,18 +96,13 @@ def embed_shards(
     vectors : ndarray of float32 (rows, dim), or None
         None after a batch that does not end the shard: the moment to stop.
     """
-    import torch
-
-    from sunpipe.shards.loader import to_physical
-
     rows = _rows_of_shards(reader)
     counts = {shard: len(rows[shard]) for shard in shards}
     yield from ((shard, np.zeros((0, encoder.card.dim), np.float32))
                 for shard in shards if not counts[shard])  # fmt: skip
     parts: list[NDArray[np.float32]] = []
     for shard, start, stored in _batches(reader, shards, batch):
-        fields = to_physical(torch.from_numpy(stored).to(encoder.device), reader.info.scale)
-        parts.append(encoder.vectors(fields))
+        parts.append(encoder.stored_vectors(stored, reader.info.scale))
         if start + len(stored) < counts[shard]:
             yield shard, None
         else:

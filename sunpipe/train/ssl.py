@@ -144,7 +144,7 @@ def plan_ssl(config: Config) -> Result:
         "method": config.ssl.method,
         "backbone": config.ssl.backbone,
         "parameters": sum(p.numel() for p in encoder.parameters()),
-        "dim": int(encoder.dim),
+        "dim": encoder.dim,
     }
 
 

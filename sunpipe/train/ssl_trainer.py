@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -100,7 +100,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_seed(config.seed, 0, 0, "ssl-weights"))
             encoder = make_encoder(info, settings, fresh=start is None)
-            self.dim = int(encoder.dim)
+            self.dim = cast(int, encoder.dim)
             self.method = make_method(encoder, settings, ranks.world)
         if start is not None:
             self._restore(start)

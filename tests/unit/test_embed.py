@@ -133,6 +133,9 @@ def test_orbit_vectors_are_the_same_under_every_symmetry(
     encoder = FieldEncoder(card, network, torch.device("cpu"), orbit(channels, names))
     fields = torch.randn(4, len(channels), 16, 16) * 300
     wanted = encoder.vectors(fields)
+    counts = (fields / 0.2).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    np.testing.assert_allclose(encoder.stored_vectors(counts.numpy(), 0.2),
+                               encoder.vectors(counts * 0.2), rtol=1e-4, atol=1e-5)  # fmt: skip
     assert wanted.std(axis=0).min() > 0
     alone = FieldEncoder(card, network, torch.device("cpu"), [()]).vectors(fields)
     turned = FieldEncoder(card, network, torch.device("cpu"), [()]).vectors(

@@ -115,3 +115,13 @@ def test_nothing_happens_outside_slurm(monkeypatch: pytest.MonkeyPatch, root: Pa
         monkeypatch.delenv(key, raising=False)
     assert requeue.after_loss(137, []) == ""
     assert not (root / "requeues").exists()
+
+
+def test_the_run_of_an_encoder_is_another_one(root: Path) -> None:
+    words = ["-c", str(REPO / "configs/tiny.toml"), "--set", 'name="mine"']
+    for name in ("mine", "mine-ssl"):
+        folder = root / f"runs/00000-{name}/checkpoints/kimg-000001.000"
+        folder.mkdir(parents=True)
+        (folder / "COMPLETE").touch()
+    assert requeue.newest_checkpoint(words) == "00000-mine/kimg-000001.000"
+    assert requeue.newest_checkpoint(["ssl", *words]) == "00000-mine-ssl/kimg-000001.000"
