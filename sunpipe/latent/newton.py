@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sunpipe.errors import SunpipeError
 from sunpipe.latent.direction import Floats
 
 Tensor = torch.Tensor
@@ -100,19 +99,20 @@ class Batch:
         q: Tensor,
         tolerance: float = TOLERANCE,
     ) -> None:
-        self.a, self.values, self.q, self.tolerance = a, values, q, tolerance
+        self.a, self.tolerance = a, tolerance
+        self.values, self.q = values.to(a.dtype), q.to(a.dtype)
         used = np.unique(problems.of)
 
         def upload(x: NDArray[np.generic]) -> Tensor:
             part = x if len(rows) == x.shape[1] else x[:, rows]
-            return torch.as_tensor(np.ascontiguousarray(part, np.float32), device=a.device)
+            return torch.as_tensor(np.ascontiguousarray(part), dtype=a.dtype, device=a.device)
 
         self.low, self.high = upload(problems.low[used]), upload(problems.high[used])
         self.weights = upload(problems.weights)
         self.active = torch.empty_like(self.weights)
-        self.mass = torch.zeros(len(self.weights), device=a.device)
+        self.mass = torch.zeros_like(self.weights[:, 0])
         self.of = torch.as_tensor(np.searchsorted(used, problems.of), device=a.device)
-        self.c = torch.as_tensor(np.asarray(problems.c, np.float32), device=a.device)
+        self.c = torch.as_tensor(problems.c, dtype=a.dtype, device=a.device)
         self.count, self.steps, self.products = len(self.c), 0, 0
         threads = torch.get_num_threads()
         room = CACHE * threads if a.device.type == "cpu" else DEVICE_BLOCK
@@ -223,22 +223,25 @@ class Batch:
         stuck[left] = True
         return stuck
 
-    def solve(self, start: Tensor) -> Tensor:
-        """Solutions (T, D + 1) of all the problems, from `start` (T, D + 1).
+    def solve(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Descend from `start` (T, D + 1) in all the problems.
 
-        Raises
-        ------
-        SunpipeError
-            When a problem is far from its solution and no step descends any more.
+        Returns
+        -------
+        Tensor, shape (T, D + 1)
+            Where the descents ended.
+        Tensor of bool, shape (T,)
+            True where that is far from the solution: rounding let no step descend.
         """
         solution, v = start.clone(), start.clone()
         which = torch.arange(self.count, device=start.device)
+        lost = torch.zeros_like(which, dtype=torch.bool)
         objective, gradient = self.look(v, which)
         for _ in range(NEWTON_STEPS):
             distance = self.distance(v, objective, gradient, which)
             far = distance > self.tolerance
             if not bool(far.any()):
-                return solution
+                return solution, lost
             v, objective, gradient, which, distance = (
                 x[far] for x in (v, objective, gradient, which, distance)
             )
@@ -247,7 +250,7 @@ class Batch:
             solution[which] = v
             self.steps += 1
             if bool(stuck.any()):
-                if bool((stuck & ~(distance <= ACCEPTED)).any()):
-                    break
+                lost[which] = stuck & ~(distance <= ACCEPTED)
                 v, objective, gradient, which = (x[~stuck] for x in (v, objective, gradient, which))
-        raise SunpipeError("the solver did not converge; try directions.solver = 'sklearn'")
+        lost[which] = True
+        return solution, lost

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, SunpipeError
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.newton import TOLERANCE, Batch, Problems
 
@@ -95,7 +95,8 @@ class Design:
     Parameters
     ----------
     x : ndarray, shape (N, D)
-        Finite; columns of about unit scale, the work is done in float32.
+        Finite; columns of about unit scale. The work is done in float32, and for
+        problems that its rounding keeps from their solution in float64.
     device : optional
         The GPU when there is one.
 
@@ -114,7 +115,7 @@ class Design:
             raise DataError(f"{bad} of {len(x)} latents are not finite (NaN or infinite)")
         gram = (self.a.T @ self.a).double() / max(len(x), 1)
         values, q = torch.linalg.eigh(gram)
-        self.values, self.q = values.clamp(min=0).float(), q.float()
+        self.values, self.q = values.clamp(min=0), q
 
     def solve(
         self,
@@ -169,5 +170,16 @@ class Design:
         if len(rows) < len(a):
             a = a[torch.as_tensor(rows, device=a.device)]
         batch = Batch(a, rows, problems, self.values, self.q, tolerance)
-        v = batch.solve(torch.as_tensor(begin, dtype=torch.float32, device=a.device))
-        return v.double().cpu().numpy(), batch.steps, batch.products
+        start = torch.as_tensor(begin, dtype=a.dtype, device=a.device)
+        v, lost = batch.solve(start)
+        found, again = v.double().cpu().numpy(), torch.nonzero(lost)[:, 0].cpu().numpy()
+        if not len(again):
+            return found, batch.steps, batch.products
+        # Badly conditioned: what is left is below the rounding of float32.
+        part = problems.take(again)
+        exact = Batch(a.double(), rows, part, self.values, self.q, tolerance)
+        v, lost = exact.solve(torch.as_tensor(found[again], device=a.device))
+        if bool(lost.any()):
+            raise SunpipeError("the solver did not converge; try directions.solver = 'sklearn'")
+        found[again] = v.cpu().numpy()
+        return found, batch.steps + exact.steps, batch.products + exact.products

@@ -192,3 +192,16 @@ def test_the_benchmark_runs():
     assert found["sklearn"]["tight"]["cosine"] > 0.9999
     assert abs(found["sklearn"]["tight"]["objective_over_theirs"]) < 1e-4
     assert found["times_faster"] > 0
+
+
+@pytest.mark.parametrize("c", [1.0, 100.0])
+def test_what_float32_cannot_resolve_is_solved_in_float64(c):
+    random = np.random.default_rng(6)
+    w = random.standard_normal((1000, 4)) @ random.standard_normal((4, 16))  # 4 of 16 dimensions
+    x = ((w - w.mean(axis=0)) / w.std(axis=0)).astype(np.float32)
+    y = x[:, 0] + 5 * random.standard_normal(1000)
+    problems = near(y[None], c, 0.0)
+    v = Design(x, "cpu").solve(problems).v[0]
+    a = np.concatenate([x, np.ones((1000, 1))], axis=1, dtype=np.float64)
+    exact = np.linalg.solve(np.eye(17) + 2 * c * a.T @ a, 2 * c * a.T @ problems.low[0])
+    assert v[:-1] @ exact[:-1] / np.linalg.norm(v[:-1]) / np.linalg.norm(exact[:-1]) > 0.9999
