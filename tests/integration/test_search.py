@@ -18,10 +18,12 @@ from sunpipe.config import load_config
 from sunpipe.embed.embed import embed
 from sunpipe.embed.encoder import FieldEncoder
 from sunpipe.embed.interrogate import interrogate
+from sunpipe.embed.latent_query import latent_query
 from sunpipe.embed.query import cut_query, fits_query, seed_query
 from sunpipe.embed.searches import read_hits, read_queries, read_search
 from sunpipe.errors import DataError, UsageError
 from sunpipe.fits import read_vector
+from sunpipe.hdf5 import new_hdf5
 from sunpipe.index.build import build
 from sunpipe.index.cli import app
 from sunpipe.index.search import record_query
@@ -206,7 +208,7 @@ def test_bad_questions_are_one_line(
         (("--record", "hmi.sharp_cea_720s[6060][2015.10.30_00:24:00_TAI]"), UsageError, "near: "),
         ((), UsageError, "takes one of --fits"),
         (("--seed", "1"), UsageError, "--seed and --run go together"),
-        (("--record", LATER, "--run", "x"), UsageError, "--seed and --run go together"),
+        (("--record", LATER, "--run", "x"), UsageError, "--run goes with --seed or --latent"),
         (("--record", LATER, "--seed", "1", "--run", "x"), UsageError, "not --record and --seed"),
         (("--record", LATER, "--where", "TOTUSHJ > 3"), UsageError, "TOTUSJH?"),
         (("--seed", "1", "--run", "nothing"), DataError, "no run 'nothing'"),
@@ -233,7 +235,7 @@ def test_a_condition_that_nothing_satisfies(
     app(["search", str(built / "index/tiny"), "--record", LATER, *where], standalone_mode=False)
     answer = capsys.readouterr()
     assert json.loads(answer.out)["hits"] == []
-    assert "no observation in the index may answer" in answer.err
+    assert "no observation in the index satisfies this:\n  USFLUX > 1e30" in answer.err
 
 
 def test_another_scale_or_a_quiet_patch_is_refused(built: Path) -> None:
@@ -386,3 +388,79 @@ def test_search_stage_refuses_what_does_not_belong_together(
     with pytest.raises(DataError, match="changed since the index was built"):
         interrogate(config())
     assert not (inside / "searches/tiny").exists()
+
+
+def test_a_latent_file_asks_as_its_seed_does(inside: Path, generator: Bipoles) -> None:
+    info = load_index(inside / "index/tiny").info
+    w = generator.map(generator.sample_z(3, 3)).numpy()
+    path = inside / "walk.h5"
+    with new_hdf5(path) as file:
+        file.attrs["generator"], file.attrs["run"] = generator.digest, "00009-tiny"
+        file.create_dataset("w", data=w[-1])
+        file.create_dataset("path", data=w)
+    by_seed = seed_query(info, 3, "00009-tiny")
+    first = latent_query(info, path, frame=0, run="00009-tiny")
+    np.testing.assert_array_equal(first.vectors, by_seed.vectors)
+    assert first.about["frame"] == 0
+    assert first.picture is not None
+    assert first.picture.shape == (32, 32)
+    last = latent_query(info, path)  # the file says its run
+    np.testing.assert_array_equal(last.vectors, latent_query(info, path, frame=-1).vectors)
+    with pytest.raises(UsageError, match="has frames 0 to 2"):
+        latent_query(info, path, frame=3)
+    with pytest.raises(UsageError, match="there is no such file"):
+        latent_query(info, inside / "none.h5")
+    for change, message in (
+        ({"generator": "a" * 64}, "belongs to generator aaaaaaaaaaaa"),
+        ({"w": w[:, :3]}, "holds w of shape"),
+        ({"w": np.full_like(w[0], np.nan)}, "not finite"),
+        ({"generator": None}, "is no latent file"),
+    ):
+        about = {"generator": generator.digest, "w": w[0], **change}
+        with new_hdf5(path) as file:
+            if about["generator"] is not None:
+                file.attrs["generator"] = about["generator"]
+            file.create_dataset("w", data=about["w"])
+        with pytest.raises(DataError, match=message):
+            latent_query(info, path, run="00009-tiny")
+    with new_hdf5(path) as file:
+        file.attrs["generator"] = generator.digest
+        file.create_dataset("w", data=w[:1])  # a leading axis of 1 is allowed
+    same = latent_query(info, path, run="00009-tiny")
+    np.testing.assert_array_equal(same.vectors, by_seed.vectors)
+    with pytest.raises(UsageError, match="give it with --run"):
+        latent_query(info, path)
+    with pytest.raises(UsageError, match="holds one latent and no walk"):
+        latent_query(info, path, frame=1, run="00009-tiny")
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(DataError, match="cannot be read as a latent file"):
+        latent_query(info, path, run="00009-tiny")
+
+
+def test_the_gallery_shows_the_stored_pixels(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sunpipe.index.datasets import Datasets
+    from sunpipe.index.thumbnails import patch
+
+    page = tmp_path / "g.html"
+    app(["search", str(built / "index/tiny"), "--record", HARP_6060, "--html", str(page)],
+        standalone_mode=False)  # fmt: skip
+    shown = capsys.readouterr()
+    assert LATER in shown.out
+    text = page.read_text()
+    assert "No pictures" not in text
+    assert text.count("data:image/png") == 4  # three answers and the question
+    index = load_index(built / "index/tiny")
+    datasets = Datasets(index)
+    found = patch(datasets, LATER)
+    reader = datasets.reader(0)
+    first = next(row for row in reader.records.to_pylist() if row["record"] == LATER)
+    stored = reader.images([first["row"]])[0, 0]
+    known = reader.masks([first["row"]])[0]
+    left, top, _, height = found.box
+    y = round((1 - top - height) * found.image.shape[0])
+    x = round(left * found.image.shape[1])
+    seen = found.image[y : y + 32, x : x + 32]
+    np.testing.assert_array_equal(seen[known], stored[known])
+    datasets.close()
