@@ -7,6 +7,7 @@ a weight for each query: how often its HARP was drawn.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 FEWEST_CLUSTERS = 3  # fewer say nothing about the next HARP
 FEWEST_PAIRS = 3
+CONSTANT = 1e-12  # of squared scale: a side that varies less does not vary
 
 
 def cluster_weights(clusters: NDArray[Any], replicates: int, seed: int) -> Floats:
@@ -31,10 +33,19 @@ def cluster_weights(clusters: NDArray[Any], replicates: int, seed: int) -> Float
     replicates : int
     seed : int
     """
-    names, codes = np.unique(clusters, return_inverse=True)
+    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    return _drawn(codes.tobytes(), replicates, seed)
+
+
+@lru_cache(maxsize=8)  # all quantities of a retriever are asked with the same queries
+def _drawn(codes: bytes, replicates: int, seed: int) -> Floats:
+    mine = np.frombuffer(codes, np.int64)
+    count = int(mine.max()) + 1
     deal = np.random.default_rng(seed)
-    drawn = deal.multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
-    return drawn[:, codes].astype(np.float64)
+    drawn = deal.multinomial(count, np.full(count, 1 / count), size=replicates)
+    weights = drawn[:, mine].astype(np.float64)
+    weights.setflags(write=False)
+    return weights
 
 
 def weighted_ranks(x: Floats, weights: Floats) -> Floats:
@@ -65,19 +76,29 @@ def weighted_pearson(x: Floats, y: Floats, weights: Floats) -> Floats:
 
     `x` and `y` are (N,), or (R, N) with their own values in each replicate.
     """
-    total = weights.sum(axis=1, keepdims=True)
+    a, b = (_near_zero(values, weights) for values in (x, y))
+    total = weights.sum(axis=1)
 
-    def centred(values: Floats) -> Floats:
-        # Scaled first: a flux of 1e22 squared and summed is far from 1.
-        wide = np.broadcast_to(values, weights.shape)
-        wide = wide / (np.abs(wide).max() or 1)
-        return wide - (weights * wide).sum(axis=1, keepdims=True) / total
+    def moment(values: Floats) -> Floats:
+        """Weighted mean of (N,) or (R, N) in each replicate."""
+        if values.ndim == 1:
+            return weights @ values / total
+        return np.einsum("rn,rn->r", weights, values) / total
 
-    a, b = centred(x), centred(y)
-    size = np.sqrt((weights * a * a).sum(axis=1) * (weights * b * b).sum(axis=1))
-    tiny = 1e-12 * weights.sum(axis=1)
+    mean_a, mean_b = moment(a), moment(b)
+    var_a, var_b = moment(a * a) - mean_a**2, moment(b * b) - mean_b**2
+    size = np.sqrt(np.maximum(var_a, 0) * np.maximum(var_b, 0))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(size > tiny, np.clip((weights * a * b).sum(axis=1) / size, -1, 1), np.nan)
+        r = np.clip((moment(a * b) - mean_a * mean_b) / size, -1, 1)
+    return np.where(size > CONSTANT, r, np.nan)
+
+
+def _near_zero(values: Floats, weights: Floats) -> Floats:
+    """Shifted and scaled to the order of 1, so that moments of 1e22 lose no digits."""
+    # Midranks of a replicate have the mean (T + 1) / 2, whatever the ties.
+    middle = values.mean() if values.ndim == 1 else (weights.sum(axis=1, keepdims=True) + 1) / 2
+    away = values - middle
+    return np.asarray(away / (np.abs(away).max() or 1), np.float64)
 
 
 def interval(replicates: Floats) -> tuple[float | None, float | None]:

@@ -68,6 +68,7 @@ def generated_scores(bench: Bench, found: dict[str, Nearest], values: Floats) ->
         name: physics(table, mine, wide, names, False, samples, bench.settings.bootstrap,
                       bench.seed)
         for name, table in found.items()
+        if name != "chance"  # the shuffled matches say what chance gives
     }  # fmt: skip
     for name, row in physics_shuffled(found["embedding"], mine, wide, names, bench.seed).items():
         scores["embedding"][name] |= row
