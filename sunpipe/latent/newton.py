@@ -32,7 +32,8 @@ Tensor = torch.Tensor
 Rows = Tensor | slice
 
 TOLERANCE = 1e-4  # bound of |v - v*| against |v|: a cosine of 1 - 5e-9
-ACCEPTED = 5e-3  # where float32 rounding may stop the descent: a cosine of 0.99998
+ACCEPTED = 5e-3  # where rounding may stop the descent in float64: a cosine of 0.99998
+NEAR = 0.05  # distance from which a step of Newton's method halves it at least
 NOTHING = 1e-3  # share of the longest v that the objective allows: shorter is none at all
 NEWTON_STEPS = 60
 CG_STEPS = 100
@@ -236,6 +237,7 @@ class Batch:
         solution, v = start.clone(), start.clone()
         which = torch.arange(self.count, device=start.device)
         lost = torch.zeros_like(which, dtype=torch.bool)
+        rough, previous = v.dtype == torch.float32, torch.full_like(v[:, 0], torch.inf)
         objective, gradient = self.look(v, which)
         for _ in range(NEWTON_STEPS):
             distance = self.distance(v, objective, gradient, which)
@@ -249,8 +251,11 @@ class Batch:
             stuck = self.search(v, p, objective, gradient, which)
             solution[which] = v
             self.steps += 1
+            if rough:  # near the solution each step gains much, or rounding rules it
+                stuck |= (distance < NEAR) & (distance > previous[which] / 2)
+                previous[which] = distance
             if bool(stuck.any()):
-                lost[which] = stuck & ~(distance <= ACCEPTED)
+                lost[which] = stuck & (rough | ~(distance <= ACCEPTED))
                 v, objective, gradient, which = (x[~stuck] for x in (v, objective, gradient, which))
         lost[which] = True
         return solution, lost
