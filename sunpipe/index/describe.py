@@ -35,14 +35,18 @@ def summary(folder: Path, info: IndexInfo) -> Result:
 
 
 def _self_retrieval(index: Index) -> list[str]:
-    """Look some vectors up: each must find itself at distance 0, or a twin of it."""
+    """Look some vectors up: each must find itself at distance 0, or a twin of it.
+
+    Codes may miss as many as the recall that was asked for allows.
+    """
     count = index.info.count
     rows = np.unique(np.linspace(0, count - 1, min(count, SELF_TESTS)).astype(np.int64))
     vectors = np.array(index.vectors[rows])
     _, found = nearest_tiles(index, vectors, 1, np.ones(count, bool))
     twins = np.asarray(index.vectors[found[:, 0]])
     wrong = rows[~np.isclose(twins, vectors, rtol=0, atol=1e-4).all(axis=1)]
-    return [f"vector {row} does not find itself" for row in wrong]
+    spare = 0.0 if index.info.kind == "flat" else (1 - index.info.asked["recall"]) * len(rows)
+    return [f"vector {row} does not find itself" for row in wrong] if len(wrong) > spare else []
 
 
 def _bad_vectors(index: Index) -> list[str]:

@@ -67,7 +67,7 @@ def lookup(
         return one_by_one(index, queries, k, allowed)
     lists, search = index.faiss.nlist, index.search
     nprobe = widened(search["nprobe"], lists, len(index.vectors), count)
-    if nprobe >= lists:
+    if nprobe >= lists and (allowed is not None or lists > 1):
         return _all_lists(index, queries, k, allowed, count)
     found = find(index.faiss, index.vectors, queries, k, index.metric,
                  Effort(nprobe, search["factor"]), allowed)  # fmt: skip

@@ -64,6 +64,7 @@ def fewer_questions() -> Iterator[None]:
     """Timings need no care here, and 150 queries are enough for 3000 vectors."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "REPEATS", 1)
+        patch.setattr(measure, "SPENT_S", 0.0)
         patch.setattr(measure, "QUERIES", 150)
         patch.setattr(margin, "QUERIES", 150)
         yield
@@ -246,7 +247,7 @@ def test_strangers_are_not_added(homes: dict[str, Path], tmp_path: Path) -> None
         ("encoder eeeeeeeeeeee, .* encoder aaaaaaaaaaaa", {"encoder": "a" * 64}),
         ("cut otherwise .* pixel_cm", {"pixel": 1e8}),
     ):
-        other = embed(tmp_path / match[:3], vectors, group, first=100, **kind)  # type: ignore[arg-type]
+        other = embed(tmp_path / match[:3], vectors, group, first=100, **kind)
         with pytest.raises(DataError, match=match):
             grow(out, other)
     wide = embed(tmp_path / "wide", np.ones((4, DIM + 1), np.float32), group[:4], first=100)
@@ -318,9 +319,14 @@ def test_digests_are_remembered_only_for_the_same_file(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "LARGE", 4)
-    reads = []
+    reads: list[Path] = []
     real = digests.sha256
-    monkeypatch.setattr(digests, "sha256", lambda path: reads.append(path) or real(path))
+
+    def counted(path: Path) -> str:
+        reads.append(path)
+        return real(path)
+
+    monkeypatch.setattr(digests, "sha256", counted)
     path = tmp_path / "x"
     path.write_bytes(b"abcdefgh")
     for _ in range(2):  # too young to be remembered
