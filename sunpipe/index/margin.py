@@ -27,6 +27,7 @@ Floats32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 QUERIES = 256
 SHARES = (0.5, 0.1, 0.03)  # of rows left in at random
+HARDER = 1.5  # times the comparisons, for filters that were not tried
 GROUPS = (0.5, 0.1)  # of neighbourhoods left in
 ANCHORS = 64
 BLOCK = 65_536
@@ -90,7 +91,7 @@ def hard_factor(index: Any, cases: list[Filtered], recall: float) -> int:
         if factor is None:
             return 0
         most = max(most, factor)
-    return most
+    return math.ceil(HARDER * most)
 
 
 def widened(nprobe: int, lists: int, rows: int, allowed: int) -> int:
