@@ -12,7 +12,7 @@ the clock and in seconds of the processor (of all threads; of use where others w
 - ``embed``: what ``sunpipe embed`` does: shards read, checked and decoded, gauss, normalisation,
   forward pass, vectors on the host. With the orbit a patch passes 16 times, and the bare pass is
   that of 16 times as many images;
-- ``read``: reading and decoding alone, on the threads that embed uses.
+- ``read``: reading and decoding alone, on one thread, as embed does on a CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from sunpipe.config import load_config
 from sunpipe.embed.embed import _batches, embed_shards
 from sunpipe.embed.encoder import FieldEncoder, encoder_run
 from sunpipe.paths import Layout
-from sunpipe.shards.loader import default_threads
 from sunpipe.shards.normalize import encode
 from sunpipe.shards.reader import ShardReader
 
@@ -111,8 +110,7 @@ def main() -> None:
         print(f"{name}: embed at {found['embed_of_forward']:.1%} of the bare forward pass,"
               f" {found['embed_of_forward_processor']:.1%} by processor time",
               {key: round(value) for key, value in found["images_per_s"].items()})  # fmt: skip
-    about = {"encoder": encoder.describe(), "batch": config.embed.batch,
-             "reading_threads": default_threads()}  # fmt: skip
+    about = {"encoder": encoder.describe(), "batch": config.embed.batch}
     if options.out:
         write(document("embed", {**about, **results}), options.out)
 

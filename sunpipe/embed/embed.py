@@ -60,7 +60,7 @@ def _rows_of_shards(reader: ShardReader) -> list[NDArray[np.int64]]:
 
 
 def _batches(
-    reader: ShardReader, shards: list[int], size: int
+    reader: ShardReader, shards: list[int], size: int, threads: int = 1
 ) -> Iterator[tuple[int, int, NDArray[Any]]]:
     """Shard, first place in it and images as stored, read and decoded while others are embedded."""
     rows = _rows_of_shards(reader)
@@ -69,9 +69,6 @@ def _batches(
         for shard in shards
         for start in range(0, len(rows[shard]), size)
     ]
-    from sunpipe.shards.loader import default_threads
-
-    threads = default_threads()
     with ThreadPoolExecutor(threads, "sunpipe-read") as pool:
         pending: deque[Future[NDArray[Any]]] = deque()
         asked = iter(wanted)
@@ -96,12 +93,16 @@ def embed_shards(
     vectors : ndarray of float32 (rows, dim), or None
         None after a batch that does not end the shard: the moment to stop.
     """
+    from sunpipe.shards.loader import default_threads
+
     rows = _rows_of_shards(reader)
     counts = {shard: len(rows[shard]) for shard in shards}
     yield from ((shard, np.zeros((0, encoder.card.dim), np.float32))
                 for shard in shards if not counts[shard])  # fmt: skip
     parts: list[NDArray[np.float32]] = []
-    for shard, start, stored in _batches(reader, shards, batch):
+    # on a CPU one thread reads many times faster than networks pass, and more would be in their way
+    threads = 1 if encoder.device.type == "cpu" else default_threads()
+    for shard, start, stored in _batches(reader, shards, batch, threads):
         parts.append(encoder.stored_vectors(stored, reader.info.scale))
         if start + len(stored) < counts[shard]:
             yield shard, None
