@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sunpipe.errors import DataError
 from sunpipe.fitscea import check_cea, check_common
 from sunpipe.fitsfile import FitsError, Unit, Value, peek_units, units, verify_sums
+from sunpipe.fitsorigin import check_instrument, check_unit, made
 from sunpipe.fitspixels import MAX_PIXELS, image_shape, pixels
 from sunpipe.fitsstats import check_statistics
 from sunpipe.fitstime import T_REC, on_calendar
@@ -23,8 +24,6 @@ from sunpipe.sidecar import keywords_beside
 
 SERIES = "hmi.sharp_cea_720s"
 COMPONENTS = ("Br", "Bt", "Bp")
-MADE = {"SIMULATED": "sim.", "SYNTHETIC": "gen."}  # TELESCOP and how its SERIES begins
-GAUSS = ("Gauss", "G", "Mx/cm^2")  # 1 G = 1 Mx/cm^2
 MAX_BYTES = 8 * MAX_PIXELS + (4 << 20)
 _SEGMENT_WORD = re.compile(
     r"\.(magnetogram|bitmap|Dopplergram|continuum|B[ptr](?:_err)?|conf_disambig)\.fits$"
@@ -204,38 +203,6 @@ def joined(unit: Unit, keywords: Mapping[str, Any] | None, name: str) -> dict[st
                 )
     header = {key: value for key, value in (keywords or {}).items() if value is not None}
     return header | {key: value for key, value in unit.header.items() if value is not None}
-
-
-def made(header: Mapping[str, Value]) -> bool:
-    """Whether an image says that no telescope took it; its series is then its own."""
-    return header.get("TELESCOP") in MADE
-
-
-def check_instrument(header: Mapping[str, Value], name: str) -> None:
-    """Refuse everything but SDO/HMI, and what was simulated or generated and says so."""
-    telescope = header.get("TELESCOP")
-    if made(header) and str(header.get("SERIES", "")).startswith(MADE[str(telescope)]):
-        return
-    if telescope is None:
-        raise FitsError(
-            "no_keywords", f"{name} has no TELESCOP keyword and no keywords.json beside it has one"
-        )
-    instrument = str(header.get("INSTRUME", "HMI"))
-    if not str(telescope).startswith("SDO") or not (
-        "HMI" in str(telescope) or instrument.startswith("HMI")
-    ):
-        raise FitsError(
-            "wrong_instrument",
-            f"{name} was taken by {telescope} {header.get('INSTRUME', '')}".rstrip()
-            + ", not by SDO/HMI",
-        )
-
-
-def check_unit(header: Mapping[str, Value], name: str) -> None:
-    """Refuse a field that is not in gauss."""
-    unit = header.get("BUNIT")
-    if unit not in GAUSS:
-        raise FitsError("unknown_unit", f"{name} has BUNIT = {unit!r}, not " + " or ".join(GAUSS))
 
 
 def record_string(series: str, harpnum: int, t_rec: str) -> str:

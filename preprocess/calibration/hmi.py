@@ -12,8 +12,8 @@ from preprocess.calibration.disk import check_full_disk, disk_mask, geometry, ta
 from preprocess.calibration.image import DiskImage, DiskSettings
 from preprocess.calibration.judge import census, instrument
 from preprocess.calibration.resample import resample
-from sunpipe.fits import GAUSS
 from sunpipe.fitsfile import FitsError
+from sunpipe.fitsorigin import GAUSS
 
 if TYPE_CHECKING:
     from sunpipe.fits import Segment

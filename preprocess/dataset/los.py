@@ -11,15 +11,14 @@ from preprocess.dataset.inputs import FIELD
 from sunpipe.errors import DataError
 from sunpipe.fits import (
     VectorRecord,
-    check_instrument,
     check_name,
-    check_unit,
     identity,
     read_segment,
     record_string,
 )
 from sunpipe.fitscea import check_cea
 from sunpipe.fitsfile import FitsError
+from sunpipe.fitsorigin import check_instrument, check_unit
 from sunpipe.physics.geometry import pixel_size_cm
 
 

@@ -16,7 +16,8 @@ from preprocess.manifest import NAME, read_manifest
 from sunpipe.config import to_dict
 from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import sha256
-from sunpipe.fits import COMPONENTS, check_instrument, read_segment
+from sunpipe.fits import COMPONENTS, read_segment
+from sunpipe.fitsorigin import check_instrument
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.schema import TABLES, read_info, shard_name
 from sunpipe.sidecar import keywords_beside

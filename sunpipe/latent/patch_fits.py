@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.fits import GAUSS
 from sunpipe.fitsmark import Synthetic
+from sunpipe.fitsorigin import GAUSS
 from sunpipe.fitswrite import write_image
 from sunpipe.physics.geometry import pixel_size_cm
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.files import write_json, write_text
-from sunpipe.fits import GAUSS
+from sunpipe.fitsorigin import GAUSS
 from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.movie import render, write_movie

@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 from sunpipe.errors import DataError, UsageError
 from sunpipe.fits import (
     SERIES,
-    check_instrument,
     check_name,
-    check_unit,
     identity,
-    made,
     read_segment,
     read_vector,
     record_string,
 )
 from sunpipe.fitscea import check_cea, check_common, finite
 from sunpipe.fitsfile import FitsError
+from sunpipe.fitsorigin import check_instrument, check_unit, made
 from sunpipe.physics.geometry import pixel_size_cm
 from sunpipe.physics.keywords import SharpKeywords, sharp_keywords, sharp_keywords_los
 from sunpipe.physics.quantities import QUANTITIES

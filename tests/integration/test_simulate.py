@@ -253,7 +253,7 @@ def test_shards_take_simulated_records(simulated: Path, tmp_path: Path) -> None:
 
 def test_a_simulated_file_is_no_observation_of_hmi(simulated: Path, tmp_path: Path) -> None:
     """Without its series a file that calls itself SIMULATED is refused."""
-    from sunpipe.fits import check_instrument
+    from sunpipe.fitsorigin import check_instrument
 
     header = read_segment(records(simulated / "archive")[0]["Br"]).header
     check_instrument(header, "x.fits")

@@ -10,8 +10,9 @@ import pytest
 from astropy.io import fits
 
 from preprocess.acquire.sample import FOLDER
-from sunpipe.fits import check_instrument, read_segment
+from sunpipe.fits import read_segment
 from sunpipe.fitsfile import FitsError
+from sunpipe.fitsorigin import check_instrument
 from sunpipe.fitsreduced import read_reduced
 from sunpipe.fitsstats import check_statistics, states_its_pixels
 from tests.conftest import REPO

@@ -85,3 +85,17 @@ def test_counts_have_no_gradient() -> None:
     mask = torch.ones(1, *fields.shape[2:], dtype=torch.bool)
     values = measure(fields, PIXEL, mask, names, los=fields[:, 0], active=mask)
     assert not any(value.requires_grad for value in values.values())
+
+
+def test_a_patch_of_one_polarity_leaves_the_gradient_of_the_others() -> None:
+    fields = waves().repeat(2, 1, 1, 1)
+    fields[1, 0] = fields[1, 0].abs() + 300  # one polarity only
+    fields.requires_grad_()
+    values = measure(fields, PIXEL, None, ("POLSEP", "TILT"))
+    alone = waves().requires_grad_()
+    for name in ("POLSEP", "TILT"):
+        assert bool(values[name][1].isnan())
+        slope = gradient(torch.nan_to_num(values[name]), fields)
+        expected = gradient(measure(alone, PIXEL, None, (name,))[name], alone)
+        torch.testing.assert_close(slope[:1], expected)
+        assert float(slope[1].abs().max()) == 0
