@@ -26,7 +26,7 @@ CORE: dict[str, tuple[str, str]] = {
         "sunpipe.latent.cli:sample",
         "Draw w, generate patches, measure each.",
     ),
-    "evaluate": ("sunpipe.evaluate.cli:evaluate", "Distances of generated from real images."),
+    "evaluate": ("sunpipe.evaluate.cli:evaluate", "How good the generator is, and how good the search."),
     "directions": ("sunpipe.latent.cli:directions", "Linear SVM directions: fit, show."),
     "traverse": (
         "sunpipe.latent.traverse_cli:traverse",

@@ -59,6 +59,10 @@ class Layout:
         """Generated queries and the real observations that answered."""
         return self.root / "searches" / name
 
+    def evaluations(self, name: str) -> Path:
+        """How good the search is."""
+        return self.root / "evaluations" / name
+
     def report(self, name: str) -> Path:
         """A report folder; the page is ``report.html`` in it."""
         return self.root / "reports" / name

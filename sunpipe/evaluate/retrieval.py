@@ -49,11 +49,6 @@ class Sources:
     metric: str
 
 
-def evaluations(layout: Layout, name: str) -> Path:
-    """Folder of an experiment's scorecard."""
-    return layout.root / "evaluations" / name
-
-
 def _poll(stop: StopFlag) -> None:
     if stop:
         if stop.requeue:
@@ -99,7 +94,7 @@ def open_sources(cfg: Config) -> Sources:
     if generator is not None and run is not None:
         check_generator(generator, encoder, dataset, run)
     metric = index.info.metric if index is not None else cfg.index.metric
-    folder = evaluations(layout, cfg.name)
+    folder = layout.evaluations(cfg.name)
     return Sources(folder, archive, reader, encoder, index, run, generator, metric)
 
 
@@ -239,5 +234,5 @@ def plan(cfg: Config) -> Result:
         "answers": min(info.count, cfg.retrieval.archive), "queries": cfg.retrieval.queries,
         "index": (layout.index(cfg.name) / "index.json").is_file(),
         "generator": run.name if run else None,
-        "file": str(evaluations(layout, cfg.name) / "retrieval.json"),
+        "file": str(layout.evaluations(cfg.name) / "retrieval.json"),
     }  # fmt: skip

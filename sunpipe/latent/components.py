@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from sunpipe.latent.axes import pad
 from sunpipe.latent.direction import Floats
-from sunpipe.latent.prepare import Prepared, pad
+from sunpipe.latent.prepare import Prepared
 from sunpipe.latent.ranks import centred, centred_ranks
 from sunpipe.latent.svm import project
 from sunpipe.shards.order import generator_seed

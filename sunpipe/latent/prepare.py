@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sunpipe.errors import DataError
 from sunpipe.latent import labels
 from sunpipe.latent.axes import Axes
-from sunpipe.latent.axes import pad as pad
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.ridge import fit_ridge, normal_scores
 from sunpipe.latent.samples import Samples

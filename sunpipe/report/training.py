@@ -77,7 +77,7 @@ def build(sources: Sources, run: RunFolder) -> dict[str, Any]:
     ssl = sources.ssl_run.value
     if ssl is not None:
         parts = [
-            chart("ssl-loss", ssl.stats, {"loss": (BLUE, "loss")}, "SimSiam loss"),
+            chart("ssl-loss", ssl.stats, {"loss": (BLUE, "loss")}, f"loss of {ssl.config['ssl']['method']}"),
             chart("ssl-collapse", ssl.stats, {"collapse": (GREEN, "collapse")},
                   "collapse level"),
         ]  # fmt: skip
