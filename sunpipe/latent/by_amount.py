@@ -147,7 +147,8 @@ def traverse(cfg: Config, asked: Asked) -> Result:
 
     seen = look_at(asked.frames)
     log(table(seen.walk))
-    title = f"{asked.target} {result['measured']:+.3g} {wish.unit}, {generator.run}, {start.label}"
+    origin = start.label if start.seed is None else f"seed {start.seed}"
+    title = f"{asked.target} {result['measured']:+.3g} {wish.unit}, {generator.run}, {origin}"
     files = write_all(target, seen, look_at, asked, generator, space, samples.recipe, result, title)
     return {**result, **files}
 

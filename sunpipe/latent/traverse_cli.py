@@ -23,6 +23,18 @@ class Way(StrEnum):
     BENT = "bent"
 
 
+def brief(result: Result) -> Result:
+    """What a terminal shows of a walk: the table above it has said what else changed."""
+    hidden = ("others", "held", "fits")
+    shown = {key: value for key, value in result.items()
+             if key not in hidden and value not in (None, "", [], {})}  # fmt: skip
+    for name, held in result["held"].items():
+        kept = "held" if held["held"] else "not held"
+        shown[name] = (f"{kept}: drift {held['drift_std']:+.3f} of its spread,"
+                       f" {held['drift']:+.4g} {held['unit']}".rstrip())  # fmt: skip
+    return shown
+
+
 def traverse(
     quantity: Annotated[
         str | None, typer.Option(help="Quantity to change, for example USFLUX.")
@@ -92,7 +104,8 @@ def traverse(
     def work(cfg: Config) -> Result:
         from sunpipe.latent.by_amount import traverse
 
-        return traverse(cfg, asked())
+        result = traverse(cfg, asked())
+        return result if json_ else brief(result)
 
     def plan(cfg: Config) -> Result:
         from sunpipe.latent.by_amount import plan
