@@ -49,10 +49,11 @@ def spectral_slope(log_intensity: Tensor, area: Tensor) -> Tensor:
     wide = log_intensity.double()
     count = area.sum(dim=(1, 2)).clamp(min=1)
     mean = (wide * area).sum(dim=(1, 2)) / count
-    power = torch.fft.rfft2((wide - mean[:, None, None]) * area).abs().square()
+    # Both halves of the plane: half of it would count its edge twice, and turn with the image.
+    power = torch.fft.fft2((wide - mean[:, None, None]) * area).abs().square()
     height, width = wide.shape[1:]
     rows = torch.fft.fftfreq(height, device=wide.device) * height
-    columns = torch.fft.rfftfreq(width, device=wide.device) * width
+    columns = torch.fft.fftfreq(width, device=wide.device) * width
     ring = torch.hypot(rows[:, None], columns[None, :]).round().long().flatten()
     first, last = SLOPE_K
     totals = wide.new_zeros(len(wide), int(ring.max()) + 1)

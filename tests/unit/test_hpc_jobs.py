@@ -58,7 +58,7 @@ def test_shellcheck() -> None:
 
 
 def test_arrays_pass_their_part() -> None:
-    for name in ("sample", "fit_directions", "embed", "build_index"):
+    for name in ("sample", "fit_directions", "embed"):
         text = (REPO / f"jobs/{name}.sh").read_text()
         assert "#SBATCH --array=1-" in text  # parts count from 1
         assert '--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"' in text

@@ -8,6 +8,7 @@ import torch
 from sunpipe.errors import ConfigError, DataError
 from sunpipe.latent.measure import check_names
 from sunpipe.physics import measure
+from sunpipe.physics.channels import apply_symmetry
 from sunpipe.physics.euv import SOLAR_RADIUS_CM, measure_euv, spectral_slope
 from sunpipe.physics.images import measure_images
 from sunpipe.physics.measurable import check_measurable, measurable, unit
@@ -67,6 +68,18 @@ def test_slope_of_a_drawn_spectrum(slope: float) -> None:
     field = torch.fft.irfft2(white * k ** (slope / 2), s=(side, side))
     found = spectral_slope(field, torch.ones(16, side, side, dtype=torch.bool))
     assert float(found.mean()) == pytest.approx(slope, abs=0.2)  # whole rings bend it a little
+
+
+@pytest.mark.parametrize("side", [32, 33])
+def test_mirrors_and_turns_change_nothing(side: int) -> None:
+    draw = torch.Generator().manual_seed(5)
+    image = torch.rand(3, 1, side, side, generator=draw) ** 4 * 900
+    names = measurable(("193",))
+    before = measure_images(image, ("193",), 1e8, names)
+    for way in ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity"):
+        turned = apply_symmetry(image, ("193",), way)
+        found = measure_images(turned, ("193",), 1e8, names)
+        torch.testing.assert_close(found, before, rtol=1e-9, atol=1e-12)
 
 
 def test_what_has_no_light_or_no_structure_is_undefined() -> None:
