@@ -23,6 +23,15 @@ def covariance(x: NDArray[np.floating]) -> Floats:
     return total / (len(x) - 1)
 
 
+def with_signs(vectors: Floats) -> Floats:
+    """Columns of (M, K) turned so that the largest number of each is positive.
+
+    An eigenvector is known but for its sign, which solvers choose as they like.
+    """
+    largest = np.abs(vectors).argmax(axis=0)
+    return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
+
+
 def pad(vectors: Floats, movable: NDArray[np.bool_]) -> Floats:
     """Vectors (T, M) over the movable columns as (T, D), 0 in the others."""
     if movable.all():
@@ -49,9 +58,9 @@ class Axes(NamedTuple):
 
     @classmethod
     def of(cls, x: NDArray[np.floating], movable: NDArray[np.bool_]) -> Axes:
-        """Axes of samples (N, D)."""
+        """Axes of samples (N, D), the narrowest first, of fixed sign (`with_signs`)."""
         values, vectors = np.linalg.eigh(covariance(x if movable.all() else x[:, movable]))
-        return cls(np.maximum(values, 0.0), vectors, movable)
+        return cls(np.maximum(values, 0.0), with_signs(vectors), movable)
 
     def root(self, isotropic: bool = False) -> Floats:
         """Symmetric root (D, D) of the covariance, or the identity; 0 where nothing moves."""

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sunpipe.latent.axes import Axes
 from sunpipe.latent.direction import (
     angle,
     conditional,
@@ -104,3 +105,18 @@ def test_angle_and_spread():
     w = np.random.default_rng(0).standard_normal((20_000, 3)) * [1, 2, 3]
     assert spread(w, np.array([0.0, 0, 1])) == pytest.approx(3, rel=0.03)
     assert spread(w, np.eye(3)).shape == (3,)
+
+
+def test_axes_keep_their_signs_whatever_the_solver_says(monkeypatch):
+    """Coordinates along axes are stored, by the inverter for one: a flipped axis would be silent."""
+    x = np.random.default_rng(6).standard_normal((500, 4)) * [4, 3, 2, 1]
+    all_ = np.ones(4, bool)
+    found, solve = Axes.of(x, all_), np.linalg.eigh
+
+    def flipped(matrix):
+        values, vectors = solve(matrix)
+        return values, vectors * [1, -1, -1, 1]
+
+    monkeypatch.setattr(np.linalg, "eigh", flipped)
+    np.testing.assert_array_equal(Axes.of(x, all_).vectors, found.vectors)
+    assert (found.vectors.max(axis=0) == np.abs(found.vectors).max(axis=0)).all()
