@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.index.codes import Effort, Shape, find
+from sunpipe.index.codes import Effort, Found, Shape, find, squared
 from sunpipe.index.exact import exact
 from sunpipe.index.lookup import Lookup, lookup
-from sunpipe.index.margin import filtered, hard_factor, least_margin
-from sunpipe.index.measure import AT, Asked, hits, per_second
+from sunpipe.index.margin import Filtered, hard_factor, trusted_from
+from sunpipe.index.measure import AT, Asked, hits, per_second, without_self
 from sunpipe.index.tune import DEEPEST, tune
 
 Floats32 = NDArray[np.float32]
@@ -60,43 +60,51 @@ def judge_flat(vectors: Floats32, judging: Asked, metric: str) -> Candidate:
 
 
 def judge_codes(
-    kind: str, shape: Shape, index: Any, vectors: Floats32, tuning: Asked, judging: Asked,
-    metric: str, recall: float, costs: dict[str, float],
+    kind: str, shape: Shape, index: Any, vectors: Floats32, asked: tuple[Asked, Asked],
+    cases: list[Filtered], metric: str, recall: float, costs: dict[str, float],
 ) -> Candidate:  # fmt: skip
     """Tune a filled index on one set of queries, measure it on the other.
 
-    What is measured is what a search does: answers that are not trusted are sought
-    again, and count with their time.
+    What is measured is what a search does: answers that are sought again count with
+    their time.
     """
+    tuning, judging = asked
     tuned, most = tune(index, vectors, tuning, metric, recall)
     effort = tuned.effort if tuned else Effort(index.nlist, DEEPEST)
-    cases = filtered(vectors, tuning, metric)
-    full = hard_factor(index, cases, recall)
+    share = 0.0
     for last in (False,) * PATIENCE + (True,):
-        full = full and max(full, effort.factor)
-        search = {
-            "nprobe": effort.nprobe, "factor": effort.factor, "full_factor": full,
-            "margin": least_margin(index, vectors, cases, metric, effort, recall),
-        }  # fmt: skip
-        mine = Lookup(index, vectors, metric, kind, search, {**costs, "scan": 0.0, "full": 0.0})
-        share = share_found(mine, judging)
+        found = find(index, vectors, judging.queries, judging.k + 1, metric, effort)
+        share = float(hits(judging, found.values, found.rows, metric).mean())
         if share >= recall or last or tuned is None:
             break
         effort = Effort(min(index.nlist, 2 * effort.nprobe), effort.factor + effort.factor // 2 + 1)
+    if tuned is None:
+        note = f"it finds {max(share, most):.4f} of the neighbours"
+        search = {"nprobe": effort.nprobe, "factor": effort.factor, "full_factor": 0}
+        return Candidate(kind, share, 0.0, asdict(shape), search, {"scan": 0.0, "full": 0.0}, note)
+    full = hard_factor(index, cases, recall)
+    own = find(index, vectors, tuning.queries, tuning.k + 1, metric, effort)
+    search = {
+        "nprobe": effort.nprobe, "factor": effort.factor,
+        "full_factor": full and max(full, effort.factor),
+        "margin": float(own.margin.min()), "far": _farthest(tuning, own, metric),
+        "trusted": trusted_from(index, vectors, cases, metric, effort, recall),
+    }  # fmt: skip
     whole = Effort(index.nlist, full or DEEPEST)
     every = partial(find, index, vectors, judging.queries, judging.k + 1, metric, whole)
-    mine.costs["full"] = 1 / per_second(every, len(judging.rows))
-    mine.costs["scan"] = mine.costs["full"]
-    qps = per_second(partial(lookup, mine, judging.queries, judging.k + 1, None), len(judging.rows))
-    note = "" if share >= recall else f"it finds {max(share, most):.4f} of the neighbours"
-    found = {"scan": 1 / qps, "full": mine.costs["full"]}
-    return Candidate(kind, share, qps, asdict(shape), search, found, note)
+    slow = 1 / per_second(every, len(judging.rows))
+    mine = Lookup(index, vectors, metric, kind, search, {**costs, "scan": 0.0, "full": slow})
+    answer = partial(lookup, mine, judging.queries, judging.k + 1, None)
+    share = float(hits(judging, *answer(), metric).mean())
+    qps = per_second(answer, len(judging.rows))
+    note = "" if share >= recall else f"it finds {share:.4f} of the neighbours"
+    return Candidate(kind, share, qps, asdict(shape), search, {"scan": 1 / qps, "full": slow}, note)
 
 
-def share_found(index: Lookup, judging: Asked) -> float:
-    """Recall of an index as it answers."""
-    values, rows = lookup(index, judging.queries, judging.k + 1, None)
-    return float(hits(judging, values, rows, index.metric).mean())
+def _farthest(asked: Asked, found: Found, metric: str) -> float:
+    """Largest squared distance between a query and the nearest other vector."""
+    others = without_self(asked.rows, found.rows, found.values)[1]
+    return float(squared(others[:, 0], metric).max())
 
 
 def too_large(kind: str, count: int, dim: int, memory_gb: float) -> str:

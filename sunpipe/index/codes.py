@@ -24,6 +24,7 @@ ROUNDS = 10  # of k-means
 SEED = 1234
 LEAST = 10  # answers that candidates are counted for: one alone would have too few
 TINY = 1e-12  # of a squared distance: twins
+ALL_READ = 1e9  # margin when no list was left out
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ class Found:
         -1 where too few were seen.
     margin : float64 ndarray (Q,)
         Squared distance of the nearest list that was not read, in that of the last
-        answer; infinite when all lists were read, 0 when answers are missing.
+        answer; at most `ALL_READ`, 0 when answers are missing.
+    deepest : float64 ndarray (Q,)
+        Place, in the order of codes, of the answer that came last there: in (0, 1],
+        of all that were compared; 0 when there were no more to compare.
     """
 
     values: Floats32
     rows: Ints
     margin: NDArray[np.float64]
+    deepest: NDArray[np.float64]
 
 
 def subs(dim: int) -> list[int]:
@@ -155,16 +160,17 @@ def compare(vectors: Floats32, queries: Floats32, rows: Ints, metric: str) -> Fl
 
 def rerank(
     vectors: Floats32, queries: Floats32, rows: Ints, k: int, metric: str
-) -> tuple[Floats32, Ints]:
-    """The `k` nearest of each query's candidates, by exact comparison."""
+) -> tuple[Floats32, Ints, Ints]:
+    """The `k` nearest of each query's candidates, by exact comparison, and their places there."""
     values = compare(vectors, queries, rows, metric)
     key = -values if metric == "cosine" else values
+    places = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
     if rows.shape[1] > 4 * k:
-        front = np.argpartition(key, k - 1, axis=1)[:, :k]
-        key, values = np.take_along_axis(key, front, 1), np.take_along_axis(values, front, 1)
-        rows = np.take_along_axis(rows, front, 1)
-    order = np.lexsort((rows, key), axis=1)[:, :k]
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        places = np.argpartition(key, k - 1, axis=1)[:, :k]
+        key = np.take_along_axis(key, places, 1)
+    order = np.lexsort((np.take_along_axis(rows, places, 1), key), axis=1)[:, :k]
+    places = np.take_along_axis(places, order, 1)
+    return np.take_along_axis(values, places, 1), np.take_along_axis(rows, places, 1), places
 
 
 def find(
@@ -176,16 +182,17 @@ def find(
     step = max(1, CELLS // number)
     values = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
-    margin = np.full(len(queries), np.inf)
+    margin, deepest = np.full((2, len(queries)), ALL_READ)
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         near, beyond = candidates(index, queries[part], number, effort.nprobe, allowed)
-        values[part], rows[part] = rerank(vectors, queries[part], near, k, metric)
+        values[part], rows[part], places = rerank(vectors, queries[part], near, k, metric)
+        deepest[part] = np.where(near[:, -1] < 0, 0.0, (places.max(axis=1) + 1) / number)
         if beyond is not None:
             last = np.maximum(squared(values[part, -1], metric), TINY)
-            full = rows[part, -1] >= 0
-            margin[part] = np.where(full, squared(beyond, metric) / last, 0.0)
-    return Found(values, rows, margin)
+            ratio = np.minimum(squared(beyond, metric) / last, ALL_READ)
+            margin[part] = np.where(rows[part, -1] >= 0, ratio, 0.0)
+    return Found(values, rows, margin, deepest)
 
 
 def squared(values: Floats32, metric: str) -> NDArray[np.float64]:

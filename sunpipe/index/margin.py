@@ -3,10 +3,10 @@
 The nearest list that was not read may hold a nearer vector. The ratio of its squared
 distance to that of the last answer (`sunpipe.index.codes.Found.margin`) tells how
 likely that is: large inside a tight cluster, near 1 when a filter has taken the
-query's own cluster away, or when the query is like nothing in the archive. Here the
-least ratio is found from which on answers reach the asked recall, with rows left out
-at random and with whole neighbourhoods left out. Answers below it are sought again
-with every list.
+query's own cluster away, or when the query is like nothing in the archive. An answer
+that came late in the order of codes says that later ones may be answers too: it
+scores 0. Here the least score is found from which on answers reach the asked recall,
+with rows left out at random and with whole neighbourhoods left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sunpipe.index.codes import Effort, find
 from sunpipe.index.exact import exact
+from sunpipe.index.lookup import efforts, score
 from sunpipe.index.measure import Asked, asked_among, hits, some
 from sunpipe.index.tune import depth
 
@@ -31,7 +32,6 @@ HARDER = 1.5  # times the comparisons, for filters that were not tried
 GROUPS = (0.5, 0.1)  # of neighbourhoods left in
 ANCHORS = 64
 BLOCK = 65_536
-NEVER = 1e30  # a ratio that nothing reaches (JSON knows no infinity)
 SEED = 5
 
 
@@ -46,10 +46,9 @@ def neighbourhoods(vectors: Floats32, metric: str) -> NDArray[np.int64]:
 
 
 def filters(vectors: Floats32, metric: str) -> list[Bools]:
-    """Rows left in: all, some at random, and whole neighbourhoods."""
+    """Rows left in: some at random, and whole neighbourhoods."""
     random = np.random.default_rng(SEED)
-    found = [np.ones(len(vectors), bool)]
-    found += [random.random(len(vectors)) < share for share in SHARES]
+    found = [random.random(len(vectors)) < share for share in SHARES]
     group = neighbourhoods(vectors, metric)
     found += [(random.permutation(ANCHORS) < share * ANCHORS)[group] for share in GROUPS]
     return found
@@ -94,35 +93,31 @@ def hard_factor(index: Any, cases: list[Filtered], recall: float) -> int:
     return math.ceil(HARDER * most)
 
 
-def widened(nprobe: int, lists: int, rows: int, allowed: int) -> int:
-    """Lists to read under a filter: as many allowed rows are seen as without it."""
-    return min(lists, math.ceil(nprobe * rows / max(allowed, 1)))
-
-
-def threshold(margin: NDArray[np.float64], share: NDArray[np.float64], recall: float) -> float:
-    """The least ratio such that answers from it on reach the recall, together.
+def threshold(scores: NDArray[np.float64], share: NDArray[np.float64], recall: float) -> float:
+    """The least score such that answers from it on reach the recall, together.
 
     >>> threshold(np.array([3.0, 2.0, 1.5, 0.9]), np.array([1.0, 1.0, 0.9, 0.2]), 0.95)
     1.5
+
+    Where none does, one just above all of them.
     """
-    order = np.argsort(-margin, kind="stable")
+    order = np.argsort(-scores, kind="stable")
     mean = share[order].cumsum() / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(mean >= recall)
-    return float(margin[order][good[-1]]) if len(good) else NEVER
+    ends = np.append(np.diff(scores[order]) < 0, True)  # equal ones are trusted together
+    good = np.flatnonzero((mean >= recall) & ends)
+    return float(scores[order][good[-1]] if len(good) else np.nextafter(scores.max(), np.inf))
 
 
-def least_margin(
-    index: Any, vectors: Floats32, cases: list[Filtered], metric: str, effort: Effort, recall: float
+def trusted_from(
+    index: Any, vectors: Floats32, cases: list[Filtered], metric: str, plain: Effort, recall: float
 ) -> float:
-    """The ratio from which on answers are trusted, under every filter; at least 1."""
+    """The score from which on answers are trusted, under every filter, at every effort."""
     least = 1.0
     for case in cases:
-        nprobe = widened(effort.nprobe, index.nlist, index.ntotal, case.count)
-        if nprobe >= index.nlist:
-            continue  # such filters are answered with every list
-        asked, k = case.asked, case.asked.k + 1
-        found = find(index, vectors, asked.queries, k, metric, Effort(nprobe, effort.factor),
-                     case.allowed)  # fmt: skip
-        share = hits(asked, found.values, found.rows, metric)
-        least = max(least, threshold(found.margin, share, recall))
+        asked = case.asked
+        for effort in efforts(plain, index.nlist, start=True):
+            found = find(index, vectors, asked.queries, asked.k + 1, metric, effort, case.allowed)
+            share = hits(asked, found.values, found.rows, metric)
+            if share.mean() < recall:
+                least = max(least, threshold(score(found), share, recall))
     return least

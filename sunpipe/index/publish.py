@@ -26,6 +26,7 @@ from sunpipe.index.choose import (
 )
 from sunpipe.index.codes import Shape
 from sunpipe.index.exact import device, faiss_metric, gpus
+from sunpipe.index.margin import filtered
 from sunpipe.index.measure import AT, ask, held_out
 from sunpipe.index.store import IndexInfo, Vectors, check_target, normalisation_of
 from sunpipe.index_settings import IndexSettings
@@ -67,9 +68,10 @@ def judge(
     costs = {"exact": 1 / flat.qps / len(vectors), "gather": gather_seconds(vectors)}
     if codes:
         tuning = ask(vectors, tuning_rows, metric)
+        cases = filtered(vectors, tuning, metric)  # one pass for all kinds
         candidates += [
-            judge_codes(kind, shape, index, vectors, tuning, judging, metric, settings.recall,
-                        costs)
+            judge_codes(kind, shape, index, vectors, (tuning, judging), cases, metric,
+                        settings.recall, costs)
             for kind, (shape, index) in codes.items()
         ]  # fmt: skip
     candidates += left_out
