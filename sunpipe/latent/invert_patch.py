@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sunpipe.invert_settings import InvertSettings
 from sunpipe.latent.cloud import Cloud
 from sunpipe.latent.inverter import Inverter
-from sunpipe.latent.misfit import ANGLES, FieldMisfit, KeywordMisfit, measured, quiet_noise
+from sunpipe.latent.misfit import FieldMisfit, KeywordMisfit, measured, nearest_turn, quiet_noise
 from sunpipe.latent.optimise import Criterion, optimise
 from sunpipe.latent.starts import make_starts, nearest
 from sunpipe.physics.quantities import QUANTITIES
@@ -80,9 +80,7 @@ def keyword_errors(
     """Real, reproduced, difference in the unit and in natural standard deviations."""
     found = {}
     for name, one, other in zip(cloud.spread, real.tolist(), shown.tolist(), strict=True):
-        apart = other - one
-        if name in ANGLES:
-            apart = (apart + ANGLES[name] / 2) % ANGLES[name] - ANGLES[name] / 2
+        apart = nearest_turn(other - one, name)
         spread = cloud.spread[name]
         found[name] = {
             "unit": QUANTITIES[name].unit("physical"), "real": _number(one),

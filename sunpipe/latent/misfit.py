@@ -9,7 +9,7 @@ hundred times above the noise does not rule as it would in a sum of squares.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch.nn import functional
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator, Noise
 
 Tensor = torch.Tensor
+Value = TypeVar("Value", float, torch.Tensor)
 # Standard deviation of quiet pixels, gauss. Br, Bt, Bp: HARP 377 (docs/simulate.md).
 QUIET_G = {"Br": 27.0, "Bt": 55.0, "Bp": 52.0}
 COARSEST = 4  # pixels a side where pooling ends
-ANGLES = {"TILT": 360.0}  # quantities that come round after so much
+# Quantities that come round after so much. TILT is of a line without a sense, in [-90, 90].
+PERIODS = {"TILT": 180.0}
 UNDEFINED = 3.0  # natural standard deviations that an undefined quantity counts
 
 
@@ -50,6 +52,14 @@ def charbonnier(residual: Tensor) -> Tensor:
     """``sqrt(1 + r^2) - 1``, without loss of digits at small r."""
     square = residual.square()
     return square / (1 + (1 + square).sqrt())
+
+
+def nearest_turn(change: Value, name: str) -> Value:
+    """The difference of two values of a quantity, the short way round where it is an angle."""
+    if name not in PERIODS:
+        return change
+    period = PERIODS[name]
+    return (change + period / 2) % period - period / 2
 
 
 def show(generator: Generator, w: Tensor, noise: Noise) -> Tensor:
@@ -141,9 +151,7 @@ class KeywordMisfit:
         """Generated minus observed over the spread, (B, Q); NaN where undefined."""
         change = measured(shown, self.mask, self.channels, self.pixel_cm, self.names) - self.wanted
         for place, name in enumerate(self.names):
-            if name in ANGLES:
-                turn = ANGLES[name]
-                change[:, place] = torch.remainder(change[:, place] + turn / 2, turn) - turn / 2
+            change[:, place] = nearest_turn(change[:, place], name)
         return change / self.spread
 
     def costs(self, shown: Tensor) -> Tensor:
