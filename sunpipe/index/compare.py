@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable
 from typing import Any
 
@@ -25,19 +26,39 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _impossible(parts: list[str]) -> str | None:
+    """Which part of a time no calendar or clock has."""
+    year, month, day, hour, minute, second = [*map(int, parts), *(1, 1, 1, 0, 0, 0)[len(parts) :]]
+    if year < 1:
+        return f"year {parts[0]}"
+    if not 1 <= month <= 12:
+        return f"month {parts[1]}"
+    if not 1 <= day <= monthrange(year, month)[1]:
+        return f"day {parts[2]}"
+    if hour > 23:
+        return f"hour {parts[3]}"
+    if minute > 59:
+        return f"minute {parts[4]}"
+    return f"second {parts[5]}" if second > 60 else None  # UTC has leap seconds
+
+
 def digits(time: str) -> str:
     """The digits of a time that may be cut short; checked.
 
     Raises
     ------
     UsageError
+        Not a time, or one that does not exist: a 13th month, the 30th of February.
     """
     found = re.fullmatch(
         r"(\d{4})(?:[-.](\d\d)(?:[-.](\d\d)(?:[T_ ](\d\d)(?::(\d\d)(?::(\d\d)"
         r"(?:\.\d+)?)?)?)?)?)?(?:_TAI|Z)?", time.strip(), re.ASCII)  # fmt: skip
     if found is None:
         raise UsageError(f"{time!r} is no time; write 2014, 2014.03 or 2014.03.29_17:48")
-    return "".join(part for part in found.groups() if part)
+    parts = [part for part in found.groups() if part]
+    if wrong := _impossible(parts):
+        raise UsageError(f"{time!r} is no time: there is no {wrong}")
+    return "".join(parts)
 
 
 def _times(column: Any, value: Literal) -> tuple[Any, Any]:

@@ -150,6 +150,8 @@ def test_limits(index: Index) -> None:
         ({"within": float("nan")}, "--within nan"),
         ({"after": "yesterday"}, "--after: 'yesterday' is no time"),
         ({"before": "2011.2"}, "--before: '2011.2' is no time"),
+        ({"before": "2011.13"}, "--before: '2011.13' is no time: there is no month 13"),
+        ({"after": "2011.02.29"}, "--after: '2011.02.29' is no time: there is no day 29"),
         ({"other_harps": True}, "--other-harps: this query has no HARP"),
         ({"where": "USFLX > 3"}, "did you mean USFLUX"),
     ],
