@@ -24,12 +24,6 @@ def angle(left: Floats, right: Floats) -> Floats:
     return np.degrees(np.arccos(np.clip(np.sum(left * right, axis=-1), -1.0, 1.0)))
 
 
-def root_covariance(w: Floats) -> Floats:
-    """Symmetric square root L of the covariance of samples w (N, D): ``L L = C``, (D, D)."""
-    values, vectors = np.linalg.eigh(np.cov(np.asarray(w, np.float64).T))
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-
-
 def conditional(normal: Floats, others: Floats, root: Floats) -> Floats | None:
     """Where to move w so that one score rises and the scores of `others` stay.
 
@@ -52,7 +46,7 @@ def conditional(normal: Floats, others: Floats, root: Floats) -> Floats | None:
     others : ndarray, shape (K, D)
         Unit normals N, any K including 0.
     root : ndarray, shape (D, D)
-        Square root of C: `root_covariance`, or the identity.
+        Square root of C: `sunpipe.latent.axes.Axes.root`.
 
     Returns
     -------
@@ -71,21 +65,6 @@ def conditional(normal: Floats, others: Floats, root: Floats) -> Floats | None:
     return unit(root @ rest)
 
 
-def effort(direction: Floats, root: Floats) -> float:
-    """Mahalanobis length of one standard deviation of w along a unit vector.
-
-    1 for a direction in which w varies as much as it can; larger means that a
-    step leaves the cloud of w that the generator was trained on.
-    """
-    whitened = np.linalg.lstsq(root, direction, rcond=1e-6)[0]
-    return float(np.linalg.norm(root @ direction) * np.linalg.norm(whitened))
-
-
 def random_directions(count: int, dims: int, seed: int) -> Floats:
     """Unit vectors (count, D), uniform on the sphere, pure in the arguments."""
     return unit(np.random.default_rng([seed, 0xD1CE]).standard_normal((count, dims)))
-
-
-def spread(w: Floats, directions: Floats) -> Floats:
-    """Standard deviation of samples w (N, D) along unit vectors (..., D), in units of w."""
-    return np.std(np.asarray(w, np.float64) @ np.asarray(directions).T, axis=0)

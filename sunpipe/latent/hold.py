@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sunpipe.errors import DataError
+from sunpipe.latent.axes import Axes, pad
 from sunpipe.latent.calibrate import AIM, TOLERANCE, response
 from sunpipe.latent.direction import Floats
 
@@ -27,6 +29,7 @@ FRACTIONS = 0.5 ** np.arange(8)  # of a stride, measured together; the best that
 STRIDES = 100
 LEAST_GAIN = 0.001  # of the asked change; a stride that gains less ends the walk
 NOTHING = 1e-3  # relative size below which an axis depends on the axes before it
+FLAT = 1e-9  # of the largest variance: less is rounding, and no way to walk
 CORRECTIONS = 2  # of the drift, within a stride
 
 Measure = Callable[[Floats], Floats]
@@ -34,7 +37,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Cloud:
+class Whitened:
     """The cloud of sampled latents, in which a unit of length is one standard deviation.
 
     Attributes
@@ -48,16 +51,22 @@ class Cloud:
     axes: Floats
 
     @classmethod
-    def of(cls, x: Floats) -> Cloud:
-        """The cloud of samples (N, D); axes along which they do not vary are left out."""
-        x = np.asarray(x, np.float64)
-        mean = x.mean(axis=0)
-        moving = np.ptp(x, axis=0) > 0  # a covariance of 8192 numbers is for those that vary
-        values, vectors = np.linalg.eigh(np.cov(x[:, moving].T).reshape(moving.sum(), -1))
-        kept = values > 1e-9 * values[-1]
-        axes = np.zeros((int(kept.sum()), x.shape[1]))
-        axes[:, moving] = (vectors[:, kept] * np.sqrt(values[kept])).T[::-1]
-        return cls(mean, axes)
+    def of(cls, x: NDArray[np.floating], movable: Bools) -> Whitened:
+        """The cloud of samples (N, D), with axes over the columns that may move, (D,) bool.
+
+        Axes along which the samples do not vary are left out.
+
+        Raises
+        ------
+        DataError
+            None is left.
+        """
+        found = Axes.of(x, movable)
+        kept = found.variances > FLAT * found.variances[-1]
+        if not kept.any():
+            raise DataError("the sampled latents do not vary; there is no way to walk")
+        axes = (found.vectors[:, kept] * np.sqrt(found.variances[kept])).T[::-1]
+        return cls(x.mean(axis=0, dtype=np.float64), pad(axes, movable))
 
     def whiten(self, moves: Floats) -> Floats:
         """Displacements (..., D) in standard deviations along the axes, (..., R)."""
@@ -208,7 +217,7 @@ def correct(measure: Measure, here: Floats, moves: Floats, tries: Floats, slopes
 
 
 def follow(
-    measure: Measure, base: Floats, cloud: Cloud, directions: Sequence[Floats], goal: Goal,
+    measure: Measure, base: Floats, cloud: Whitened, directions: Sequence[Floats], goal: Goal,
     reach: float, poll: Callable[[], None] = lambda: None,
 ) -> Path:  # fmt: skip
     """Walk from `base` by measured responses until the goal, or until it cannot go on.
@@ -218,7 +227,7 @@ def follow(
     measure : callable
         Latents (K, D) to values (K, Q).
     base : ndarray, shape (D,)
-    cloud : Cloud
+    cloud : Whitened
     directions : sequence of ndarray, shape (D,)
         Directions that are worth probing; principal axes are added.
     goal : Goal

@@ -9,10 +9,11 @@ import numpy as np
 
 from sunpipe.errors import DataError, UsageError
 from sunpipe.latent.ask import Asked, Wish
+from sunpipe.latent.axes import Axes
 from sunpipe.latent.calibrate import TOLERANCE, seek
-from sunpipe.latent.direction import Floats, conditional, root_covariance
+from sunpipe.latent.direction import Floats, conditional
 from sunpipe.latent.directions import SUFFIX, Directions
-from sunpipe.latent.hold import Cloud, Goal, Measure, follow
+from sunpipe.latent.hold import Goal, Measure, Whitened, follow
 from sunpipe.latent.leakage import natural
 from sunpipe.latent.samples import Samples
 from sunpipe.stage import log
@@ -89,14 +90,11 @@ def against(directions: Directions, name: str, others: tuple[str, ...], x: Float
         Nothing is left.
     """
     normals = [directions.vectors[each + SUFFIX["normal"]] for each in (name, *others)]
-    moving = np.ptp(x, axis=0) > 0
-    found = np.zeros(x.shape[1])
-    metric = directions.about["recipe"]["settings"]["metric"]
-    root = np.eye(int(moving.sum())) if metric == "euclidean" else root_covariance(x[:, moving])
-    rest = conditional(normals[0][moving], np.stack(normals[1:])[:, moving], root)
-    if rest is None:
+    euclidean = directions.about["recipe"]["settings"]["metric"] == "euclidean"
+    root = Axes.of(x, directions.space.columns(x.shape[1])).root(isotropic=euclidean)
+    found = conditional(normals[0], np.stack(normals[1:]), root)
+    if found is None:
         raise DataError(f"nothing of {name}'s direction is left against {', '.join(others)}")
-    found[moving] = rest
     return found
 
 
@@ -195,7 +193,8 @@ def choose(
     goal = Goal(target, change, held, asked.hold_tolerance * deviations[list(held)],
                 tuple(samples.names))  # fmt: skip
     probes = [vector] + [directions.vector(name) for name in directions.quantities]
-    found = follow(measure, base, Cloud.of(x), probes, goal, reach, poll)
+    cloud = Whitened.of(x, directions.space.columns(x.shape[1]))
+    found = follow(measure, base, cloud, probes, goal, reach, poll)
     bent = Route("held" if held else "bent", found.x, found.steps, found.values[0],
                  found.values[-1], found.reached, found.reason)  # fmt: skip
     if straight is None or bent.reached:

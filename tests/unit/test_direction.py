@@ -2,16 +2,12 @@ import numpy as np
 import pytest
 
 from sunpipe.latent.axes import Axes
-from sunpipe.latent.direction import (
-    angle,
-    conditional,
-    effort,
-    random_directions,
-    root_covariance,
-    spread,
-    unit,
-)
+from sunpipe.latent.direction import angle, conditional, random_directions, unit
 from sunpipe.latent.svm import Scale, fit_svm
+
+
+def axes_of(x):
+    return Axes.of(x, np.ones(x.shape[1], bool))
 
 
 def test_conditional_is_orthogonal_to_every_other():
@@ -55,7 +51,7 @@ def test_conditional_removes_a_planted_correlation():
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
     weights = np.where(values >= high, 1.0, np.where(values <= low, -1.0, 0.0)).T
     normals = fit_svm(w, weights, 0.01, Scale.of(w)).normals
-    free = conditional(normals[0], normals[1:], root_covariance(w))
+    free = conditional(normals[0], normals[1:], axes_of(w).root())
     assert free is not None
     assert abs(normals[0] @ b) > 0.6  # the plain direction drags b along
     assert abs(free @ b) < 0.06
@@ -71,7 +67,8 @@ def flat_cloud():
 
 
 def test_in_the_covariance_metric_w_moves_where_it_varies(flat_cloud):
-    root = root_covariance(flat_cloud)
+    axes = axes_of(flat_cloud)
+    root = axes.root()
     np.testing.assert_allclose(root @ root, np.cov(flat_cloud.T), atol=1e-12)
     normals = unit(np.random.default_rng(4).standard_normal((3, 12)))
     plain = conditional(normals[0], normals[:0], root)
@@ -82,14 +79,14 @@ def test_in_the_covariance_metric_w_moves_where_it_varies(flat_cloud):
     np.testing.assert_allclose(plain, pattern, atol=1e-6)
     np.testing.assert_allclose(normals[1:] @ free, 0, atol=1e-9)
     assert normals[0] @ free > 0
-    assert effort(plain, root) < 1.5
-    assert effort(free, root) < 2
-    assert effort(conditional(normals[0], normals[1:], np.eye(12)), root) > 100
+    assert axes.effort(plain) < 1.5
+    assert axes.effort(free) < 2
+    assert axes.effort(conditional(normals[0], normals[1:], np.eye(12))) > 100
 
 
 def test_effort_of_a_round_cloud_is_one():
     w = np.random.default_rng(0).standard_normal((20_000, 5)) * 3
-    assert effort(unit(np.arange(1.0, 6)), root_covariance(w)) == pytest.approx(1, abs=0.02)
+    assert axes_of(w).effort(unit(np.arange(1.0, 6))) == pytest.approx(1, abs=0.02)
 
 
 def test_random_directions_are_pure_and_of_length_one():
@@ -99,24 +96,22 @@ def test_random_directions_are_pure_and_of_length_one():
     assert not np.array_equal(found, random_directions(10, 6, seed=5))
 
 
-def test_angle_and_spread():
+def test_angle_and_sigma():
     assert angle(np.array([1.0, 0]), np.array([0, 1.0])) == pytest.approx(90)
     assert angle(np.array([1.0, 0]), np.array([1.0, 0])) == 0
     w = np.random.default_rng(0).standard_normal((20_000, 3)) * [1, 2, 3]
-    assert spread(w, np.array([0.0, 0, 1])) == pytest.approx(3, rel=0.03)
-    assert spread(w, np.eye(3)).shape == (3,)
+    assert axes_of(w).sigma(np.array([0.0, 0, 1])) == pytest.approx(3, rel=0.03)
 
 
 def test_axes_keep_their_signs_whatever_the_solver_says(monkeypatch):
-    """Coordinates along axes are stored, by the inverter for one: a flipped axis would be silent."""
+    """Coordinates along axes are stored, by the inverter for one."""
     x = np.random.default_rng(6).standard_normal((500, 4)) * [4, 3, 2, 1]
-    all_ = np.ones(4, bool)
-    found, solve = Axes.of(x, all_), np.linalg.eigh
+    found, solve = axes_of(x), np.linalg.eigh
 
     def flipped(matrix):
         values, vectors = solve(matrix)
         return values, vectors * [1, -1, -1, 1]
 
     monkeypatch.setattr(np.linalg, "eigh", flipped)
-    np.testing.assert_array_equal(Axes.of(x, all_).vectors, found.vectors)
+    np.testing.assert_array_equal(axes_of(x).vectors, found.vectors)
     assert (found.vectors.max(axis=0) == np.abs(found.vectors).max(axis=0)).all()

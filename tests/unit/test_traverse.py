@@ -107,6 +107,38 @@ def test_against_some_others(fake):
         traverse(config(), Asked("TOTUSJH", "1", against=("MEANGAM",)))
 
 
+LAYERED = ("name=layered", "sample.styles=2", "directions.space=w_plus", "directions.layers=[0, 3]",
+           "sample.count=200", "directions.learner=ridge")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory):
+    """Directions that may move two of four layers; samples vary in all of them."""
+    root = tmp_path_factory.mktemp("layered") / "root"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUNPIPE_ROOT", str(root))
+        (root / "runs/00000-layered").mkdir(parents=True)
+        install(patch, root, FakeGenerator())
+        sampling.sample(config(*LAYERED))
+        stage.fit(config(*LAYERED))
+    return root
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"path": "bent"}, {"hold": ("NETFLUX",), "hold_tolerance": 0.5}, {"against": ("POLSEP",)}],
+)
+def test_layers_that_may_not_move_stay(layered, monkeypatch, tmp_path, way):
+    monkeypatch.setenv("SUNPIPE_ROOT", str(layered))
+    install(monkeypatch, layered, FakeGenerator())
+    monkeypatch.setattr(walk_files, "draw_strip", lambda *args: None)
+    result = traverse(config(*LAYERED), Asked("USFLUX", "3e20Mx", out=tmp_path / "o", **way))
+    with h5py.File(result["walk"]) as file:
+        moved = np.ptp(file["path"][:], axis=0)
+    assert moved[3].max() > 1e-3  # the layer that rules the flux
+    np.testing.assert_array_equal(moved[[1, 2]], 0)
+
+
 def test_a_component_by_standard_deviations(fake, root):
     folder = root / "latents/fake"
     directions = read_directions(folder)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from sunpipe.errors import DataError
 from sunpipe.latent.ask import Asked, check, names
-from sunpipe.latent.hold import Cloud, Goal, follow, jacobian
+from sunpipe.latent.hold import Goal, Whitened, follow, jacobian
 from sunpipe.latent.routes import Route
 
 DIMS = 10
@@ -15,7 +16,8 @@ def cloud():
     """Latents that vary differently along turned axes."""
     random = np.random.default_rng(0)
     turn = np.linalg.qr(random.standard_normal((DIMS, DIMS)))[0]
-    return Cloud.of((random.standard_normal((4000, DIMS)) * np.linspace(3, 0.3, DIMS)) @ turn + 5)
+    x = (random.standard_normal((4000, DIMS)) * np.linspace(3, 0.3, DIMS)) @ turn + 5
+    return Whitened.of(x, np.ones(DIMS, bool))
 
 
 def goal(change, held=1, tolerance=0.05):
@@ -46,12 +48,14 @@ def test_a_unit_of_the_cloud_is_a_standard_deviation(cloud):
     np.testing.assert_allclose(probes[0], np.eye(DIMS)[3:5].sum(0) / np.sqrt(2), atol=1e-9)
 
 
-def test_columns_that_do_not_move_stay():
-    x = np.zeros((500, 6))
-    x[:, 1:4] = np.random.default_rng(1).standard_normal((500, 3))
-    cloud = Cloud.of(x)
+def test_columns_that_may_not_move_stay():
+    x = np.random.default_rng(1).standard_normal((500, 6))
+    x[:, 4] = 2
+    cloud = Whitened.of(x, np.array([0, 1, 1, 1, 1, 0], bool))
     assert cloud.axes.shape == (3, 6)
     assert not cloud.axes[:, [0, 4, 5]].any()
+    with pytest.raises(DataError, match="do not vary"):
+        Whitened.of(np.ones((9, 2)), np.ones(2, bool))
 
 
 def test_the_held_stays_on_a_curved_surface(cloud):
