@@ -195,8 +195,8 @@ def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
     result["index"] = {"left_out": "none; run sunpipe index build"}
     if sources.index is not None:
         result["index"] = index_recall(
-            Layout.current().embeddings(cfg.name), sources.index, archive.info,
-            archive.vectors[chosen], settings.k,
+            Layout.current().embeddings(cfg.name), sources.index, archive.vectors[chosen],
+            settings.k,
         )  # fmt: skip
     none = {"left_out": "no trained generator of this experiment; run sunpipe train"}
     result |= {"generated": none, "memorisation": none, "copies_picture": None}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from sunpipe.errors import DataError
 from sunpipe.evaluate import retrieval_measured
@@ -19,6 +20,7 @@ from sunpipe.evaluate.retrieval_nearest import askers
 from sunpipe.evaluate.retrieval_recall import index_recall
 from sunpipe.index import nearest
 from sunpipe.index.build import build
+from sunpipe.index.grow import grow
 from sunpipe.index.store import load_index
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.physics.measurable import measurable
@@ -30,11 +32,10 @@ from tests.unit.retrieval_fake import archive
 def test_recall_is_measured_against_all_vectors(
     tmp_path: Path, metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info, vectors = make(tmp_path / "e", [30, 30, 40])
-    vectors[7] = vectors[3]
+    _, vectors = make(tmp_path / "e", [30, 30, 40])
     build(tmp_path / "e", tmp_path / "i", metric=metric)
     index = load_index(tmp_path / "i")
-    good = index_recall(tmp_path / "e", index, info, vectors[:20], 10)
+    good = index_recall(tmp_path / "e", index, vectors[:20], 10)
     assert (good["recall_10"], good["worst_query"], good["vectors"]) == (1.0, 1.0, 100)
     whole = nearest.nearest_tiles
 
@@ -43,10 +44,36 @@ def test_recall_is_measured_against_all_vectors(
         return 0 * far[:, 2:], rows[:, 2:]  # and lies about distances
 
     monkeypatch.setattr(nearest, "nearest_tiles", lossy)
-    bad = index_recall(tmp_path / "e", index, info, vectors[:20], 10)
+    bad = index_recall(tmp_path / "e", index, vectors[:20], 10)
     assert bad["recall_10"] == pytest.approx(0.8, abs=1e-9)
-    other, _ = make(tmp_path / "other", [30, 30, 40], seed=1)
-    assert "left_out" in index_recall(tmp_path / "other", index, other, vectors[:20], 10)
+    make(tmp_path / "other", [30, 30, 40], seed=1)
+    assert "left_out" in index_recall(tmp_path / "other", index, vectors[:20], 10)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_recall_of_an_index_that_has_grown(
+    tmp_path: Path, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = make(tmp_path / "first", [30, 30])
+    _, second = make(tmp_path / "second", [30, 30, 20, 50], seed=1)  # 70 of the 130 are new
+    build(tmp_path / "first", tmp_path / "i", metric=metric)
+    grow(tmp_path / "i", tmp_path / "second")
+    index = load_index(tmp_path / "i")
+    held = np.concatenate([first, second[60:]])
+    for folder, asking in (("first", first), ("second", second[60:])):
+        row = index_recall(tmp_path / folder, index, asking[:20], 10)
+        assert (row["recall_10"], row["vectors"], row["embeddings"]) == (1.0, 130, 2)
+    far = cdist(first[:20], held, metric)
+    mine, whole = np.argsort(far, axis=1)[:, :10], nearest.nearest_tiles
+
+    def only_first(index: Any, vectors: Any, k: int, allowed: Any) -> Any:
+        return whole(index, vectors, k, allowed & (np.arange(len(allowed)) < len(first)))
+
+    # An index that answers from its first embedding only misses what is in the second.
+    monkeypatch.setattr(nearest, "nearest_tiles", only_first)
+    row = index_recall(tmp_path / "first", index, first[:20], 10)
+    assert row["recall_10"] == pytest.approx((mine < len(first)).mean(), abs=1e-9)
+    assert row["recall_10"] < 0.7
 
 
 def test_the_best_tiles_of_other_harps() -> None:
