@@ -83,7 +83,8 @@ def search(
     folder: FolderArgument,
     fits: Annotated[
         tuple[Path, Path, Path] | None,
-        typer.Option(metavar="BR BT BP", help="Near to three segments of a SHARP."),
+        typer.Option(metavar="BR BT BP",
+                     help="Near to the Br, Bt, Bp of a SHARP, in an index of such channels only."),
     ] = None,
     record: Annotated[
         str | None, typer.Option(metavar="ID", help="Near to a JSOC record of the index.")
@@ -134,6 +135,11 @@ def search(
     fold: Annotated[
         Folded, typer.Option(help="One answer for each HARP, for each record, or tiles.")
     ] = Folded.harp,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact",
+                     help="Compare with every row that may answer, not with those codes find."),
+    ] = False,
     json_: JsonOption = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with pictures.")
@@ -142,14 +148,16 @@ def search(
 ) -> None:  # fmt: skip
     """Find real observations: near to a SHARP, to a generated patch or to numbers; or by numbers.
 
-    Conditions hold for every kind of question, and are exact. Flares within a day are among
-    the columns; docs/search.md lists them all.
+    Nothing outside the conditions ever answers. In an index of codes the nearest are found
+    at the recall it was built for; --exact finds all. Flares within a day are among the
+    columns; docs/search.md lists them all.
     """
     limited = any(value is not None for value in (where, within, after, before))
     kind = _check(
         {"--fits": fits, "--record": record, "--seed": seed, "--latent": latent, "--like": like},
         {"--run": (run, ("--seed", "--latent")), "--frame": (frame, ("--latent",)),
-         "--psi": (psi, ("--seed",)), "--encoder": (encoder, ("--fits", "--seed", "--latent"))},
+         "--psi": (psi, ("--seed",)), "--encoder": (encoder, ("--fits", "--seed", "--latent")),
+         "--exact": (exact or None, ("--fits", "--record", "--seed", "--latent"))},
         limited, order,
     )  # fmt: skip
     from sunpipe.index import gallery, text
@@ -162,11 +170,11 @@ def search(
     query = _query(index, kind, fits, record, seed, latent, frame, run, 1.0 if psi is None else psi,
                    encoder)  # fmt: skip
     limits = Limits(where, within, after, before, other_harps, include_self)
-    answer = ask(index, query, limits, k, fold.value, like, order)
+    answer = ask(index, query, limits, k, fold.value, like, order, exact)
     seconds = round(time.perf_counter() - started, 4)
     asked = {**answer.about, "k": k, "where": where, "fold": fold.value,
              "include_self": include_self, "other_harps": other_harps, "within": within,
-             "after": after, "before": before}  # fmt: skip
+             "after": after, "before": before, "exact": exact}  # fmt: skip
     _write(csv, text.csv_text(answer))
     if html is not None:
         why = gallery.write_gallery(html, index, answer, fold.value, query)

@@ -27,10 +27,20 @@ def distances(index: Index, products: NDArray[np.float32]) -> Floats:
     return np.maximum(far, 0)
 
 
-def _queries(index: Index, vectors: Floats32) -> Floats32:
+def asked_vectors(index: Index, vectors: Floats32) -> Floats32:
+    """Vectors of a question in the form of the index, refused where they mean nothing.
+
+    Raises
+    ------
+    DataError
+        A vector that is not finite, or that has no direction under ``cosine``.
+    """
     if not np.isfinite(vectors).all():
         raise DataError("a query vector has NaN or infinity: the patch has no valid pixels, or is"
                         " not in the unit of the dataset")  # fmt: skip
+    if index.info.metric == "cosine" and not vectors.any(axis=1).all():
+        raise DataError("a query vector is zero: it has no direction, so no cosine distance to"
+                        " anything")  # fmt: skip
     return prepare(vectors, index.info.normalisation)
 
 
@@ -50,7 +60,7 @@ def nearest_tiles(
     Raises
     ------
     DataError
-        A vector that is not finite.
+        As `asked_vectors`.
     """
     count = int(np.count_nonzero(allowed))
     k = min(k, count)
@@ -59,7 +69,7 @@ def nearest_tiles(
     info = index.info
     opened = Lookup(index.faiss, index.vectors, info.metric, info.kind, info.search, info.costs)
     values, rows = lookup(
-        opened, _queries(index, vectors), k, None if count == len(allowed) else allowed
+        opened, asked_vectors(index, vectors), k, None if count == len(allowed) else allowed
     )
     return distances(index, values), rows.astype(np.int64)
 
@@ -68,34 +78,3 @@ def record_codes(index: Index) -> Ints:
     """A number for each row, equal for rows of one record."""
     column = index.table["record"].combine_chunks().dictionary_encode()
     return column.indices.to_numpy().astype(np.int64)
-
-
-def nearest_records(
-    index: Index, vectors: NDArray[np.float32], k: int, allowed: Bools
-) -> list[list[tuple[float, int]]]:
-    """For each vector alone: its `k` nearest records, each by its best tile.
-
-    Tiles are asked for in growing numbers until `k` records are among them;
-    since tiles come nearest first, a record's first tile is its best.
-
-    Returns
-    -------
-    list of lists of (distance, row)
-    """
-    codes = record_codes(index)
-    available = int(allowed.sum())
-    answers: list[list[tuple[float, int]]] = [[] for _ in range(len(vectors))]
-    open_ = list(range(len(vectors)))
-    ask = 4 * k
-    while open_:
-        far, rows = nearest_tiles(index, vectors[open_], ask, allowed)
-        still = []
-        for place, number in enumerate(open_):
-            best: dict[int, tuple[float, int]] = {}
-            for distance, row in zip(far[place], rows[place], strict=True):
-                best.setdefault(int(codes[row]), (float(distance), int(row)))
-            answers[number] = list(best.values())[:k]
-            if len(best) < k and ask < available:
-                still.append(number)
-        open_, ask = still, 4 * ask
-    return answers

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from sunpipe.errors import DataError, UsageError
 from sunpipe.index.answer import Answer, hits
 from sunpipe.index.columns import Columns
+from sunpipe.index.exact import exact as compare_all
 from sunpipe.index.fold import Fold, Ranked, first_of_groups, fold_codes, nearest_groups
 from sunpipe.index.like import like as near_to
 from sunpipe.index.limits import Limits, allowed, alone, parts
-from sunpipe.index.nearest import distances, nearest_tiles, record_codes, stored
-from sunpipe.index.store import Index, prepare
+from sunpipe.index.nearest import asked_vectors, distances, nearest_tiles, record_codes, stored
+from sunpipe.index.store import Index
 
 BLOCK = 65536  # vectors compared at once: 32 MB at 128 numbers each
 
@@ -93,24 +94,24 @@ def record_query(index: Index, record: str) -> Query:
                  index.info.encoder["digest"])  # fmt: skip
 
 
-def allowed_rows(index: Index, where: str | None, without: str | None) -> Bools:
-    """Rows that may answer: those of the condition, less a record's own."""
-    columns = Columns(index.table)
-    return allowed(columns, parts(columns, Limits(where=where), without))
-
-
 def joint_records(
     index: Index, vectors: NDArray[np.float32], k: int, allowed: Bools
 ) -> list[tuple[float, int]]:
     """The `k` records nearest to all vectors together.
 
     A record's distance is the mean over the query's tiles of the distance to its
-    best tile; the tile named is the one nearest to any of them. Every vector is
-    compared, block by block.
+    best tile; the tile named is the one nearest to any of them. Every allowed vector
+    is compared with every one of the query, block by block: exact in any index, and the
+    cost grows with both numbers.
 
     Returns
     -------
     list of (distance, row)
+
+    Raises
+    ------
+    DataError
+        A vector that cannot be asked (`sunpipe.index.nearest.asked_vectors`).
     """
     import faiss
 
@@ -118,7 +119,7 @@ def joint_records(
     if not len(rows) or not len(vectors):
         return []
     names, codes = np.unique(record_codes(index)[rows], return_inverse=True)
-    query = prepare(vectors, index.info.normalisation)
+    query = asked_vectors(index, vectors)
     best = np.full((len(names), len(query)), np.inf)
     closest, where_ = np.full(len(names), np.inf), np.zeros(len(names), np.int64)
     for start in range(0, len(rows), BLOCK):
@@ -141,23 +142,36 @@ def joint_records(
 
 
 def joint_tiles(
-    index: Index, vectors: NDArray[np.float32], k: int, allowed: Bools
+    index: Index, vectors: NDArray[np.float32], k: int, allowed: Bools, exact: bool = False
 ) -> list[tuple[float, int]]:
-    """The `k` tiles nearest to any of the vectors, as (distance, row)."""
-    far, rows = nearest_tiles(index, vectors, k, allowed)
+    """The `k` tiles nearest to any of the vectors, as (distance, row).
+
+    Parameters
+    ----------
+    exact : bool
+        Compare every allowed row, whatever the kind of the index.
+    """
+    if exact:
+        query, mine = asked_vectors(index, vectors), np.flatnonzero(allowed)
+        values, rows = compare_all(index.vectors, query, k, index.info.metric, mine)
+        far = distances(index, values)
+    else:
+        far, rows = nearest_tiles(index, vectors, k, allowed)
     best: dict[int, float] = {}
     for distance, row in sorted(zip(far.ravel().tolist(), rows.ravel().tolist(), strict=True)):
         best.setdefault(row, distance)
     return [(distance, row) for row, distance in list(best.items())[:k]]
 
 
-def _by_vectors(index: Index, query: Query, k: int, rows: Bools, codes: Ints, fold: Fold) -> Ranked:
+def _by_vectors(
+    index: Index, query: Query, k: int, rows: Bools, codes: Ints, fold: Fold, exact: bool
+) -> Ranked:
     """The `k` nearest groups of a question of one or many vectors."""
     if not rows.any():
         return []
     if fold == "none":
-        return joint_tiles(index, query.vectors, k, rows)
-    if len(query.vectors) == 1:
+        return joint_tiles(index, query.vectors, k, rows, exact)
+    if len(query.vectors) == 1 and not exact:
         return nearest_groups(index, query.vectors, k, rows, codes)[0]
     return first_of_groups(joint_records(index, query.vectors, len(codes), rows), k, codes)
 
@@ -204,6 +218,7 @@ def ask(
     fold: Fold = "harp",
     like: str | None = None,
     order: str | None = None,
+    exact: bool = False,
 ) -> Answer:
     """Answer one question.
 
@@ -222,13 +237,17 @@ def ask(
         Without a query: near to these numbers (`sunpipe.index.like`).
     order : str, optional
         With neither: the column that sorts, T_REC by default; ``TOTUSJH desc``.
+    exact : bool
+        Compare the query with every row that may answer, instead of with those that the
+        codes of the index find. Nothing else is approximate: numbers, flat indexes, and
+        records of a query of several vectors are compared so anyhow.
 
     Raises
     ------
     UsageError
         A question that cannot be read.
     DataError
-        A query of another encoder.
+        A query of another encoder, or one whose vectors cannot be asked.
     """
     if k < 1:
         raise UsageError(f"-k {k}: ask for at least one")
@@ -238,7 +257,8 @@ def ask(
     rows = allowed(columns, conditions)
     if query is not None:
         check_encoder(index, query.encoder, query.vectors.shape[1])
-        ranked, about = _by_vectors(index, query, k, rows, codes, fold), query.about
+        ranked = _by_vectors(index, query, k, rows, codes, fold, exact)
+        about = query.about
     elif like is not None:
         near = near_to(like, columns)
         rows &= np.isfinite(near.distance)

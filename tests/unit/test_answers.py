@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sunpipe.errors import UsageError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.index import text
 from sunpipe.index.answer import Answer
 from sunpipe.index.cli import app
@@ -82,6 +82,42 @@ def test_folding_loses_nothing(index: Index, vectors: int, where: str | None) ->
                 assert got == brute(index, query, k, allowed, codes)
                 far = [hit["distance"] for hit in answer.hits]
                 assert far == sorted(far)
+
+
+@pytest.mark.parametrize("where", [None, "flux_mx < 2.5e21"])
+def test_exact_compares_every_row_whatever_codes_find(
+    index: Index, monkeypatch: pytest.MonkeyPatch, where: str | None
+) -> None:
+    """Codes that find nothing at all do not change an exact answer."""
+    query = Query(np.random.default_rng(7).normal(size=(1, DIM)).astype(np.float32), {"kind": "t"})
+    folds = ("harp", "record", "none")
+    whole = [ask(index, query, Limits(where=where), 9, fold) for fold in folds]
+
+    def blind(_: Index, vectors: np.ndarray, k: int, allowed: np.ndarray) -> tuple[Any, Any]:
+        return np.zeros((len(vectors), 0)), np.zeros((len(vectors), 0), np.int64)
+
+    monkeypatch.setattr("sunpipe.index.search.nearest_tiles", blind)
+    monkeypatch.setattr("sunpipe.index.fold.nearest_tiles", blind)
+    for fold, wanted in zip(folds, whole, strict=True):
+        assert ask(index, query, Limits(where=where), 9, fold).hits == []
+        found = ask(index, query, Limits(where=where), 9, fold, exact=True)
+        assert [hit["row"] for hit in found.hits] == [hit["row"] for hit in wanted.hits]
+        np.testing.assert_allclose([hit["distance"] for hit in found.hits],
+                                   [hit["distance"] for hit in wanted.hits], atol=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("fold", ["harp", "none"])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("value", "message"), [(0, "is zero: it has no direction"),
+                                                (np.nan, "has NaN or infinity")])  # fmt: skip
+def test_vectors_that_mean_nothing_are_refused(
+    index: Index, value: float, message: str, exact: bool, fold: Any
+) -> None:
+    for tiles in (1, 3):
+        vectors = np.ones((tiles, DIM), np.float32)
+        vectors[-1] = value
+        with pytest.raises(DataError, match=message):
+            ask(index, Query(vectors, {"kind": "test"}), ALL, 3, fold, exact=exact)
 
 
 def test_what_is_folded_is_counted(index: Index) -> None:
@@ -293,6 +329,7 @@ def test_the_command_by_numbers(
     answer = json.loads(capsys.readouterr().out)
     assert [hit["harpnum"] for hit in answer["hits"]] == [377]
     assert answer["query"]["kind"] == "numbers"
+    assert answer["query"]["exact"] is False
     assert len(out.read_text().splitlines()) == 2
     command(index, "--where", "USFLUX > 1e30")
     shown = capsys.readouterr()
@@ -300,6 +337,10 @@ def test_the_command_by_numbers(
     command(index, "--where", "USFLUX > 1e30", "--json")
     empty = json.loads(capsys.readouterr().out)
     assert empty["hits"] == []
+    command(index, "--record", name(0), "--exact", "--json")
+    near = json.loads(capsys.readouterr().out)
+    assert near["query"]["exact"] is True
+    assert near["hits"][0]["record"] == name(1)
     assert empty["conditions"] == [{"condition": "USFLUX > 1e30", "records": 0, "tiles": 0}]
 
 
@@ -312,6 +353,7 @@ def test_the_command_by_numbers(
         (("--seed", "1"), "--seed and --run go together"),
         (("--where", "USFLUX > 1", "--frame", "1"), "--frame goes with --latent"),
         (("--where", "USFLUX > 1", "--psi", "1"), "--psi goes with --seed"),
+        (("--like", "USFLUX=1", "--exact"), "--exact goes with --fits or --record"),
         (("--like", "USFLUX=1", "--order", "t_rec"), "--order goes with conditions alone"),
         (("--where", "USFLUX > 1", "--other-harps"), "this query has no HARP"),
         (("--record", "hmi.sharp_cea_720s[377][2011.02.15_02:24:00_TAI]"), "near: "),

@@ -11,10 +11,10 @@ import pytest
 from sunpipe.errors import DataError, UsageError
 from sunpipe.index.build import build
 from sunpipe.index.describe import verify
-from sunpipe.index.nearest import nearest_records, nearest_tiles
+from sunpipe.index.fold import nearest_groups
+from sunpipe.index.nearest import nearest_tiles
 from sunpipe.index.search import (
     Query,
-    allowed_rows,
     joint_records,
     joint_tiles,
     record_query,
@@ -61,7 +61,7 @@ def test_tiles_and_records_equal_brute_force(tmp_path: Path, metric: str) -> Non
             order = [row for row in np.argsort(truth[:, number]) if allowed[row]][:6]
             assert rows[number].tolist() == order
             np.testing.assert_allclose(got[number], truth[order, number], atol=2e-6)
-        alone = nearest_records(index, query, 3, allowed)
+        alone = nearest_groups(index, query, 3, allowed, codes)
         names = np.unique(codes[allowed])
         for number, answer in enumerate(alone):
             best = {name: min((truth[row, number], row) for row in np.flatnonzero(
@@ -84,7 +84,8 @@ def test_tiles_and_records_equal_brute_force(tmp_path: Path, metric: str) -> Non
 def test_one_vector_asked_alone_or_jointly_is_the_same(index: Index) -> None:
     query = np.ones((1, DIM), np.float32)
     everything = np.ones(sum(TILES), bool)
-    alone = nearest_records(index, query, 5, everything)[0]
+    codes = np.repeat(np.arange(len(TILES)), TILES)
+    alone = nearest_groups(index, query, 5, everything, codes)[0]
     joint = joint_records(index, query, 5, everything)
     assert [row for _, row in alone] == [row for _, row in joint]
     np.testing.assert_allclose([d for d, _ in alone], [d for d, _ in joint], atol=1e-6)
@@ -130,7 +131,6 @@ def test_conditions_are_exact(index: Index) -> None:
     assert search(index, query, 10, "USFLUX > 1e30") == []
     assert search(index, query, 10, "harpnum = 1") == []
     assert len(search(index, query, 10, "harpnum = 1", include_self=True)) == 1
-    assert not allowed_rows(index, "harpnum = 1", record(1)).any()
 
 
 def test_bad_questions(index: Index) -> None:
