@@ -21,7 +21,7 @@ import torch
 
 from sunpipe.config import load_config, to_dict
 from sunpipe.files import write_json
-from sunpipe.latent.cloud import Cloud, make_cloud
+from sunpipe.latent.cloud import Cloud, length, make_cloud
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.invert_patch import Problem, field_errors, keyword_errors, pose
 from sunpipe.latent.inverter import Inverter
@@ -50,15 +50,14 @@ def judged(problem: Problem, w: torch.Tensor) -> Case:
             shown, problem.mask, list(generator.channels), generator.pixel_cm, list(cloud.spread)
         )[0]
         field = float(criterion.field(shown))
-    mask = problem.mask[0, 0].numpy() > 0
-    errors = field_errors(
-        problem.fields[0].numpy(), shown[0].numpy(), mask, list(generator.channels)
-    )
+    mask = problem.mask[0, 0].cpu().numpy() > 0
+    real, image = problem.fields[0].cpu().numpy(), shown[0].cpu().numpy()
+    errors = field_errors(real, image, mask, list(generator.channels))
     keywords = keyword_errors(problem.real, values, cloud, criterion.keyword.names)
     return {
         "rms_g": {name: row["rms_g"] for name, row in errors.items()},
         "correlation_br": errors["Br"]["correlation"], "misfit": field,
-        "mahalanobis": float(cloud.to_u(w).square().mean().sqrt()),
+        "mahalanobis": length(cloud.to_u(w)),
         "keywords_std": {name: abs(row["difference_std"]) for name, row in keywords.items()
                          if row["difference_std"] is not None},
     }  # fmt: skip
@@ -76,7 +75,7 @@ def together(problems: list[Problem]) -> Criterion:
     keyword = replace(
         first.keyword, names=list(spread), mask=masks,
         wanted=torch.stack([problem.real[places] for problem in problems]),
-        spread=torch.tensor(list(spread.values()), dtype=torch.float64),
+        spread=torch.tensor(list(spread.values()), dtype=torch.float64, device=masks.device),
     )  # fmt: skip
     field = replace(
         first.field, fields=torch.cat([problem.fields for problem in problems]), mask=masks
@@ -156,7 +155,7 @@ def patches(cfg: Config, generator: Generator, cloud: Cloud, count: int) -> dict
         found[name] = [pose(generator, cloud, cfg.sample.noise, target.fields, target.mask,
                             cfg.invert) for target in targets]  # fmt: skip
     z = generator.sample_z(count, generator_seed(cfg.seed, 0, 0, "benchmark"))
-    fields = generator.fields(generator.map(z, cfg.sample.psi), cfg.sample.noise).numpy()
+    fields = generator.fields(generator.map(z, cfg.sample.psi), cfg.sample.noise).cpu().numpy()
     whole = np.ones(fields.shape[2:], bool)
     found["generated"] = [
         pose(generator, cloud, cfg.sample.noise, one, whole, cfg.invert) for one in fields
@@ -177,7 +176,7 @@ def main() -> None:
     cfg, layout = load_config(args.config, args.set), Layout.current()
     generator = load_generator(layout, cfg.name)
     cloud = make_cloud(generator, layout, cfg)
-    network, about = get_inverter(layout.latents(cfg.name), generator, cloud, cfg)
+    network, cloud, about = get_inverter(layout.latents(cfg.name), generator, cloud, cfg)
     groups: dict[str, Any] = {}
     result = {
         "what": "medians over patches; keywords in natural standard deviations; one CPU thread",

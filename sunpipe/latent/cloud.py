@@ -16,7 +16,10 @@ import numpy as np
 import torch
 
 from sunpipe.errors import DataError
+from sunpipe.latent.axes import Axes
+from sunpipe.latent.calibrate import finite
 from sunpipe.latent.direction import Floats
+from sunpipe.latent.leakage import natural
 from sunpipe.latent.measure import batches, check_names, observer
 from sunpipe.latent.sample import samples_path
 from sunpipe.latent.samples import read_recipe, read_samples
@@ -32,6 +35,7 @@ DRAWN = 8192  # latents whose mean and covariance are the cloud's; mapping is ch
 SHOWN = 1024  # patches that are generated and measured where there is no samples.h5
 SEARCHED = 4096  # samples, at most, among which the nearest to a patch is looked for
 FLAT = 1e-6  # of the largest variance: less is rounding, and is no direction to walk
+ROUNDING = 1e-12  # of the centre's square: no less variance has float32
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,11 @@ class Cloud:
     ----------
     centre : Tensor, shape (w_dim,)
     axes : Tensor, shape (w_dim, K)
-        Principal axes times their standard deviations; K leaves out flat ones.
+        Principal axes times their standard deviations, see `axes_of`; K leaves out flat ones.
     w : Tensor, shape (N, w_dim) or (N, num_ws, w_dim)
         Latents of known patches, one for each layer in samples of two styles.
     spread : dict
-        Quantity to its natural standard deviation, half the width from the 16th to the 84th
-        percentile; None where it is constant, or undefined in most patches.
+        Quantity to its natural standard deviation, see `spreads`.
     source : str
         Where `w` and `spread` are from.
     """
@@ -77,30 +80,45 @@ class Cloud:
         """W (..., w_dim) to the coordinates (..., K) of the nearest point that `to_w` reaches."""
         return (w - self.centre) @ (self.axes / self.axes.square().sum(dim=0))
 
-    def length(self, w: torch.Tensor) -> torch.Tensor:
-        """Mahalanobis length of w (..., w_dim) over the root of K: about 1 for what is drawn."""
-        return self.to_u(w).square().mean(dim=-1).sqrt()
+
+def length(u: torch.Tensor) -> float:
+    """Mahalanobis length of one latent's cloud coordinates, over the root of their number.
+
+    `u` is (K,) or, one for each layer, (num_ws, K). About 1 for what is drawn.
+    """
+    return float(u.square().mean().sqrt())
 
 
-def axes_of(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centre (D,) and axes (D, K) of latents w (N, D)."""
-    exact = w.double()
-    centre = exact.mean(dim=0)
-    values, vectors = torch.linalg.eigh(torch.cov(exact.T))
-    kept = values > FLAT * values[-1]
-    if not bool(kept.any()):
+def axes_of(w: Floats) -> tuple[Floats, Floats]:
+    """Centre (D,) and axes (D, K) of latents w (N, D), the longest last.
+
+    An axis may as well point the other way, and eigensolvers differ in that: here its
+    largest component is positive.
+
+    Raises
+    ------
+    DataError
+        All w are the same but for rounding.
+    """
+    centre = w.mean(axis=0)
+    found = Axes.of(w, np.ones(w.shape[1], bool))
+    if not found.variances[-1] > ROUNDING * np.square(centre).max():
         raise DataError("the generator maps every z to the same w; nothing can be inverted")
-    axes = vectors[:, kept] * values[kept].sqrt()
-    return centre.to(w), axes.to(w)
+    kept = found.variances > FLAT * found.variances[-1]
+    vectors = found.vectors[:, kept]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+    axes = vectors * np.sign(largest) * np.sqrt(found.variances[kept])
+    return centre, np.ascontiguousarray(axes)  # as from a file, so that products round alike
 
 
-def natural_spread(column: Floats) -> float | None:
-    """Half the width from the 16th to the 84th percentile; None when 0 or mostly undefined."""
-    defined = column[np.isfinite(column)]
-    if len(defined) <= len(column) / 2:
-        return None
-    low, high = np.percentile(defined, [16, 84])
-    return float(high - low) / 2 if high > low else None
+def spreads(names: list[str], values: Floats) -> dict[str, float | None]:
+    """Natural standard deviation of each column of `values` (N, Q), see `natural`.
+
+    None where a quantity is constant, or undefined in half of the patches or more.
+    """
+    known = np.isfinite(values).mean(axis=0) > 0.5
+    found = finite(np.where(known, natural(values), np.nan))
+    return dict(zip(names, found, strict=True))
 
 
 def _drawn(
@@ -147,6 +165,6 @@ def make_cloud(
     source = "drawn" if found is None else "samples.h5"
     w, values = _drawn(generator, cfg, names, poll) if found is None else found
     many = generator.map(generator.sample_z(DRAWN, cfg.seed), cfg.sample.psi)
-    centre, axes = axes_of(many)
-    spread = {name: natural_spread(column) for name, column in zip(names, values.T, strict=True)}
-    return Cloud(centre, axes, w[:SEARCHED], spread, source)
+    # numpy on the CPU: the same axes whatever device the generator is on
+    centre, axes = (torch.from_numpy(one).to(w) for one in axes_of(many.cpu().double().numpy()))
+    return Cloud(centre, axes, w[:SEARCHED], spreads(names, values), source)

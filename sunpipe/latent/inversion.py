@@ -67,7 +67,7 @@ def invert(cfg: Config, wanted: Wanted, out: Path | None = None) -> Result:
     with StopFlag() as stop:
         poll = stopper(stop, "invert")
         cloud = make_cloud(generator, layout, cfg, poll)
-        network, about = get_inverter(layout.latents(cfg.name), generator, cloud, cfg, poll)
+        network, cloud, about = get_inverter(layout.latents(cfg.name), generator, cloud, cfg, poll)
         problem = pose(generator, cloud, cfg.sample.noise, target.fields, target.mask, cfg.invert)
         found = invert_patch(problem, network, cfg.invert, cfg.seed, poll)
     result: Result = {

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from sunpipe.invert_settings import InvertSettings
-from sunpipe.latent.cloud import Cloud
+from sunpipe.latent.calibrate import finite
+from sunpipe.latent.cloud import Cloud, length
 from sunpipe.latent.inverter import Inverter
 from sunpipe.latent.misfit import FieldMisfit, KeywordMisfit, measured, nearest_turn, quiet_noise
 from sunpipe.latent.optimise import Criterion, optimise
@@ -54,8 +55,9 @@ class Inverted:
     length: float
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _named(numbers: dict[str, float]) -> dict[str, float | None]:
+    """The same for JSON: None where undefined."""
+    return dict(zip(numbers, finite(np.array(list(numbers.values()))), strict=True))
 
 
 def field_errors(
@@ -66,11 +68,11 @@ def field_errors(
     for name, one, other in zip(channels, real, shown, strict=True):
         a, b = one[mask].astype(np.float64), other[mask].astype(np.float64)
         varies = a.std() > 0 and b.std() > 0
-        found[name] = {
-            "rms_g": _number(np.sqrt(np.mean((b - a) ** 2))),
-            "median_g": _number(np.median(np.abs(b - a))),
-            "correlation": _number(np.corrcoef(a, b)[0, 1]) if varies else None,
-        }
+        found[name] = _named({
+            "rms_g": np.sqrt(np.mean((b - a) ** 2)),
+            "median_g": np.median(np.abs(b - a)),
+            "correlation": np.corrcoef(a, b)[0, 1] if varies else np.nan,
+        })  # fmt: skip
     return found
 
 
@@ -81,13 +83,10 @@ def keyword_errors(
     found = {}
     for name, one, other in zip(cloud.spread, real.tolist(), shown.tolist(), strict=True):
         apart = nearest_turn(other - one, name)
-        spread = cloud.spread[name]
-        found[name] = {
-            "unit": QUANTITIES[name].unit("physical"), "real": _number(one),
-            "reproduced": _number(other), "difference": _number(apart),
-            "difference_std": _number(apart / spread) if spread else None,
-            "aimed_at": name in aimed,
-        }  # fmt: skip
+        numbers = {"real": one, "reproduced": other, "difference": apart,
+                   "difference_std": apart / (cloud.spread[name] or np.nan)}  # fmt: skip
+        unit = QUANTITIES[name].unit("physical")
+        found[name] = {"unit": unit, **_named(numbers), "aimed_at": name in aimed}
     return found
 
 
@@ -158,8 +157,8 @@ def invert_patch(
     rows = [
         {"start": name, "chosen": number == chosen, "best_step": found.at[number],
          "steps_without_gradient": found.dropped[number],
-         "before": {key: _number(float(value[number])) for key, value in found.first.items()},
-         "after": {key: _number(float(value[number])) for key, value in found.best.items()}}
+         "before": _named({key: float(value[number]) for key, value in found.first.items()}),
+         "after": _named({key: float(value[number]) for key, value in found.best.items()})}
         for number, name in enumerate(names)
     ]  # fmt: skip
     real, image = problem.fields[0].cpu().numpy(), shown[0].cpu().numpy()
@@ -168,5 +167,5 @@ def invert_patch(
         w=w[0].cpu().numpy().astype(np.float32), reproduced=image,
         errors=field_errors(real, image, mask, list(generator.channels)),
         keywords=keyword_errors(problem.real, values, cloud, criterion.keyword.names),
-        starts=rows, chosen=chosen, length=float(u.square().mean().sqrt()),
+        starts=rows, chosen=chosen, length=length(u[0]),
     )  # fmt: skip

@@ -2,9 +2,10 @@
 
 ``latents/<name>/inverter/``::
 
-    inverter.safetensors    weights and batch statistics
+    inverter.safetensors    weights and batch statistics; centre and axes of the cloud, in whose
+                            coordinates the encoder answers: another eigensolver may turn them
     inverter.json           what it belongs to (generator, settings), held-out errors, SHA-256
-    partial.safetensors     of an unfinished training: weights, Adam's moments, images shown
+    partial.safetensors     of an unfinished training: the same, Adam's moments, images shown
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ from sunpipe.tensorfile import write_tensors
 if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
 
-SCHEMA = 1
+SCHEMA = 2
 SAVE_EVERY_S = 60.0
 TOLD = 20  # lines of progress
 
@@ -79,6 +81,22 @@ def _key(wanted: dict[str, Any]) -> torch.Tensor:
     return torch.tensor(list(bytes.fromhex(digest(wanted))), dtype=torch.uint8)
 
 
+def _answered(network: Inverter, cloud: Cloud) -> dict[str, torch.Tensor]:
+    """What an answer of the encoder needs: its weights, and the coordinates it is in."""
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    return weights | {"cloud.centre": cloud.centre, "cloud.axes": cloud.axes}
+
+
+def _restore(network: Inverter, cloud: Cloud, tensors: dict[str, torch.Tensor]) -> Cloud:
+    """Take over what `_answered` gave: load the weights, return the cloud in its coordinates."""
+    network.load_state_dict({
+        name.removeprefix("network."): value for name, value in tensors.items()
+        if name.startswith("network.")
+    })  # fmt: skip
+    return replace(cloud, centre=tensors["cloud.centre"].to(cloud.centre),
+                   axes=tensors["cloud.axes"].to(cloud.axes))  # fmt: skip
+
+
 class _Training:
     """Network, optimiser and images shown."""
 
@@ -107,7 +125,7 @@ class _Training:
         self.nimg += BATCH
 
     def save(self, path: Path) -> None:
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors = _answered(self.network, self.pairs.cloud)
         for name, parameter in self.named.items():
             for moment in ("exp_avg", "exp_avg_sq", "step"):
                 tensors[f"{moment}.{name}"] = self.adam.state[parameter][moment]
@@ -124,18 +142,16 @@ class _Training:
             found = _tensors(path)
             if not torch.equal(found["identity"], _key(self.wanted)):
                 return
-            weights = {name.removeprefix("network."): value for name, value in found.items()
-                       if name.startswith("network.")}  # fmt: skip
             moments = {name: {key: found[f"{key}.{name}"].to(parameter.device)
                               if key != "step" else found[f"{key}.{name}"]
                               for key in ("exp_avg", "exp_avg_sq", "step")}
                        for name, parameter in self.named.items()}  # fmt: skip
-            self.network.load_state_dict(weights)
+            cloud = _restore(self.network, self.pairs.cloud, found)
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             raise DataError(f"{path} is damaged ({error}); remove it and run again") from None
         for name, parameter in self.named.items():
             self.adam.state[parameter] = moments[name]
-        self.nimg = int(found["nimg"])
+        self.nimg, self.pairs = int(found["nimg"]), replace(self.pairs, cloud=cloud)
         log(f"inversion encoder continues at {self.nimg / 1000:g} kimg")
 
 
@@ -158,11 +174,11 @@ def _train(folder: Path, pairs: Pairs, wanted: dict[str, Any], poll: Callable[[]
         if time.monotonic() - saved > SAVE_EVERY_S:
             training.save(partial)
             saved = time.monotonic()
-    errors = held_out(training.network, pairs)
-    sha = _save(folder / "inverter.safetensors", dict(training.network.state_dict()))
+    errors = held_out(training.network, training.pairs)
+    sha = _save(folder / "inverter.safetensors", _answered(training.network, training.pairs.cloud))
     write_json(folder / "inverter.json", {
         "identity": wanted, "sha256": sha, "nimg": training.nimg, "held_out": errors,
-        "cloud_dim": pairs.cloud.dim, "provenance": provenance(),
+        "cloud_dim": training.pairs.cloud.dim, "provenance": provenance(),
     })  # fmt: skip
     partial.unlink(missing_ok=True)
 
@@ -170,13 +186,15 @@ def _train(folder: Path, pairs: Pairs, wanted: dict[str, Any], poll: Callable[[]
 def get_inverter(
     latents: Path, generator: Generator, cloud: Cloud, cfg: Config,
     poll: Callable[[], None] = lambda: None,
-) -> tuple[Inverter, dict[str, Any]]:  # fmt: skip
+) -> tuple[Inverter, Cloud, dict[str, Any]]:  # fmt: skip
     """The inversion encoder of a generator, trained first if there is none or it is stale.
 
     Parameters
     ----------
     latents : Path
         ``latents/<name>``.
+    cloud : Cloud
+        Of this generator.
     poll : callable
         Called before every step; `Stopped` out of it is passed on after saving.
 
@@ -184,6 +202,8 @@ def get_inverter(
     -------
     network : Inverter
         In evaluation mode.
+    cloud : Cloud
+        The one given, with the centre and axes that the encoder was trained in: use this one.
     about : dict
         ``inverter.json``.
     """
@@ -197,5 +217,5 @@ def get_inverter(
             _train(folder, pairs, wanted, poll)
     about = read_json(folder / "inverter.json")
     network = Inverter(len(generator.channels), generator.resolution, about["cloud_dim"])
-    network.load_state_dict(_tensors(folder / "inverter.safetensors"))
-    return network.to(generator.device).eval().requires_grad_(False), about
+    cloud = _restore(network, cloud, _tensors(folder / "inverter.safetensors"))
+    return network.to(generator.device).eval().requires_grad_(False), cloud, about

@@ -160,14 +160,34 @@ def test_the_cloud_is_round_in_its_own_coordinates(root: Path) -> None:
     u = cloud.to_u(w)
     torch.testing.assert_close(torch.cov(u.T), torch.eye(cloud.dim), atol=0.15, rtol=0)
     torch.testing.assert_close(cloud.to_w(u), w, atol=1e-4, rtol=1e-4)
-    assert cloud.length(w).square().mean().item() == pytest.approx(1, abs=0.1)
+    assert clouds.length(u) == pytest.approx(1, abs=0.1)
     assert "AREA_MM2" in cloud.spread
     assert "AREA_MM2" not in cloud.names  # a count has no gradient
-    assert clouds.natural_spread(np.array([np.nan] * 6 + [1.0, 2.0])) is None
-    assert clouds.natural_spread(np.ones(9)) is None
-    assert clouds.natural_spread(np.arange(101.0)) == pytest.approx(34)
-    with pytest.raises(DataError, match="same w"):
-        clouds.axes_of(torch.ones(50, 4))
+    mostly, half = np.arange(101.0), np.arange(101.0)
+    mostly[:50], half[:51] = np.nan, np.nan
+    columns = np.stack([np.arange(101.0), np.ones(101), half, mostly], axis=1)
+    assert clouds.spreads(["a", "b", "c", "d"], columns) == {
+        "a": pytest.approx(34), "b": None, "c": None, "d": pytest.approx(17),
+    }  # fmt: skip
+    for value in (1.0, 0.1):
+        with pytest.raises(DataError, match="same w"):
+            clouds.axes_of(np.full((50, 4), np.float32(value), np.float64))
+
+
+def test_an_axis_has_one_sense_whatever_the_eigensolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = np.random.default_rng(1)
+    w = source.standard_normal((400, 8)) @ source.standard_normal((8, 8))
+    centre, axes = clouds.axes_of(w)
+    u = (w - centre) @ (axes / np.square(axes).sum(axis=0))
+    np.testing.assert_allclose(np.cov(u.T), np.eye(8), atol=1e-9)
+    solve = np.linalg.eigh
+
+    def flipped(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = solve(matrix)
+        return values, vectors * np.array([-1, 1] * 4)
+
+    monkeypatch.setattr(np.linalg, "eigh", flipped)
+    np.testing.assert_array_equal(clouds.axes_of(w)[1], axes)
 
 
 def test_samples_are_used_when_they_are_of_this_generator(
@@ -210,8 +230,8 @@ def test_a_generated_patch_is_inverted_to_itself(space: str, root: Path) -> None
     assert all(row["after"]["total"] <= row["before"]["total"] for row in found.starts)
     if space == "w":
         assert found.w.shape == (6,)
-        apart = cloud.length(torch.from_numpy(found.w) - w[0] + cloud.centre)
-        assert apart.item() < 0.1
+        apart = clouds.length(cloud.to_u(torch.from_numpy(found.w)) - cloud.to_u(w[0]))
+        assert apart < 0.1
         again = invert_patch(problem, network, settings, seed=0)
         assert again.w.tobytes() == found.w.tobytes()
         assert again.starts == found.starts
@@ -258,12 +278,21 @@ def test_encoder_stops_resumes_and_knows_its_generator(
 ) -> None:
     generator, folder, cfg = tiny(), root / "latents", config()
     cloud = the_cloud(generator)
-    _, whole = inverter_train.get_inverter(root / "other", generator, cloud, cfg)
+    _, kept, whole = inverter_train.get_inverter(root / "other", generator, cloud, cfg)
     pairs = inverters.Pairs(generator, cloud, "const", 1.0, cfg.seed)
     torch.manual_seed(1)
     untrained = inverters.held_out(inverters.Inverter(3, SIDE, cloud.dim), pairs)
     assert whole["held_out"]["misfit"] < 0.95 * untrained["misfit"]
     assert whole["held_out"]["rms_centre_g"] == pytest.approx(untrained["rms_centre_g"])
+    # another machine may find the same cloud with axes that point or turn otherwise
+    turned = replace(cloud, axes=-cloud.axes.flip(1))
+    network, found, _ = inverter_train.get_inverter(root / "other", generator, turned, cfg)
+    assert found.w is turned.w
+    torch.testing.assert_close(found.axes, kept.axes, rtol=0, atol=0)
+    pairs = replace(pairs, cloud=found)
+    assert inverters.held_out(network, pairs) == pytest.approx(whole["held_out"])
+    pairs = replace(pairs, cloud=turned)
+    assert inverters.held_out(network, pairs)["misfit"] > 1.1 * whole["held_out"]["misfit"]
     calls = iter(range(1000))
 
     def poll() -> None:
@@ -273,7 +302,8 @@ def test_encoder_stops_resumes_and_knows_its_generator(
     with pytest.raises(Stopped):
         inverter_train.get_inverter(folder, generator, cloud, cfg, poll)
     assert (folder / "inverter/partial.safetensors").exists()
-    _, about = inverter_train.get_inverter(folder, generator, cloud, cfg)
+    # what continues elsewhere continues in the axes that it began in
+    *_, about = inverter_train.get_inverter(folder, generator, turned, cfg)
     assert "continues at 0.224 kimg" in capsys.readouterr().err
     assert about["sha256"] == whole["sha256"]
     assert not (folder / "inverter/partial.safetensors").exists()
