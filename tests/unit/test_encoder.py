@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from sunpipe.models.backbone import TimmBackbone, make_backbone
 from sunpipe.models.encoder import Encoder, stage_widths
 from sunpipe.models.torchvision_ops import declare_operators
+from sunpipe.train.ssl_norm import RankNorm, over_ranks
 
 
 @pytest.mark.parametrize("resolution", [16, 32, 64, 128])
@@ -103,3 +105,27 @@ def test_weights_come_from_a_file_of_this_disk(
 def test_backbones_that_do_not_fit_are_refused(name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_backbone(name, 3, 32, 4, 12)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # of the ranks; nothing runs there
+@pytest.mark.parametrize("name", ["residual", "timm:resnet10t", "timm:efficientnet_lite0"])
+def test_norms_over_ranks_keep_what_follows_them(name: str, device: str) -> None:
+    torch.manual_seed(0)
+    network = make_backbone(name, 3, 32, 4, 12).eval()
+    x = torch.randn(2, 3, 32, 32)
+    several = over_ranks(copy.deepcopy(network), 2, torch.device(device))
+    assert several.state_dict().keys() == network.state_dict().keys()
+    kind = RankNorm if device == "cpu" else torch.nn.SyncBatchNorm
+    norms = [m for m in several.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, kind) for norm in norms)
+    with torch.no_grad():
+        torch.testing.assert_close(several.eval()(x), network(x), rtol=1e-5, atol=1e-7)
+
+
+def test_a_norm_that_does_more_is_refused_over_ranks() -> None:
+    class Odd(torch.nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(ValueError, match="its Odd is not known over several ranks"):
+        over_ranks(torch.nn.Sequential(Odd(2)), 2, torch.device("cpu"))
