@@ -59,7 +59,7 @@ class SslSettings:
     the field (HMI's line-of-sight noise).
 
     A run ends by itself when its outputs are one vector for every patch: a collapse
-    level above `collapsed` after the warm-up.
+    level above `collapsed` after a tenth of the run.
     """
 
     method: Literal["simsiam", "vicreg", "dino"] = "vicreg"

@@ -16,7 +16,7 @@ import torch
 
 from sunpipe import checkpoint
 from sunpipe.dist import Ranks, discover
-from sunpipe.errors import Stopped
+from sunpipe.errors import ConfigError, Stopped
 from sunpipe.lock import running
 from sunpipe.paths import Layout
 from sunpipe.run import Run, find_run, read_stats, ssl_name
@@ -33,6 +33,7 @@ from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initia
 from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.ssl_begin import FREE, about, check, check_views, environment_kept, judge
 from sunpipe.train.ssl_methods import Seen
+from sunpipe.train.ssl_norm import check_norms
 from sunpipe.train.ssl_trainer import Trainer, images_to_show, make_encoder
 
 
@@ -148,6 +149,26 @@ def plan_ssl(config: Config) -> Result:
     }
 
 
+def check_network(
+    config: Config, reader: ShardReader, layout: Layout, ranks: Ranks, new: bool
+) -> None:
+    """Refuse a backbone, or weights to start from, that the run could not use.
+
+    Raises
+    ------
+    ConfigError
+        Says which, and what does.
+    """
+    found = None if new else find_run(layout, ssl_name(config.name))
+    begun = found is not None and bool(checkpoint.complete(found / "checkpoints"))
+    encoder = make_encoder(reader.info, config.ssl, fresh=not begun)
+    try:
+        if ranks.world > 1:
+            check_norms(encoder)
+    except ValueError as error:
+        raise ConfigError(f"ssl.backbone={config.ssl.backbone}: {error}") from None
+
+
 def _done(run: Run | None, nimg: int, total: int) -> Result | None:
     if run is None:
         return None
@@ -197,7 +218,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
 
         def open_run() -> tuple[Run, Path | None]:
             held.enter_context(running(layout, "ssl", config.name))
-            make_encoder(reader.info, config.ssl, fresh=False)  # refused before a folder is made
+            check_network(config, reader, layout, ranks, new)  # before a folder is made
             run = Run.open(layout, ssl_name(config.name), about(config, reader), FREE, new)
             checkpoint.sweep(run.folder / "checkpoints", run.log)
             return run, checkpoint.newest(run.folder / "checkpoints", run.log)

@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sunpipe.config import to_dict
 from sunpipe.dist import TORCHRUN, Ranks
-from sunpipe.errors import DataError, UsageError
+from sunpipe.errors import ConfigError, DataError, UsageError
+from sunpipe.files import sha256
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import DatasetInfo, dataset_id
 from sunpipe.ssl_settings import SslSettings
 from sunpipe.train.symmetries import check_symmetries
 
-WARM_UP = 0.1  # share of the run before collapse is judged
+JUDGED_FROM = 0.1  # share of the run before collapse is judged
 # What may change between a run and its continuation without changing the weights.
 FREE = frozenset(
     f"ssl.{key}" for key in ("tick_kimg", "checkpoint_kimg", "keep_checkpoints", "collapsed",
-                             "timeout_s", "weights")
-)  # fmt: skip
+                             "timeout_s")
+) | {"weights_file"}  # fmt: skip
 
 
 def check_views(info: DatasetInfo, settings: SslSettings) -> None:
@@ -64,16 +66,38 @@ def check(config: Config, ranks: Ranks, reader: ShardReader) -> None:
             f"ssl.batch={config.ssl.batch} does not divide over {ranks.world} ranks; use a multiple"
             f" of {ranks.world}"
         )
+    if config.ssl.batch < 2 * ranks.world:
+        raise UsageError(
+            f"ssl.batch={config.ssl.batch} leaves one patch to each of {ranks.world} ranks; use at"
+            f" least {2 * ranks.world}"
+        )
 
 
 def about(config: Config, reader: ShardReader) -> dict[str, Any]:
-    """What decides a run's outcome, as stored in ``config.json``."""
-    return {
+    """What decides a run's outcome, as stored in ``config.json``.
+
+    Weights to start from are named by their content, ``ssl.weights``; where the file
+    lay (``weights_file``) may change.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read.
+    """
+    found = {
         "kind": "ssl",
         "seed": config.seed,
         "data": {"name": config.dataset, "id": dataset_id(reader.info)},
         "ssl": to_dict(config.ssl),
     }
+    if config.ssl.weights is None:
+        return found
+    try:
+        content = sha256(Path(config.ssl.weights))
+    except OSError as error:
+        raise ConfigError(f"ssl.weights: {error}") from None
+    ssl = {**to_dict(config.ssl), "weights": f"sha256:{content}"}
+    return {**found, "ssl": ssl, "weights_file": str(Path(config.ssl.weights).absolute())}
 
 
 @contextmanager
@@ -105,13 +129,13 @@ def judge(row: dict[str, Any], total: int, limit: float) -> None:
     Raises
     ------
     DataError
-        The loss is not finite, or after the warm-up all patches get one vector.
+        The loss is not finite, or after a tenth of the run all patches get one vector.
     """
     if not np.isfinite(row["loss"]):
         raise DataError(
             f"the loss is not finite at {row['kimg']:g} kimg; lower ssl.lr and start with --new"
         )
-    if row["nimg"] > WARM_UP * total and not row["collapse"] <= limit:
+    if row["nimg"] > JUDGED_FROM * total and not row["collapse"] <= limit:
         raise DataError(
             f"the encoder collapsed (level {row['collapse']:.2f} > {limit:g} at"
             f" {row['kimg']:g} kimg): every patch gets the same vector; change ssl.lr, ssl.batch or"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sunpipe.config import load_config
 from sunpipe.embed.encoder import FieldEncoder
 from sunpipe.errors import ConfigError, DataError, Stopped, UsageError
-from sunpipe.files import read_json
+from sunpipe.files import read_json, sha256
 from sunpipe.run import Run, read_stats
 from sunpipe.settings import Config
 from sunpipe.stop import StopFlag
@@ -267,6 +267,40 @@ def test_a_batch_that_does_not_divide_is_refused(
     with pytest.raises(UsageError, match=r"ssl\.batch=16 does not divide over 3 ranks"):
         train_ssl(config())
     assert not (tiny_copy / "runs").exists()
+
+
+def test_one_patch_per_rank_is_refused(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+                       "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    with pytest.raises(UsageError, match=r"ssl\.batch=2 leaves one patch to each of 2 ranks"):
+        train_ssl(config("ssl.batch=2"))
+    assert not (tiny_copy / "runs").exists()
+
+
+def test_weights_to_start_from_are_part_of_the_run(tiny_copy: Path) -> None:
+    short = ("ssl.kimg=0.016", "ssl.collapsed=1")
+    wrong = f'ssl.weights="{tiny_copy}/none.safetensors"'
+    with pytest.raises(ConfigError, match=r"cannot read weights from .*none\.safetensors"):
+        train_ssl(config(*short, wrong))
+    assert not list((tiny_copy / "runs").glob("*"))
+    train_ssl(config(*short))
+    kept = next((tiny_copy / "runs/00000-tiny-ssl/checkpoints").glob("*/encoder.safetensors"))
+    first, moved = (tiny_copy / f"{name}.safetensors" for name in ("first", "moved"))
+    shutil.copyfile(kept, first)
+    given = f'ssl.weights="{first}"'
+    with pytest.raises(DataError, match=r"made with another ssl\.weights"):  # though it is done
+        train_ssl(config(*short, given))
+    with pytest.raises(ConfigError, match=r"ssl\.weights: .*none\.safetensors"):
+        train_ssl(config(*short, wrong))
+    train_ssl(config(*short, given), new=True)
+    stored = read_json(tiny_copy / "runs/00001-tiny-ssl/config.json")
+    assert stored["ssl"]["weights"] == f"sha256:{sha256(first)}"
+    assert stored["weights_file"] == str(first)
+    first.rename(moved)  # where it lies does not matter, what it holds does
+    done = train_ssl(config(*short, f'ssl.weights="{moved}"'))
+    assert done is not None
+    assert done["nimg"] == 16
 
 
 def test_command(tiny_copy: Path) -> None:
