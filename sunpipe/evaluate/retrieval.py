@@ -173,16 +173,16 @@ def _score(cfg: Config, sources: Sources, stop: StopFlag) -> Result:
     split, chosen = queries_of(archive, settings.split, settings.queries)
     asked = askers(archive, chosen)
     real = bench.retrievers(asked, archive.vectors[chosen], bench.values[chosen],
-                            bench.pixel_rows(chosen)[0])  # fmt: skip
+                            bench.pixel_rows(chosen))  # fmt: skip
 
     made, waiting, ours, symmetries = None, None, {}, list[str]()
     if sources.generator is not None and sources.run is not None:
         symmetries = check_generator(sources.generator, sources.encoder, archive.info.dataset,
                                      sources.run)  # fmt: skip
         ways = ways_of(bench, symmetries)
-        made = make(sources.generator, bench, cfg, ways)
-        ours = bench.retrievers(strangers(len(made)), made.vectors, made.values, made.turned[0])
-        waiting = begin_audit(bench, made.turned, made.vectors, ways)
+        made = make(sources.generator, bench, cfg)
+        ours = bench.retrievers(strangers(len(made)), made.vectors, made.values, made.rows)
+        waiting = begin_audit(bench, made.rows, made.vectors, ways)
     bench.compare_pixels()
 
     result: Result = about(bench, split, chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sunpipe.evaluate.retrieval_archive import Archive
 from sunpipe.evaluate.retrieval_baselines import Keywords, unit_rows, vector_distances
 from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, scan
-from sunpipe.evaluate.retrieval_sweep import PixelQueries, sweep, turn
+from sunpipe.evaluate.retrieval_sweep import PixelQueries, Way, pixel_rows, sweep
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.retrieval_settings import RetrievalSettings
 
@@ -99,14 +99,15 @@ class Bench:
         return scan(self.fresh(asked), far)
 
     def ask_pixels(
-        self, asked: Askers, turned: list[Floats32], allowed: Bools | None = None
-    ) -> Nearest:
-        """Nearest by pixel rows, of all ways in which the queries may be turned.
+        self, asked: Askers, rows: Floats32, ways: Sequence[Way] = ((),),
+        allowed: Bools | None = None,
+    ) -> Nearest:  # fmt: skip
+        """Nearest by pixel rows (Q, pixels), of all ways in which a tile may be turned.
 
         Filled when `compare_pixels` runs, for all who ask at once.
         """
         found = self.fresh(asked, allowed)
-        self.waiting.append(PixelQueries(found, turned))
+        self.waiting.append(PixelQueries(found, rows, ways))
         return found
 
     def compare_pixels(self) -> None:
@@ -118,12 +119,9 @@ class Bench:
         """Fields (M, C, H, W) of tiles of the archive, physical units."""
         return self.reader.images(self.archive.rows[positions])
 
-    def pixel_rows(
-        self, positions: Ints, ways: list[tuple[str, ...]] | None = None
-    ) -> list[Floats32]:
-        """Tiles of the archive as pixel rows (M, pixels), in each way."""
-        return turn(lambda rows: self.images(positions[rows]), len(positions),
-                    self.reader.info.channels, self.view, ways or [()])  # fmt: skip
+    def pixel_rows(self, positions: Ints) -> Floats32:
+        """Tiles of the archive as pixel rows (M, pixels)."""
+        return pixel_rows(lambda rows: self.images(positions[rows]), len(positions), self.view)
 
     def retrievers(
         self, asked: Askers, vectors: Floats32, values: Floats, plain: Floats32
@@ -131,7 +129,7 @@ class Bench:
         """All retrievers for the same queries; pixels wait for `compare_pixels`."""
         found = {
             "embedding": self.by_vector(asked, vectors),
-            "pixels": self.ask_pixels(asked, [plain]),
+            "pixels": self.ask_pixels(asked, plain),
         }
         keywords = self.by_keywords(asked, values)
         if keywords is not None:

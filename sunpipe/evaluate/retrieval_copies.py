@@ -65,15 +65,15 @@ def ways_of(bench: Bench, symmetries: list[str]) -> list[tuple[str, ...]]:
 
 
 def begin_audit(
-    bench: Bench, turned: list[Floats32], vectors: Floats32, ways: list[tuple[str, ...]]
+    bench: Bench, rows: Floats32, vectors: Floats32, ways: list[tuple[str, ...]]
 ) -> Audit | None:
     """Ask for the nearest training tiles of generated, training and held-out patches.
 
     Parameters
     ----------
     bench : Bench
-    turned : list of float32 ndarray (N, pixels)
-        The generated patches in each of `ways`.
+    rows : float32 ndarray (N, pixels)
+        The generated patches as pixel rows, as they lie.
     vectors : float32 ndarray (N, dim)
         Of the generated patches.
     ways : list
@@ -90,21 +90,21 @@ def begin_audit(
     if len(np.unique(archive.group[train])) < FEWEST_TRAIN:
         return None
     channels = len(bench.reader.info.channels)
-    asking: dict[str, tuple[Askers, list[Floats32], Floats32]] = {
-        "generated": (strangers(len(vectors)), turned, vectors)
+    asking: dict[str, tuple[Askers, Floats32, Floats32]] = {
+        "generated": (strangers(len(vectors)), rows, vectors)
     }
     for name, allowed in (("train", train), ("held_out", ~train)):
         chosen = choose(archive, allowed, bench.settings.queries)
         if len(chosen):
-            rows = bench.pixel_rows(chosen, ways)
-            asking[name] = (askers(archive, chosen), rows, archive.vectors[chosen])
+            seen = bench.pixel_rows(chosen)
+            asking[name] = (askers(archive, chosen), seen, archive.vectors[chosen])
     sides = {
         name: Side(asked, {
             "embedding": bench.by_vector(asked, some_vectors, train),
-            "pixels": bench.ask_pixels(asked, some_rows, train),
+            "pixels": bench.ask_pixels(asked, some_rows, ways, train),
         }, {
             "embedding": np.linalg.norm(some_vectors.astype(np.float64), axis=1),
-            "pixels": contrast(some_rows[0], channels),
+            "pixels": contrast(some_rows, channels),
         })
         for name, (asked, some_rows, some_vectors) in asking.items()
     }  # fmt: skip

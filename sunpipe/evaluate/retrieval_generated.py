@@ -31,15 +31,15 @@ class Made:
 
     Attributes
     ----------
-    turned : list of float32 ndarray (N, pixels)
-        As pixels are compared, in each way of the training's symmetries, as they are first.
+    rows : float32 ndarray (N, pixels)
+        As pixels are compared.
     values : float64 ndarray (N, Q)
         Measured quantities, NaN where undefined.
     vectors : float32 ndarray (N, dim)
         As the encoder gives them.
     """
 
-    turned: list[Floats32]
+    rows: Floats32
     values: NDArray[np.float64]
     vectors: Floats32
 
@@ -98,7 +98,7 @@ def fields_of(generator: Generator, config: Config, first: int, count: int) -> F
     return seen
 
 
-def make(generator: Generator, bench: Bench, config: Config, ways: list[tuple[str, ...]]) -> Made:
+def make(generator: Generator, bench: Bench, config: Config) -> Made:
     """Generate, measure and embed the first ``retrieval.queries`` latents of ``seed``.
 
     With ``sample.psi`` and ``sample.noise``, so that they are the patches of
@@ -106,7 +106,7 @@ def make(generator: Generator, bench: Bench, config: Config, ways: list[tuple[st
     """
     import torch
 
-    from sunpipe.evaluate.retrieval_sweep import turn
+    from sunpipe.evaluate.retrieval_sweep import pixel_rows
     from sunpipe.physics.images import measure_images
 
     values, vectors = [], []
@@ -122,5 +122,5 @@ def make(generator: Generator, bench: Bench, config: Config, ways: list[tuple[st
         vectors.append(bench.encoder.vectors(seen))
         return seen
 
-    turned = turn(block, config.retrieval.queries, generator.channels, bench.view, ways)
-    return Made(turned, np.concatenate(values), np.concatenate(vectors))
+    rows = pixel_rows(block, config.retrieval.queries, bench.view)
+    return Made(rows, np.concatenate(values), np.concatenate(vectors))

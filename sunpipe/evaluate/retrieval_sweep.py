@@ -21,6 +21,9 @@ Floats32 = NDArray[np.float32]
 AT_ONCE = 128  # images in memory
 
 
+Way = tuple[str, ...]
+
+
 @dataclass
 class PixelQueries:
     """Queries that are compared pixel by pixel.
@@ -29,42 +32,57 @@ class PixelQueries:
     ----------
     found : Nearest
         Filled by `sweep`.
-    turned : list of float32 ndarray (Q, pixels)
-        The queries in each way in which they may be turned; the nearest counts.
+    rows : float32 ndarray (Q, pixels)
+        The queries as they lie.
+    ways : list of tuple of str
+        Symmetries to apply in turn, for each way in which a tile may be turned; the
+        nearest way counts.
     """
 
     found: Nearest
-    turned: list[Floats32]
-
-    def see(self, tiles: Floats32, rows: slice) -> None:
-        """Compare with a block of tiles (B, pixels)."""
-        far = euclidean(self.turned[0], tiles)
-        for other in self.turned[1:]:
-            np.minimum(far, euclidean(other, tiles), out=far)
-        self.found.see(far, rows)
+    rows: Floats32
+    ways: Sequence[Way]
 
 
-def turn(
-    images: Callable[[slice], Floats32], count: int, channels: Sequence[str],
-    view: NormalizeSettings, ways: Sequence[tuple[str, ...]],
-) -> list[Floats32]:  # fmt: skip
-    """Pixel rows (count, pixels) of images in each of `ways` (names of symmetries to apply).
+def pixel_rows(
+    images: Callable[[slice], Floats32], count: int, view: NormalizeSettings
+) -> Floats32:
+    """Pixel rows (count, pixels) of images.
 
     `images` gives a block of fields (B, C, H, H) at a time: at 1024 x 1024 pixels a
     thousand of them would not fit into memory.
-
-    Turning the query instead of the archive gives the same distances, because a
-    symmetry moves pixels and changes signs, and with each way its inverse is there.
     """
-    found: list[list[Floats32]] = [[] for _ in ways]
-    for rows in blocks(count, AT_ONCE):
-        fields = torch.from_numpy(images(rows))
-        for way, parts in zip(ways, found, strict=True):
-            x = fields
-            for name in way:
-                x = apply_symmetry(x, channels, name)
-            parts.append(pixels(x, view))
-    return [np.concatenate(parts) for parts in found]
+    return np.concatenate([pixels(torch.from_numpy(images(rows)), view)
+                           for rows in blocks(count, AT_ONCE)])  # fmt: skip
+
+
+def turn(fields: torch.Tensor, channels: Sequence[str], way: Way) -> torch.Tensor:
+    """Fields (B, C, H, H) after the symmetries of `way`, in turn."""
+    for name in way:
+        fields = apply_symmetry(fields, channels, name)
+    return fields
+
+
+def compare(
+    fields: torch.Tensor, channels: Sequence[str], view: NormalizeSettings,
+    sets: Sequence[PixelQueries], rows: slice,
+) -> None:  # fmt: skip
+    """Show a block of tiles (B, C, H, H) to all of `sets`, in each way they ask for.
+
+    Turning the tile instead of the query gives the same distances, because a symmetry
+    moves pixels and changes signs, and with each way its inverse is there. So one turned
+    block is in memory, and not every query in every way.
+    """
+    far: list[Floats32 | None] = [None] * len(sets)
+    for way in dict.fromkeys(way for asked in sets for way in asked.ways):
+        tiles = pixels(turn(fields, channels, way), view)
+        for place, asked in enumerate(sets):
+            if way in asked.ways:
+                new, old = euclidean(asked.rows, tiles), far[place]
+                far[place] = new if old is None else np.minimum(old, new, out=old)
+    for asked, nearest in zip(sets, far, strict=True):
+        if nearest is not None:
+            asked.found.see(nearest, rows)
 
 
 def sweep(
@@ -76,7 +94,6 @@ def sweep(
     with Ticks(len(parts), "blocks compared by pixels") as ticks:
         for rows in parts:
             poll()
-            tiles = pixels(torch.from_numpy(reader.images(archive.rows[rows])), view)
-            for asked in sets:
-                asked.see(tiles, rows)
+            fields = torch.from_numpy(reader.images(archive.rows[rows]))
+            compare(fields, reader.info.channels, view, sets, rows)
             ticks.tick()

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread as plt_read
+from scipy.spatial.distance import cdist
 
 from sunpipe.evaluate.memorisation import closeness, copies, percentile, suspicion
+from sunpipe.evaluate.retrieval_baselines import pixels
 from sunpipe.evaluate.retrieval_bench import Bench
 from sunpipe.evaluate.retrieval_copies import begin_audit, contrast, end_audit, ways_of
 from sunpipe.evaluate.retrieval_nearest import Nearest, scan, strangers
 from sunpipe.evaluate.retrieval_picture import draw_pairs
-from sunpipe.evaluate.retrieval_sweep import turn
+from sunpipe.evaluate.retrieval_sweep import compare, pixel_rows, turn
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.physics.channels import apply_symmetry
 from sunpipe.retrieval_settings import RetrievalSettings
@@ -70,9 +72,9 @@ def bench() -> Bench:
 
 def audit(bench: Bench, fields: np.ndarray, symmetries: list[str]) -> dict[str, Any]:
     ways = ways_of(bench, symmetries)
-    turned = turn(lambda rows: fields[rows], len(fields), CHANNELS, VIEW, ways)
+    rows = pixel_rows(lambda some: fields[some], len(fields), VIEW)
     assert len(ways) == (16 if symmetries else 1)
-    waiting = begin_audit(bench, turned, features(fields), ways)
+    waiting = begin_audit(bench, rows, features(fields), ways)
     assert waiting is not None
     bench.compare_pixels()
     return end_audit(waiting)[0]
@@ -80,7 +82,7 @@ def audit(bench: Bench, fields: np.ndarray, symmetries: list[str]) -> dict[str, 
 
 def planted(bench: Bench, count: int = 10) -> np.ndarray:
     """Training patches that vary, whatever their strength."""
-    size = contrast(bench.pixel_rows(np.arange(len(bench.archive)))[0], 3)
+    size = contrast(bench.pixel_rows(np.arange(len(bench.archive))), 3)
     good = np.flatnonzero(bench.archive.train & (size > np.median(size)))
     return bench.images(good[:: len(good) // count][:count])
 
@@ -133,6 +135,23 @@ def test_a_mirrored_copy_is_seen_where_training_mirrored(bench: Bench) -> None:
     assert not set(range(30, 40)) & set(audit(bench, fields, [])["copies"])
 
 
+def test_a_tile_is_compared_in_every_way_it_may_lie(bench: Bench) -> None:
+    # Nearest over all turned queries is nearest over all turned tiles.
+    ways, some = ways_of(bench, ["flip_vertical", "rotate90", "reverse_polarity"]), slice(12, 20)
+    mine, tiles = torch.from_numpy(patches(6, 8)), torch.from_numpy(bench.images(np.r_[some]))
+    far = np.stack([cdist(pixels(turn(mine, CHANNELS, way), VIEW), pixels(tiles, VIEW))
+                    for way in ways])  # fmt: skip
+    assert len(ways) == 16
+    bench.ask_pixels(strangers(6), pixels(mine, VIEW))
+    bench.ask_pixels(strangers(6), pixels(mine, VIEW), ways)
+    asked, bench.waiting = bench.waiting, []
+    compare(tiles, CHANNELS, VIEW, asked, some)
+    for one, wanted in zip(asked, (far[0], far.min(axis=0)), strict=True):
+        np.testing.assert_allclose(one.found.distance[:, 1], wanted.min(axis=1), rtol=1e-3)
+        np.testing.assert_array_equal(one.found.position[:, 1], 12 + wanted.argmin(axis=1))
+    assert (far.min(axis=0) < 0.99 * far[0]).any()
+
+
 def test_a_weak_patch_beside_the_only_weak_harp_is_no_copy() -> None:
     # All HARPs are strong but one; quiet samples are all nearest to that one.
     fields = 20 * patches(60 * 12, 6)
@@ -171,4 +190,4 @@ def test_two_training_harps_are_too_few_for_an_audit() -> None:
     source = archive(5, train=2, vectors=features(fields))
     small = Bench(source, FakeReader(fields), SimpleNamespace(), "cosine", VIEW, [],  # type: ignore[arg-type]
                   np.zeros((len(fields), 0)), RetrievalSettings(), 0, lambda: None)  # fmt: skip
-    assert begin_audit(small, [], features(fields[:4]), [()]) is None
+    assert begin_audit(small, np.zeros((4, 0), np.float32), features(fields[:4]), [()]) is None
