@@ -35,6 +35,8 @@ class Answer:
         ``condition``, and the ``records`` and ``tiles`` that it alone leaves.
     named : list of str
         Columns that the question names.
+    keywords : list of str
+        Keywords that every hit has, also when there is none.
     """
 
     hits: list[Hit]
@@ -42,6 +44,12 @@ class Answer:
     candidates: dict[str, int]
     conditions: list[dict[str, Any]]
     named: list[str]
+    keywords: list[str]
+
+
+def keyword_names(columns: Columns) -> list[str]:
+    """Columns of the metadata that are keywords."""
+    return [name for name in columns.table.column_names if name not in NOT_KEYWORDS]
 
 
 def _plain(value: Any) -> Any:
@@ -70,7 +78,7 @@ def hit(columns: Columns, distance: float | None, row: int) -> Hit:
         "angle": None if mu is None else math.degrees(math.acos(min(1.0, max(-1.0, mu)))),
         "flux_mx": found["flux_mx"], "simulated": simulated,
         "flares": context(found["noaa_ars"], found["t_rec"], simulated),
-        "keywords": {name: value for name, value in found.items() if name not in NOT_KEYWORDS},
+        "keywords": {name: found[name] for name in keyword_names(columns)},
     }  # fmt: skip
 
 

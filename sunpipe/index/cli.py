@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,19 @@ def _check(kinds: dict[str, Any], needs: dict[str, tuple[Any, tuple[str, ...]]],
     if order is not None and kind is not None:
         raise UsageError("--order goes with conditions alone; a question has an order of its own")
     return kind
+
+
+def _check_file(option: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before anything is searched."""
+    if path is None:
+        return
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: this is a folder; give a file in it")
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: {folder} cannot be written to")
 
 
 def _write(path: Path | None, made: str) -> None:
@@ -160,6 +174,10 @@ def search(
          "--exact": (exact or None, ("--fits", "--record", "--seed", "--latent"))},
         limited, order,
     )  # fmt: skip
+    _check_file("--csv", csv)
+    _check_file("--html", html)
+    if csv is not None and html is not None and csv.resolve() == html.resolve():
+        raise UsageError(f"--csv and --html name one file, {csv}")
     from sunpipe.index import gallery, text
     from sunpipe.index.limits import Limits
     from sunpipe.index.search import ask

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError, UsageError
-from sunpipe.index.answer import Answer, hits
+from sunpipe.index.answer import Answer, hits, keyword_names
 from sunpipe.index.columns import Columns
 from sunpipe.index.exact import exact as compare_all
 from sunpipe.index.fold import Fold, Ranked, first_of_groups, fold_codes, nearest_groups
@@ -270,7 +270,8 @@ def ask(
     count = {"records": len(np.unique(records[rows])), "tiles": int(rows.sum()),
              "records_in_index": len(np.unique(records)), "tiles_in_index": len(rows)}  # fmt: skip
     return Answer(hits(columns, ranked, rows, codes, records), about, count,
-                  alone(conditions, records), list(dict.fromkeys(columns.named)))  # fmt: skip
+                  alone(conditions, records), list(dict.fromkeys(columns.named)),
+                  keyword_names(columns))  # fmt: skip
 
 
 def search(

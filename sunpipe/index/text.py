@@ -23,6 +23,8 @@ MOST = 5  # keywords in a table
 ELSEWHERE = ("record", "t_rec", "harpnum", "noaa_ars", "angle", "mu", "year")  # shown anyway
 UNKNOWN = "-"
 LAST = ("record", "#", "distance", "NOAA", "flare after", "flare before", "angle")  # to leave out
+CSV_FIRST = ("rank", "distance", "record", "harpnum", "t_rec")  # of a hit, as they stand there
+CSV_NEXT = ("split", "simulated", "mu", "angle")
 GAP = 2  # blanks between columns
 
 
@@ -131,26 +133,31 @@ def _side(prefix: str, side: dict[str, Any] | None) -> dict[str, Any]:
             f"flare_peak_{prefix}24h": largest["peak"] if largest else None}  # fmt: skip
 
 
+def _line(hit: Hit) -> dict[str, Any]:
+    return {
+        **{key: hit[key] for key in CSV_FIRST},
+        "noaa": " ".join(map(str, hit["noaa"])) or None,
+        **{key: hit[key] for key in CSV_NEXT},
+        "tile_y": hit["tile"][0], "tile_x": hit["tile"][1], "row": hit["row"],
+        "flux_mx": hit["flux_mx"], **_side("", hit["flares"]["after"]),
+        **_side("before_", hit["flares"]["before"]),
+        "also_records": hit["folded"]["records"], "also_tiles": hit["folded"]["tiles"],
+        **hit["keywords"],
+    }  # fmt: skip
+
+
 def csv_text(answer: Answer) -> str:
-    """All hits with all keywords, one line each; an empty cell where nothing is known."""
-    lines = [
-        {
-            **{key: hit[key] for key in ("rank", "distance", "record", "harpnum", "t_rec")},
-            "noaa": " ".join(map(str, hit["noaa"])) or None,
-            **{key: hit[key] for key in ("split", "simulated", "mu", "angle")},
-            "tile_y": hit["tile"][0], "tile_x": hit["tile"][1], "row": hit["row"],
-            "flux_mx": hit["flux_mx"], **_side("", hit["flares"]["after"]),
-            **_side("before_", hit["flares"]["before"]),
-            "also_records": hit["folded"]["records"], "also_tiles": hit["folded"]["tiles"],
-            **hit["keywords"],
-        }
-        for hit in answer.hits
-    ]  # fmt: skip
+    """All hits with all keywords, one line each; an empty cell where nothing is known.
+
+    The first line names the columns, also when there is no hit.
+    """
+    head = [*CSV_FIRST, "noaa", *CSV_NEXT, "tile_y", "tile_x", "row", "flux_mx",
+            *_side("", None), *_side("before_", None), "also_records", "also_tiles",
+            *answer.keywords]  # fmt: skip
     text = io.StringIO()
-    if lines:
-        table = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(lines)
+    table = csv.DictWriter(text, head, lineterminator="\n")
+    table.writeheader()
+    table.writerows(_line(hit) for hit in answer.hits)
     return text.getvalue()
 
 

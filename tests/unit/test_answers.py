@@ -344,6 +344,35 @@ def test_the_command_by_numbers(
     assert empty["conditions"] == [{"condition": "USFLUX > 1e30", "records": 0, "tiles": 0}]
 
 
+def test_a_table_without_hits_still_names_its_columns(index: Index, tmp_path: Path) -> None:
+    some, none = tmp_path / "some.csv", tmp_path / "none.csv"
+    command(index, "--where", "USFLUX > 1", "--csv", str(some))
+    command(index, "--where", "USFLUX > 1e30", "--csv", str(none))
+    assert none.read_text().splitlines() == some.read_text().splitlines()[:1]
+    assert {"record", "flare_24h", "also_tiles", "USFLUX"} <= set(none.read_text()[:-1].split(","))
+
+
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+def test_a_file_that_cannot_be_written_is_named_before_the_search(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("sunpipe.index.store.load_index", lambda folder: pytest.fail("searched"))
+    (tmp_path / "file").write_text("mine")
+    for place, message in (
+        (tmp_path, "this is a folder; give a file in it"),
+        (tmp_path / "typo/deep/hits", f"there is no folder {tmp_path}/typo/deep"),
+        (tmp_path / "file/hits", f"there is no folder {tmp_path}/file"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            command(index, "--where", "USFLUX > 1", option, str(place))
+        assert str(caught.value) == f"{option} {place}: {message}"
+    same = str(tmp_path / "both")
+    with pytest.raises(UsageError, match="--csv and --html name one file"):
+        command(index, "--where", "USFLUX > 1", "--csv", same, "--html", same)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -156,6 +156,7 @@ def test_the_command_writes_a_page_and_never_half_of_it(
     index: Index, shards: FakeReader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "deep" / "g.html"
+    page.parent.mkdir()
     app(["search", str(index.folder), "--where", "year = 2011", "--html", str(page), "--json"],
         standalone_mode=False)  # fmt: skip
     shown = capsys.readouterr()
