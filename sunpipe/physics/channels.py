@@ -1,7 +1,7 @@
 """Mirrors, turns and polarity reversal of images whose channels go by name.
 
 `sunpipe.physics.symmetry` knows Br, Bt, Bp; here each channel of a dataset is
-given the rule of its name, and unknown names are refused rather than guessed.
+given the rule of its name; `sunpipe.train.symmetries` refuses names that have none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sunpipe.errors import DataError
 from sunpipe.physics import symmetry
 from sunpipe.physics.measurable import WAVES
 
@@ -31,24 +30,6 @@ PLAIN_OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rotate90": lambda x: torch.rot90(x, 1, dims=(-1, -2)),
     "reverse_polarity": lambda x: x,
 }
-
-
-def check_channels(channels: Sequence[str]) -> None:
-    """Refuse channels whose signs under mirrors and turns are not known.
-
-    Raises
-    ------
-    DataError
-        Unknown names, or a horizontal component without the other two.
-    """
-    names = list(channels)
-    rest = [name for name in names if name not in VECTOR] if set(VECTOR) <= set(names) else names
-    unknown = [name for name in rest if name not in SCALARS]
-    if unknown or len(set(names)) != len(names):
-        raise DataError(
-            f"no mirror and rotation rules for the channels {', '.join(names)}: sunpipe ssl knows"
-            " Br, Bt, Bp together, and each of Br, magnetogram and the EUV wavelengths"
-        )
 
 
 def apply_symmetry(fields: Tensor, channels: Sequence[str], name: str) -> Tensor:

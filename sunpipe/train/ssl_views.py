@@ -109,13 +109,3 @@ def draw_view(
         seen = seen.clone()
         seen[:, places] += settings.noise_g * noise * valid
     return seen
-
-
-def random_view(
-    fields: Tensor, mask: Tensor, channels: Sequence[str], settings: SslSettings,
-    generator: torch.Generator,
-) -> Tensor:  # fmt: skip
-    """`draw_view` of field channels in gauss, with chance from a generator on the CPU."""
-    seeds = torch.randint(2**62, (len(fields),), generator=generator).tolist()
-    chance = Chance(tuple(seeds), fields.device)
-    return draw_view(fields, mask, channels, ["Gauss"] * len(channels), settings, chance)

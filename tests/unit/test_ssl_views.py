@@ -11,11 +11,12 @@ import torch
 from sunpipe.errors import DataError, UsageError
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.physics import measure, symmetry
-from sunpipe.physics.channels import apply_symmetry, check_channels, orbit
+from sunpipe.physics.channels import apply_symmetry, orbit
 from sunpipe.ssl_settings import SslSettings
 from sunpipe.train.chance import Chance
 from sunpipe.train.ssl_begin import check_views
-from sunpipe.train.ssl_views import draw_view, random_view, shift, window
+from sunpipe.train.ssl_views import draw_view, shift, window
+from sunpipe.train.symmetries import check_symmetries
 
 NAMES = ("flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity")
 VECTOR = ("Br", "Bt", "Bp")
@@ -38,6 +39,14 @@ def blob(size: int = 32) -> torch.Tensor:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def view_of(
+    fields: torch.Tensor, mask: torch.Tensor, settings: SslSettings, seed: int = 0
+) -> torch.Tensor:
+    """A view of vector fields in gauss."""
+    chance = Chance.of(seed, 0, "view", range(len(fields)), fields.device)
+    return draw_view(fields, mask, VECTOR, ["Gauss"] * 3, settings, chance)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,11 +102,11 @@ def test_line_of_sight_alone_is_a_signed_scalar() -> None:
 
 
 @pytest.mark.parametrize(
-    "channels", [("continuum",), ("Br", "Bt"), ("Bp",), ("Br", "Bt", "Bp", "1700"), ("Br", "Br")]
+    "channels", [("continuum",), ("Br", "Bt"), ("Bp",), ("Br", "Bt", "Bp", "1700")]
 )
 def test_channels_without_rules_are_refused(channels: tuple[str, ...]) -> None:
-    with pytest.raises(DataError, match="no mirror and rotation rules"):
-        check_channels(channels)
+    with pytest.raises(ValueError, match="no sign rules for channel"):
+        check_symmetries(NAMES, channels, ["Gauss"] * len(channels))
 
 
 def test_known_channels_pass() -> None:
@@ -107,9 +116,10 @@ def test_known_channels_pass() -> None:
         ("Br",),
         ("magnetogram",),
         (*VECTOR, "magnetogram"),
-        ("171", "193", "magnetogram"),
     ):
-        check_channels(channels)
+        check_symmetries(NAMES, channels, ["Gauss"] * len(channels))
+    mixed = ("171", "193", "magnetogram")
+    check_symmetries(NAMES[:3], mixed, ["DN/s", "DN/s", "Gauss"])
 
 
 def test_shift_moves_whole_pixels_and_fills_with_zero() -> None:
@@ -135,7 +145,7 @@ def test_window_hides_but_does_not_move_or_scale() -> None:
 def test_nothing_asked_nothing_changed() -> None:
     fields = blob()
     mask = torch.ones(2, 32, 32, dtype=torch.bool)
-    assert torch.equal(random_view(fields, mask, VECTOR, STILL, generator()), fields)
+    assert torch.equal(view_of(fields, mask, STILL), fields)
 
 
 def test_noise_has_the_level_of_hmi_and_only_where_valid() -> None:
@@ -143,24 +153,24 @@ def test_noise_has_the_level_of_hmi_and_only_where_valid() -> None:
     fields = torch.zeros(8, 3, 64, 64)
     mask = torch.ones(8, 64, 64, dtype=torch.bool)
     mask[:, :, :20] = False
-    view = random_view(fields, mask, VECTOR, settings, generator())
+    view = view_of(fields, mask, settings)
     assert not view[..., :20].any()
     assert view[..., 20:].std().item() == pytest.approx(6.4, rel=0.02)
 
 
-def test_views_are_pure_in_the_generator_and_never_stretch() -> None:
+def test_views_are_pure_in_the_seed_and_never_stretch() -> None:
     settings = SslSettings(noise_g=0.0, crop=1.0, shift=0.0)
     fields = blob().repeat(16, 1, 1, 1)
     mask = torch.ones(32, 32, 32, dtype=torch.bool)
-    view = random_view(fields, mask, VECTOR, settings, generator(3))
-    assert torch.equal(view, random_view(fields, mask, VECTOR, settings, generator(3)))
-    assert not torch.equal(view, random_view(fields, mask, VECTOR, settings, generator(4)))
+    view = view_of(fields, mask, settings, 3)
+    assert torch.equal(view, view_of(fields, mask, settings, 3))
+    assert not torch.equal(view, view_of(fields, mask, settings, 4))
     # Every view holds exactly the gauss of its patch, at other places.
     before = fields[:, 0].abs().flatten(1).sort(dim=1).values
     assert torch.equal(view[:, 0].abs().flatten(1).sort(dim=1).values, before)
     # All sixteen combinations of mirrors, turns and polarity come up.
-    one = random_view(blob()[:1].repeat(400, 1, 1, 1), mask[:1].repeat(400, 1, 1),
-                      VECTOR, settings, generator(5))  # fmt: skip
+    one = view_of(blob()[:1].repeat(400, 1, 1, 1), mask[:1].repeat(400, 1, 1),
+                      settings, 5)  # fmt: skip
     assert len({tuple(image.flatten().tolist()) for image in one}) == 16
 
 
