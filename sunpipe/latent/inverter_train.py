@@ -10,9 +10,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,7 @@ from sunpipe.errors import DataError, Stopped
 from sunpipe.files import atomic_path, digest, read_json, sha256, write_json
 from sunpipe.latent.cloud import Cloud
 from sunpipe.latent.inverter import BATCH, BETAS, Inverter, Pairs, held_out, loss, rate
-from sunpipe.lock import exclusive
+from sunpipe.lock import lock_file
 from sunpipe.provenance import provenance
 from sunpipe.settings import Config
 from sunpipe.stage import log
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 SAVE_EVERY_S = 60.0
+WAIT_S = 0.5  # between two looks at the lock; a wait in the kernel could not be stopped
 TOLD = 20  # lines of progress
 
 
@@ -63,12 +67,6 @@ def why_not(folder: Path, wanted: dict[str, Any]) -> str | None:
     except (DataError, FileNotFoundError, KeyError) as error:
         return f"it cannot be read ({error})"
     return None
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor]) -> str:
@@ -137,9 +135,10 @@ class _Training:
         if not path.exists():
             return
         from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
         try:
-            found = _tensors(path)
+            found = load_file(path)
             if not torch.equal(found["identity"], _key(self.wanted)):
                 return
             moments = {name: {key: found[f"{key}.{name}"].to(parameter.device)
@@ -183,6 +182,45 @@ def _train(folder: Path, pairs: Pairs, wanted: dict[str, Any], poll: Callable[[]
     partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def _alone(folder: Path, poll: Callable[[], None]) -> Iterator[None]:
+    """Hold the folder's lock; wait while another process trains there, until `poll` raises."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as handle:
+        told = False
+        while True:
+            try:
+                lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    log(f"waiting: another process trains the inversion encoder in {folder}")
+                told = True
+                poll()
+                time.sleep(WAIT_S)
+        yield
+
+
+def _read(folder: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """``inverter.json`` and the tensors that it is about.
+
+    Raises
+    ------
+    DataError
+        A process with other settings has replaced them since they were looked at.
+    """
+    from safetensors.torch import load
+
+    about = read_json(folder / "inverter.json")
+    content = (folder / "inverter.safetensors").read_bytes()
+    if about.get("identity") != wanted or hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise DataError(
+            f"another process has just trained {folder} with other settings; run again, and give"
+            " experiments with other settings other names"
+        )
+    return about, load(content)
+
+
 def get_inverter(
     latents: Path, generator: Generator, cloud: Cloud, cfg: Config,
     poll: Callable[[], None] = lambda: None,
@@ -209,13 +247,14 @@ def get_inverter(
     """
     folder, wanted = folder_of(latents), identity(generator, cfg)
     wanted = json.loads(json.dumps(wanted))  # as it comes back from the file
-    with exclusive(folder / ".lock", f"training the inversion encoder of {cfg.name}"):
-        why = why_not(folder, wanted)
-        if why is not None:
-            log(f"training an inversion encoder: {why}")
-            pairs = Pairs(generator, cloud, cfg.sample.noise, cfg.sample.psi, cfg.seed)
-            _train(folder, pairs, wanted, poll)
-    about = read_json(folder / "inverter.json")
+    if why_not(folder, wanted) is not None:
+        with _alone(folder, poll):
+            why = why_not(folder, wanted)  # another process may have trained it by now
+            if why is not None:
+                log(f"training an inversion encoder: {why}")
+                pairs = Pairs(generator, cloud, cfg.sample.noise, cfg.sample.psi, cfg.seed)
+                _train(folder, pairs, wanted, poll)
+    about, tensors = _read(folder, wanted)
     network = Inverter(len(generator.channels), generator.resolution, about["cloud_dim"])
-    cloud = _restore(network, cloud, _tensors(folder / "inverter.safetensors"))
+    cloud = _restore(network, cloud, tensors)
     return network.to(generator.device).eval().requires_grad_(False), cloud, about
