@@ -12,6 +12,7 @@ from sunpipe.latent.amount import parse_amount
 from sunpipe.latent.directions import SUFFIX, Directions
 from sunpipe.latent.movie import check_movie
 
+HOLD_TOLERANCE = 0.1  # natural standard deviations
 PathKind = Literal["auto", "straight", "bent"]
 
 
@@ -57,7 +58,7 @@ class Asked:
     out: Path | None = None
     against: tuple[str, ...] = ()
     hold: tuple[str, ...] = ()
-    hold_tolerance: float = 0.1
+    hold_tolerance: float = HOLD_TOLERANCE
     to: str | None = None
     start: Path | None = None
     component: int | None = None
@@ -112,6 +113,16 @@ def check(asked: Asked) -> None:
         ) if given]  # fmt: skip
         if wrong:
             raise UsageError(f"{wrong[0]} needs --quantity; --component goes straight, --by 2")
+        if asked.path == "bent":
+            raise UsageError("--path bent needs --quantity; --component goes straight")
+    if asked.hold and asked.path == "straight":
+        raise UsageError("--path straight cannot keep what --hold names; leave one of them out")
+    if asked.path == "bent" and asked.kind != "plain":
+        option = "--against" if asked.against else "--conditional"
+        raise UsageError(f"--path bent has no one direction, so that {option} does not count;"
+                         " leave it out, or keep quantities by --hold")  # fmt: skip
+    if asked.start is not None and asked.seed:
+        raise UsageError("--seed and --from both say where to start; leave one of them out")
     for option, given in (("--hold", asked.hold), ("--against", asked.against)):
         if asked.quantity in given:
             raise UsageError(f"{option} {asked.quantity}: it is what is to change")
@@ -120,6 +131,8 @@ def check(asked: Asked) -> None:
             raise UsageError(f"{option}: {twice[0]} stands twice")
     if not 0 < asked.hold_tolerance < float("inf"):
         raise UsageError(f"--hold-tolerance {asked.hold_tolerance:g}: it must be above 0")
+    if asked.hold_tolerance != HOLD_TOLERANCE and not asked.hold:
+        raise UsageError("--hold-tolerance needs --hold")
     if asked.movie is not None:
         check_movie(asked.movie)
 
@@ -163,12 +176,3 @@ def understand(asked: Asked, directions: Directions, measured: Sequence[str]) ->
     if asked.to is not None:
         return Wish(parse_amount(asked.to, asked.quantity, unit, "--to"), unit, True)
     return Wish(parse_amount(asked.by or "", asked.quantity, unit), unit, False)
-
-
-def folder_name(asked: Asked, wish: Wish, label: str) -> str:
-    """Name of the folder a walk is written to."""
-    tail = "-conditional" if asked.conditional else ""
-    for word, given in (("against", asked.against), ("hold", asked.hold)):
-        tail += "".join(f"-{each}" for each in (word, *given)) if given else ""
-    far = f"to{wish.amount:g}" if wish.absolute else f"by{wish.amount:+g}"
-    return f"traverse-{asked.target}-{far}-{label}{tail}"

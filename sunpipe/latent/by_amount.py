@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sunpipe.latent.ask import Asked, Wish, check, folder_name, understand
+from sunpipe.errors import DataError
+from sunpipe.files import digest
+from sunpipe.latent.ask import Asked, Wish, check, understand
 from sunpipe.latent.assemble import require_samples
 from sunpipe.latent.direction import Floats
-from sunpipe.latent.directions import read_directions
+from sunpipe.latent.directions import Directions, read_directions
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.hold import Measure
 from sunpipe.latent.leakage import natural
@@ -21,7 +23,8 @@ from sunpipe.latent.samples import Samples, read_recipe
 from sunpipe.latent.space import Space
 from sunpipe.latent.start import Start, from_file, from_seed, w_of
 from sunpipe.latent.traverse import PICTURE, shrink
-from sunpipe.latent.walk_files import Seen, table, write_all
+from sunpipe.latent.walk_files import Seen, read_frames, table, write_all
+from sunpipe.latent.walk_folder import RESULT, folder_name, require_other, walk_recipe, written
 from sunpipe.latent.walks import Walk
 from sunpipe.paths import Layout
 from sunpipe.settings import Config
@@ -112,29 +115,59 @@ def _said(
     }  # fmt: skip
 
 
+class Ready(NamedTuple):
+    """All that is known before a walk is made."""
+
+    directions: Directions
+    wish: Wish
+    generator: Generator
+    start: Start
+    folder: Path
+    recipe: dict[str, Any]
+
+
+def _ready(layout: Layout, cfg: Config, asked: Asked) -> Ready:
+    """Check everything that can be checked without measuring."""
+    check(asked)
+    directions = read_directions(layout.latents(cfg.name))
+    path = samples_path(layout, cfg.name)
+    samples = read_recipe(path)
+    wish = understand(asked, directions, samples["quantities"])
+    generator: Generator = load_generator(layout, cfg.name)
+    directions.require(generator)
+    if directions.about["recipe"]["samples"] != digest(samples):
+        raise DataError(
+            f"{directions.folder / 'directions.json'} was fitted on other samples than {path.name}"
+            " holds now; run sunpipe directions fit again"
+        )
+    start = (from_seed(generator, directions.space, asked.seed) if asked.start is None
+             else from_file(generator, directions.space, asked.start))  # fmt: skip
+    folder = asked.out or directions.folder / folder_name(asked, wish, start)
+    require_other(folder, asked)
+    recipe = walk_recipe(asked, start, directions, cfg.directions.reach)
+    return Ready(directions, wish, generator, start, folder, recipe)
+
+
 def traverse(cfg: Config, asked: Asked) -> Result:
     """Move a latent until the measured quantity has changed as asked.
 
     The result says what was asked and what was measured, within 5 % of it or
-    with the reason why the walk ended before (``reached`` is then false).
+    with the reason why the walk ended before (``reached`` is then false). A walk that
+    lies there already is not made again.
     """
     layout = Layout.current()
-    folder = layout.latents(cfg.name)
-    check(asked)
-    directions = read_directions(folder)
-    recipe = read_recipe(samples_path(layout, cfg.name))
-    wish = understand(asked, directions, recipe["quantities"])
-    generator: Generator = load_generator(layout, cfg.name)
-    directions.require(generator)
+    ready = _ready(layout, cfg, asked)
+    directions, wish, generator, start, folder, recipe = ready
+    if (done := written(folder, recipe)) is not None:
+        log(f"{folder / RESULT} is up to date")
+        log(table(read_frames(folder / "walk.h5", asked.target)))
+        return {**done, "skipped": True}
     samples = require_samples(layout, cfg, generator)
     space, batch = directions.space, cfg.sample.batch
-    start = (from_seed(generator, space, asked.seed) if asked.start is None
-             else from_file(generator, space, asked.start))  # fmt: skip
     look = observer(generator, samples.names, samples.recipe["noise"], space)
     with StopFlag() as stop:
         route = choose(asked, wish, directions, samples, measurer(look, batch), start.x,
                        cfg.directions.reach, stopper(stop, "traverse"))  # fmt: skip
-    target = asked.out or folder / folder_name(asked, wish, start.label)
     length = float(np.linalg.norm(route.nodes[-1] - route.nodes[0]))
     sigma = length / abs(float(route.steps[-1])) if route.steps[-1] else 0.0
     result = _said(asked, wish, samples, route, start, generator)
@@ -149,20 +182,17 @@ def traverse(cfg: Config, asked: Asked) -> Result:
     log(table(seen.walk))
     origin = start.label if start.seed is None else f"seed {start.seed}"
     title = f"{asked.target} {result['measured']:+.3g} {wish.unit}, {generator.run}, {origin}"
-    files = write_all(target, seen, look_at, asked, generator, space, samples.recipe, result, title)
-    return {**result, **files}
+    about = {"generator": generator.digest, "run": generator.run, "space": space.name,
+             "psi": samples.recipe["psi"], "noise": samples.recipe["noise"]}  # fmt: skip
+    files = write_all(folder, seen, look_at, asked, generator, about, recipe, result, title)
+    return {**result, **files, "skipped": False}
 
 
 def plan(cfg: Config, asked: Asked) -> Result:
-    """Say what `traverse` would do; the amount and the direction are checked."""
-    layout = Layout.current()
-    folder: Path = layout.latents(cfg.name)
-    check(asked)
-    recipe = read_recipe(samples_path(layout, cfg.name))
-    wish = understand(asked, read_directions(folder), recipe["quantities"])
-    label = f"seed{asked.seed}" if asked.start is None else asked.start.resolve().parent.name
+    """Say what `traverse` would do; all that needs no measuring is checked."""
+    ready = _ready(Layout.current(), cfg, asked)
     return {
-        "quantity": asked.quantity, "component": asked.component, "unit": wish.unit,
-        "to" if wish.absolute else "asked": wish.amount, "hold": list(asked.hold),
-        "out": str(asked.out or folder / folder_name(asked, wish, label)),
+        "quantity": asked.quantity, "component": asked.component, "unit": ready.wish.unit,
+        "to" if ready.wish.absolute else "asked": ready.wish.amount, "hold": list(asked.hold),
+        "out": str(ready.folder), "exists": written(ready.folder, ready.recipe) is not None,
     }  # fmt: skip

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.files import write_json, write_text
+from sunpipe.files import atomic_folder, write_json, write_text
 from sunpipe.fitsorigin import GAUSS
 from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.movie import render, write_movie
 from sunpipe.latent.patch_fits import write_patch
 from sunpipe.latent.strip import draw_strip
-from sunpipe.latent.walks import Walk, write_walk
+from sunpipe.latent.walk_folder import RESULT, SCHEMA
+from sunpipe.latent.walks import Walk, read_walk, write_walk
 from sunpipe.stage import Result
 
 if TYPE_CHECKING:
     from sunpipe.latent.ask import Asked
     from sunpipe.latent.generator import Generator
-    from sunpipe.latent.space import Space
 
-SCHEMA = 2
 MOVIE_FRAMES = 36
 
 
@@ -103,6 +102,14 @@ def write_latents(path: Path, seen: Seen, about: dict[str, Any]) -> None:
         write_walk(file, seen.walk)
 
 
+def read_frames(path: Path, target: str) -> Walk:
+    """The frames of a ``walk.h5``."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return read_walk(file, target, next(iter(file[target])))
+
+
 def _write_fits(
     folder: Path, seen: Seen, every: bool, generator: Generator, result: Result
 ) -> list[str]:
@@ -125,14 +132,29 @@ def _write_fits(
             history=(f"Frame {number} of a walk along {walk.target}, {source}.",
                      "Keywords in the physical convention of sunpipe."),
         )  # fmt: skip
-    return [str(path) for path in written]
+    return [path.name for path in written]
+
+
+def _write_movie(path: Path, whole: Seen, asked: Asked, unit: str, generator: Generator) -> None:
+    from sunpipe.plots import symmetric_limit
+
+    limit = symmetric_limit(whole.walk.images)
+    field = "G" if generator.units[0] in GAUSS else generator.units[0]
+    texts = [text.replace("\n", ": ") for text in captions(whole.walk, unit)]
+    frames = render(whole.walk.images[0], generator.channels,
+                    [f"{asked.target}, {text}" for text in texts], limit, field,
+                    whole.walk.pixel_cm)  # fmt: skip
+    write_movie(path, frames)
 
 
 def write_all(
     folder: Path, seen: Seen, look_at: Callable[[int], Seen], asked: Asked, generator: Generator,
-    space: Space, recipe: dict[str, Any], result: Result, title: str,
+    about: dict[str, Any], recipe: dict[str, Any], result: Result, title: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write every file of a walk; ``traverse.json`` comes last.
+    """Write every file of a walk, or none: the folder gets its name when it is whole.
+
+    A folder of that name is replaced; `sunpipe.latent.walk_folder.written` says whether it may be.
+    A movie beside the folder is written before.
 
     Parameters
     ----------
@@ -142,9 +164,11 @@ def write_all(
     look_at : callable
         Number of frames to `Seen`, for the movie.
     asked : Asked
-    generator, space : Generator, Space
+    generator : Generator
+    about : dict
+        Attributes of ``walk.h5``.
     recipe : dict
-        Of the samples.
+        `sunpipe.latent.walk_folder.walk_recipe`.
     result : dict
     title : str
 
@@ -153,30 +177,23 @@ def write_all(
     dict
         Name of the kind to path.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     unit = "G" if generator.units[0] in GAUSS else generator.units[0]
-    files: dict[str, Any] = {
-        "strip": str(folder / "strip.png"), "walk": str(folder / "walk.h5"),
-        "table": str(folder / "table.csv"),
-    }  # fmt: skip
     side = generator.resolution * generator.pixel_cm / 1e8
     shown = captions(seen.walk, result["unit"])
-    draw_strip(seen.walk, folder / "strip.png", f"{title} (side {side:.0f} Mm)", shown, unit)
-    write_csv(folder / "table.csv", seen.walk)
-    write_latents(folder / "walk.h5", seen, {
-        "generator": generator.digest, "run": generator.run, "space": space.name,
-        "psi": recipe["psi"], "noise": recipe["noise"],
-    })  # fmt: skip
-    files["fits"] = _write_fits(folder, seen, asked.fits, generator, result)
-    if asked.movie is not None:
-        from sunpipe.plots import symmetric_limit
-
-        whole = look_at(MOVIE_FRAMES if len(seen.walk.steps) > 1 else 1)
-        texts = [text.replace("\n", ": ") for text in captions(whole.walk, result["unit"])]
-        frames = render(whole.walk.images[0], generator.channels,
-                        [f"{asked.target}, {text}" for text in texts],
-                        symmetric_limit(whole.walk.images), unit, whole.walk.pixel_cm)  # fmt: skip
-        write_movie(asked.movie, frames)
-        files["movie"] = str(asked.movie)
-    write_json(folder / "traverse.json", {"schema": SCHEMA, **result, **files})
+    with atomic_folder(folder) as inside:
+        draw_strip(seen.walk, inside / "strip.png", f"{title} (side {side:.0f} Mm)", shown, unit)
+        write_csv(inside / "table.csv", seen.walk)
+        write_latents(inside / "walk.h5", seen, about)
+        fits = _write_fits(inside, seen, asked.fits, generator, result)
+        files: dict[str, Any] = {
+            "strip": str(folder / "strip.png"), "walk": str(folder / "walk.h5"),
+            "table": str(folder / "table.csv"), "fits": [str(folder / name) for name in fits],
+        }  # fmt: skip
+        if asked.movie is not None:
+            whole = look_at(MOVIE_FRAMES if len(seen.walk.steps) > 1 else 1)
+            own = asked.movie.resolve().parent == folder.resolve()
+            _write_movie(inside / asked.movie.name if own else asked.movie, whole, asked,
+                         result["unit"], generator)  # fmt: skip
+            files["movie"] = str(asked.movie)
+        write_json(inside / RESULT, {"schema": SCHEMA, "recipe": recipe, **result, **files})
     return files

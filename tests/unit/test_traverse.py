@@ -51,7 +51,7 @@ def fitted(tmp_path_factory):
 @pytest.fixture
 def fake(fitted, root, monkeypatch):
     """A writable copy of `fitted` as the current data root, and its generator; no pictures."""
-    monkeypatch.setattr(walk_files, "draw_strip", lambda *args: None)
+    monkeypatch.setattr(walk_files, "draw_strip", lambda walk, path, *rest: path.touch())
     shutil.copytree(fitted, root, dirs_exist_ok=True)
     return install(monkeypatch, root, FakeGenerator())
 
@@ -131,7 +131,7 @@ def layered(tmp_path_factory):
 def test_layers_that_may_not_move_stay(layered, monkeypatch, tmp_path, way):
     monkeypatch.setenv("SUNPIPE_ROOT", str(layered))
     install(monkeypatch, layered, FakeGenerator())
-    monkeypatch.setattr(walk_files, "draw_strip", lambda *args: None)
+    monkeypatch.setattr(walk_files, "draw_strip", lambda walk, path, *rest: path.touch())
     result = traverse(config(*LAYERED), Asked("USFLUX", "3e20Mx", out=tmp_path / "o", **way))
     with h5py.File(result["walk"]) as file:
         moved = np.ptp(file["path"][:], axis=0)
@@ -175,6 +175,92 @@ def latent_file(path, w, generator="f" * 64, **more):
         for name, value in {"w": w, **more}.items():
             file[name] = value
     return path
+
+
+def test_a_walk_that_is_there_is_not_made_again(fake, capsys):
+    asked = Asked("USFLUX", "4e20Mx", fits=True, frames=3)
+    first = traverse(config(), asked)
+    shown, calls = capsys.readouterr().err, fake.calls
+    again = traverse(config(), asked)
+    assert fake.calls == calls
+    assert again == {**first, "skipped": True}
+    told = capsys.readouterr().err
+    assert "is up to date" in told
+    assert all(line in told for line in shown.splitlines() if "USFLUX" in line)
+    assert plan(config(), asked)["exists"]
+    folder = Path(first["walk"]).parent
+    assert len(list(folder.glob("*.fits"))) == 9
+    fewer = traverse(config("directions.reach=3"), replace(asked, fits=False))
+    assert not fewer["skipped"]
+    assert {path.name.split(".")[0] for path in folder.glob("*.fits")} == {"before", "after"}
+
+
+def test_a_folder_with_other_things_is_not_replaced(fake, tmp_path):
+    asked = Asked("USFLUX", "4e20Mx", out=tmp_path / "o")
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/thesis.tex").write_text("")
+    for work in (traverse, plan):
+        with pytest.raises(DataError, match="holds no walk; give another --out"):
+            work(config(), asked)
+    (tmp_path / "o/thesis.tex").rename(tmp_path / "thesis.tex")
+    done = traverse(config(), asked)
+    (tmp_path / "thesis.tex").rename(tmp_path / "o/thesis.tex")
+    calls = fake.calls
+    with pytest.raises(DataError, match=r"also holds thesis\.tex"):
+        traverse(config(), replace(asked, by="5e20Mx"))
+    (tmp_path / "o/thesis.tex").unlink()
+    with pytest.raises(UsageError, match="which is replaced"):
+        traverse(config(), replace(asked, start=Path(done["walk"])))
+    assert fake.calls == calls
+
+
+def test_a_walk_that_fails_leaves_the_one_before(fake, tmp_path, monkeypatch):
+    out = tmp_path / "o"
+    first = traverse(config(), Asked("USFLUX", "4e20Mx", out=out))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(walk_files, "write_latents", full)
+    with pytest.raises(OSError, match="No space"):
+        traverse(config(), Asked("USFLUX", "-4e20Mx", out=out))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name != "root"] == ["o"]
+    assert traverse(config(), Asked("USFLUX", "4e20Mx", out=out))["walk"] == first["walk"]
+
+
+def test_walks_that_differ_have_folders_that_differ(fake, tmp_path):
+    starts = [latent_file(tmp_path / name / "walk.h5", np.full(DIMS, at, np.float32))
+              for at, name in enumerate(("a", "b/a", "c/a"))]  # fmt: skip
+    asked = Asked("USFLUX", "4e20Mx", hold=("POLSEP",))
+    each = [asked, replace(asked, hold_tolerance=0.2), replace(asked, path="bent"),
+            replace(asked, hold=(), path="bent"), replace(asked, hold=()),
+            replace(asked, by="4.00000001e20Mx"),
+            *(replace(asked, start=start) for start in starts)]  # fmt: skip
+    assert len({plan(config(), one)["out"] for one in each}) == len(each)
+
+
+def test_a_plan_checks_what_the_walk_would(fake, root, tmp_path):
+    with pytest.raises(UsageError, match="there is no such file"):
+        plan(config(), Asked("USFLUX", "4e20Mx", start=tmp_path / "no.h5"))
+    other = latent_file(tmp_path / "x.h5", np.zeros(DIMS), "e" * 64)
+    with pytest.raises(DataError, match="belongs to generator eeee"):
+        plan(config(), Asked("USFLUX", "4e20Mx", start=other))
+    fake.digest = "d" * 64
+    with pytest.raises(DataError, match="holds directions of generator"):
+        plan(config(), Asked("USFLUX", "4e20Mx"))
+
+
+@pytest.mark.parametrize("change", ["sample.styles=2", "sample.psi=0.5"])
+def test_directions_of_other_samples_are_refused(fake, root, change):
+    (root / "latents/fake/samples.h5").unlink()
+    sampling.sample(config(change, "sample.count=8"))
+    calls = fake.calls
+    for work in (plan, traverse):
+        with pytest.raises(DataError, match=r"other samples than samples\.h5 holds now"):
+            work(config(change), Asked("USFLUX", "4e20Mx"))
+    assert fake.calls == calls
 
 
 def test_latent_files_of_others(fake, tmp_path):
@@ -295,7 +381,7 @@ def test_where_straight_ends_the_walk_bends(fake, capsys):
 def test_plans_name_the_goal(fake):
     told = plan(config(), Asked("USFLUX", to="3e21Mx", hold=("POLSEP",)))
     assert told["to"] == 3e21
-    assert told["out"].endswith("traverse-USFLUX-to3e+21-seed0-hold-POLSEP")
+    assert told["out"].endswith("traverse-USFLUX-to3e+21-seed0-hold-POLSEP-within0.1")
     with pytest.raises(DataError, match="--hold MEANGAM: it was not measured"):
         plan(config(), Asked("USFLUX", "1e21", hold=("MEANGAM",)))
     assert fake.calls == 0

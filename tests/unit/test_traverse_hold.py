@@ -1,5 +1,7 @@
 """Walks by measured responses: planted functions in, paths out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,12 @@ def test_frames_lie_on_the_way():
         (Asked("USFLUX", "1", hold=("USFLUX",)), "it is what is to change"),
         (Asked("USFLUX", "1", against=("POLSEP", "POLSEP")), "POLSEP stands twice"),
         (Asked("USFLUX", "1", hold_tolerance=0.0), "must be above 0"),
+        (Asked("USFLUX", "1", hold_tolerance=0.2), "--hold-tolerance needs --hold"),
+        (Asked("USFLUX", "1", hold=("POLSEP",), path="straight"), "cannot keep what --hold names"),
+        (Asked(None, "1", component=1, path="bent"), "--component goes straight"),
+        (Asked("USFLUX", "1", against=("POLSEP",), path="bent"), "--against does not count"),
+        (Asked("USFLUX", "1", conditional=True, path="bent"), "--conditional does not count"),
+        (Asked("USFLUX", "1", start=Path("walk.h5"), seed=3), "both say where to start"),
     ],
 )
 def test_options_that_do_not_go_together(asked, line):
