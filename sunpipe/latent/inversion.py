@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _folder(layout: Layout, cfg: Config, target: Target, out: Path | None) -> Path:
-    return out or layout.latents(cfg.name) / f"inversion-{target.label}"
+    return out or layout.latents(cfg.name) / f"inversion-{target.label}-{cfg.invert.space}"
 
 
 def recipe_of(generator: Generator, cfg: Config, target: Target, samples: str) -> dict[str, Any]:

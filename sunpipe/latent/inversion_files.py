@@ -28,7 +28,7 @@ from sunpipe.latent.target import Target
 if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
 
-SCHEMA = 1
+SCHEMA = 2  # 1 held the tilt of a line for an angle of 360 degrees
 FILES = ("inversion.h5", "inversion.json", "picture.png")
 
 
@@ -62,8 +62,12 @@ def write_inversion(
     folder: Path, target: Target, found: Inverted, generator: Generator, space: str,
     result: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Write all files of an inversion, or none: the folder gets its name when it is whole."""
+    """Write all files of an inversion, or none: the folder gets its name when it is whole.
+
+    An earlier inversion there is replaced; see `check_replaceable`.
+    """
     channels = list(generator.channels)
+    check_replaceable(folder)  # once more: there was time to put something there
     with atomic_folder(folder) as temporary:
         with new_hdf5(temporary / "inversion.h5") as file:
             file.attrs.update({
@@ -87,22 +91,49 @@ def write_inversion(
         write_json(temporary / "inversion.json", {"schema": SCHEMA, **result})
 
 
+def foreign(folder: Path) -> list[str]:
+    """Names in a folder that are no files of an inversion."""
+    return sorted(
+        path.name for path in folder.iterdir()
+        if path.name not in FILES and not path.match("reproduced.*.fits")
+    )  # fmt: skip
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that an inversion, which replaces the whole of it, must not replace.
+
+    Raises
+    ------
+    DataError
+        It holds what no inversion wrote, or is no folder.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give another --out")
+    found = foreign(folder)
+    if found and not (folder / "inversion.json").is_file():
+        raise DataError(f"{folder} is not empty and holds no inversion; give another --out")
+    if found:
+        raise DataError(
+            f"{folder} holds another inversion and with it {', '.join(found[:5])}"
+            f"{' ...' if len(found) > 5 else ''}, which would be removed; move that elsewhere or"
+            " give another --out"
+        )
+
+
 def written(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
     """The result of an inversion that was made by `recipe`, or None where there is none.
 
     Raises
     ------
     DataError
-        `folder` holds something that is no inversion: it would be replaced.
+        There is none, and `folder` cannot be replaced: see `check_replaceable`.
     """
-    if not folder.exists():
-        return None
-    if not (folder / "inversion.json").is_file():
-        if any(folder.iterdir()):
-            raise DataError(f"{folder} is not empty and holds no inversion; give another --out")
-        return None
-    if not all((folder / name).is_file() for name in FILES):
-        return None
-    result: dict[str, Any] = read_json(folder / "inversion.json")
-    same = result.pop("schema", None) == SCHEMA and result.get("recipe") == recipe
-    return result if same else None
+    if all((folder / name).is_file() for name in FILES):
+        result: dict[str, Any] = read_json(folder / "inversion.json")
+        same = result.pop("schema", None) == SCHEMA and result.get("recipe") == recipe
+        if same:
+            return result
+    check_replaceable(folder)
+    return None

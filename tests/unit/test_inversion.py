@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from sunpipe.latent.sample import sample
 from sunpipe.latent.space import Space
 from sunpipe.latent.start import from_file
 from sunpipe.latent.starts import make_starts, nearest
+from sunpipe.lock import exclusive
 from sunpipe.models import stylegan2
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.paths import Layout
@@ -318,6 +320,40 @@ def test_encoder_stops_resumes_and_knows_its_generator(
     assert inverter_train.why_not(folder / "inverter", wanted) == "its file is damaged"
 
 
+def test_who_comes_while_another_trains_waits_and_takes_what_that_made(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, cfg = tiny(), config("invert.encoder_kimg=0.064")
+    cloud, trained, folder = the_cloud(generator), root / "other/inverter", root / "inverter"
+    monkeypatch.setattr(inverter_train, "WAIT_S", 0.0)
+    *_, about = inverter_train.get_inverter(root / "other", generator, cloud, cfg)
+    with exclusive(trained / ".lock", "training"):  # what is ready needs no lock
+        inverter_train.get_inverter(root / "other", generator, cloud, cfg)
+    capsys.readouterr()
+    looks = iter(range(10))
+    with ExitStack() as other:
+        other.enter_context(exclusive(folder / ".lock", "training"))
+
+        def poll() -> None:
+            look = next(looks)
+            if look == 1:
+                raise Stopped("stopped")
+            if look == 4:
+                for name in ("inverter.safetensors", "inverter.json"):
+                    (folder / name).write_bytes((trained / name).read_bytes())
+                other.close()
+
+        with pytest.raises(Stopped):  # a wait can be stopped
+            inverter_train.get_inverter(root, generator, cloud, cfg, poll)
+        *_, taken = inverter_train.get_inverter(root, generator, cloud, cfg, poll)
+    assert taken == about
+    told = capsys.readouterr().err
+    assert told.count("waiting: another process trains") == 2
+    assert "training an inversion encoder" not in told
+    with pytest.raises(DataError, match="with other settings; run again"):
+        inverter_train._read(folder, {**about["identity"], "seed": 9})
+
+
 def test_invert_writes_what_a_walk_begins_with(place: Layout) -> None:
     asked = target.Wanted(record=RECORD)
     plan = inversion.plan(config("invert.steps=8"), asked)
@@ -352,8 +388,17 @@ def test_invert_writes_what_a_walk_begins_with(place: Layout) -> None:
     same = inversion.invert(config("invert.steps=8"), asked)
     assert same["skipped"]
     assert same["keywords"] == result["keywords"]
-    other = inversion.invert(config("invert.steps=9", "invert.space=w_plus"), asked)
+    layered = inversion.plan(config("invert.steps=8", "invert.space=w_plus"), asked)
+    assert layered["out"] != plan["out"]  # each space its own folder
+    (folder / "traverse-USFLUX").mkdir()  # a walk that was written there
+    assert inversion.invert(config("invert.steps=8"), asked)["skipped"]
+    for ask in (inversion.plan, inversion.invert):
+        with pytest.raises(DataError, match="with it traverse-USFLUX, which would be removed"):
+            ask(config("invert.steps=9"), asked)
+    (folder / "traverse-USFLUX").rmdir()
+    other = inversion.invert(config("invert.steps=8", "invert.space=w_plus"), asked, folder)
     assert not other["skipped"]
+    assert read_json(folder / "inversion.json")["space"] == "w_plus"
     tile = inversion.plan(config(), target.Wanted(record=RECORD, tile=(16, 0)))
     assert tile["out"] != plan["out"]
 
@@ -370,6 +415,8 @@ def test_what_cannot_be_inverted_is_one_line(place: Layout, tmp_path: Path) -> N
     (tmp_path / "mine/paper.tex").write_text("x")
     with pytest.raises(DataError, match="holds no inversion"):
         inversion.plan(cfg, target.Wanted(record=RECORD), tmp_path / "mine")
+    with pytest.raises(DataError, match="is no folder"):
+        inversion.plan(cfg, target.Wanted(record=RECORD), tmp_path / "mine/paper.tex")
     odd = tiny(channels=("Br", "Bt"))
     with pytest.raises(DataError, match="it was trained with"):
         target.find_target(place, "tiny", odd, target.Wanted(record=RECORD))
