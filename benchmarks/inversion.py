@@ -177,6 +177,7 @@ def main() -> None:
     generator = load_generator(layout, cfg.name)
     cloud = make_cloud(generator, layout, cfg)
     network, cloud, about = get_inverter(layout.latents(cfg.name), generator, cloud, cfg)
+    print(f"{'encoder, held out':43} {json.dumps(about['held_out'])}", flush=True)
     groups: dict[str, Any] = {}
     result = {
         "what": "medians over patches; keywords in natural standard deviations; one CPU thread",
