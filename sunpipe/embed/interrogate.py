@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sunpipe.config import to_dict
 from sunpipe.embed.correlation import correlation
-from sunpipe.embed.query import check_scale, index_encoder
+from sunpipe.embed.query import check_generator, index_encoder
 from sunpipe.embed.searches import Search, read_search, whole, write_search
 from sunpipe.errors import DataError, Stopped
 from sunpipe.files import sha256
@@ -24,6 +24,7 @@ from sunpipe.index.fold import fold_codes, nearest_groups
 from sunpipe.index.limits import Limits, allowed, alone, parts
 from sunpipe.index.nearest import record_codes
 from sunpipe.index.store import Index, load_index
+from sunpipe.latent.draw import latents
 from sunpipe.latent.generator import Generator
 from sunpipe.latent.measure import batches, check_names, measure_rows, observer, units
 from sunpipe.latent.samples import read_samples
@@ -40,6 +41,7 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 BATCH = 64
 SHUFFLES = 1000
+DRAWN = ("seed", "psi", "styles", "noise")  # what decides a sample's picture, beside its number
 HIT_COLUMNS = ("record", "harpnum", "t_rec", "split", "row", "tile_y", "tile_x")
 
 
@@ -55,8 +57,14 @@ def query_latents(
 ) -> tuple[Floats32, dict[str, Any]]:
     """The w of the queries and where they come from.
 
-    The first rows of ``samples.h5`` where ``sunpipe sample`` has made it, else
-    fresh seeds with ``[sample]`` psi and noise.
+    The first rows of ``samples.h5`` where ``sunpipe sample`` has made it, else the
+    same rows drawn here: as ``[sample]`` says, by psi, styles and noise.
+
+    Returns
+    -------
+    w : float32 ndarray (N, w_dim), or of two styles (N, num_ws, w_dim)
+    dict
+        ``source``, and what decides w: ``seed``, ``psi``, ``styles``, ``noise``.
 
     Raises
     ------
@@ -74,11 +82,11 @@ def query_latents(
             )
         if len(samples) < count:
             log(f"{path} has {len(samples)} samples, fewer than the {count} queries asked for")
-        about = {"source": "samples", **{key: recipe[key] for key in ("seed", "psi", "noise")}}
-        return samples.w[:count], about
+        return samples.w[:count], {"source": "samples", **{key: recipe[key] for key in DRAWN}}
     settings = config.sample
-    w = generator.map(generator.sample_z(count, config.seed), settings.psi).cpu().numpy()
-    return w, {"source": "seeds", "seed": config.seed, "psi": settings.psi, "noise": settings.noise}
+    recipe = {"seed": config.seed, **{key: getattr(settings, key) for key in DRAWN[1:]}}
+    w = [latents(generator, recipe, rows)["w"] for rows in batches(count, settings.batch)]
+    return np.concatenate(w), {"source": "seeds", **recipe}
 
 
 def look_at_queries(
@@ -191,8 +199,7 @@ def interrogate(config: Config) -> Result:
     index = load_index(layout.index(config.name))
     encoder = index_encoder(index.info)
     generator = Generator.load(require_run(layout, config.name, "run sunpipe train first"))
-    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
-    check_scale(index.info, generator.pixel_cm, f"generator {generator.run}")
+    check_generator(index.info, encoder, generator)
     datasets = Datasets(index)
     for number in range(len(index.info.sources)):
         datasets.reader(number)  # all that may answer can be measured
@@ -200,7 +207,7 @@ def interrogate(config: Config) -> Result:
     made_from = {
         "index": sha256(index.folder / "index.json"), "encoder": encoder.card.digest,
         "generator": generator.digest, "dataset": index.info.dataset["id"],
-        "settings": to_dict(config.search), **asked,
+        "settings": to_dict(config.search), "control_seed": config.seed, **asked,
     }  # fmt: skip
     found = _existing(folder, made_from)
     if found is not None:

@@ -18,7 +18,7 @@ from sunpipe.index.thumbnails import blocks, shown_channel
 from sunpipe.latent.generator import Generator, Noise
 from sunpipe.paths import Layout
 from sunpipe.run import trained_run
-from sunpipe.shards.tiles import SAME_SCALE, kept_tiles
+from sunpipe.shards.tiles import check_channels, check_scale, kept_tiles
 
 BATCH = 64
 
@@ -65,14 +65,17 @@ def index_encoder(
     return FieldEncoder.load(find_folder(run or card["run"], index), card["orbit"], card["digest"])
 
 
-def check_scale(info: IndexInfo, pixel_cm: float, what: str) -> None:
-    """Refuse a query whose pixel is not the archive's: it would be another physical size."""
-    archive = info.dataset["pixel_cm"]
-    if not abs(pixel_cm / archive - 1) < SAME_SCALE:
-        raise DataError(
-            f"{what} has pixels of {pixel_cm / 1e5:.1f} km, the index was made of"
-            f" {archive / 1e5:.1f} km; search an index of the same scale"
-        )
+def check_generator(info: IndexInfo, encoder: FieldEncoder, generator: Generator) -> None:
+    """Refuse a generator whose patches are not such as the index holds.
+
+    Raises
+    ------
+    DataError
+        Other channels, another size, or another scale.
+    """
+    what = f"generator {generator.run}"
+    encoder.check(generator.channels, generator.resolution, what)
+    check_scale(generator.pixel_cm, info.dataset["pixel_cm"], what, "the index")
 
 
 def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32], list[list[int]]]:
@@ -84,9 +87,9 @@ def cut_query(found: VectorRecord, info: IndexInfo) -> tuple[NDArray[np.float32]
         Another scale, no tile that passes the dataset's rules, or other channels.
     """
     about = info.dataset
-    if others := [name for name in about["channels"] if name not in COMPONENTS]:
-        raise DataError(f"the index has channels {', '.join(others)}, which --fits cannot give")
-    check_scale(info, found.pixel_cm * about["reduce"], found.record)
+    check_channels(about)
+    scale = found.pixel_cm * about["reduce"]
+    check_scale(scale, about["pixel_cm"], found.record, "the index")
     tiles = kept_tiles(found, about)
     return tiles.images, tiles.corners
 
@@ -135,8 +138,7 @@ def open_generator(
     """
     encoder = index_encoder(info, encoder_run, index)
     generator = Generator.load(find_folder(run, index))
-    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
-    check_scale(info, generator.pixel_cm, f"generator {generator.run}")
+    check_generator(info, encoder, generator)
     return generator, encoder
 
 

@@ -4,7 +4,8 @@
 
     hits.parquet    one row per query and rank: query, rank, record, harpnum, t_rec, split, row,
                     distance, tile_y, tile_x, query_<Q> and match_<Q> for each quantity Q
-    queries.h5      /fields (N, C, H, W) float32 gauss, /w (N, w_dim) float32
+    queries.h5      /fields (N, C, H, W) float32 in the unit of the channels, /w float32 (N, w_dim),
+                    or of samples of two styles (N, num_ws, w_dim)
     search.json     what was asked with what, and the correlation of each quantity; see `Search`
 """
 
@@ -36,7 +37,8 @@ class Search:
     ----------
     made_from : dict
         index (SHA-256 of its ``index.json``), encoder, generator, dataset
-        (digests), settings, source (``samples`` or ``seeds``), seed, psi, noise.
+        (digests), settings, source (``samples`` or ``seeds``), seed, psi, styles and
+        noise of the queries, control_seed (of the shuffled control).
     queries, answered : int
         Queries asked, and those that found a match.
     channels : list of str
@@ -115,7 +117,7 @@ def read_hits(folder: Path) -> pa.Table:
 
 
 def read_queries(folder: Path) -> tuple[Floats32, Floats32]:
-    """Query fields (N, C, H, W) in gauss and their w (N, w_dim)."""
+    """Query fields (N, C, H, W) and their w, (N, w_dim) or (N, num_ws, w_dim)."""
     import h5py
     import hdf5plugin  # noqa: F401  registers bitshuffle
 

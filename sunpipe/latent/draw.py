@@ -31,16 +31,33 @@ def crossovers(num_ws: int, count: int, seed: int, start: int = 0) -> NDArray[np
     return found
 
 
-def _mixed(
-    generator: Generator, recipe: Recipe, w: NDArray[np.float32], start: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """W of every layer (B, num_ws, w_dim), of a second style from the crossover on."""
-    z2 = generator.sample_z(len(w), recipe["seed"], start, "z2")
-    second = generator.map(z2, recipe["psi"]).cpu().numpy()
-    crossover = crossovers(generator.num_ws, len(w), recipe["seed"], start)
-    later = np.arange(generator.num_ws)[None] >= crossover[:, None]
-    w_plus = np.where(later[:, :, None], second[:, None], w[:, None])
-    return w_plus, z2.cpu().numpy(), crossover
+def latents(generator: Generator, recipe: Recipe, rows: slice) -> dict[str, NDArray[Any]]:
+    """The w of some samples, as `Samples` holds them, and what they are made of.
+
+    Parameters
+    ----------
+    recipe : dict
+        Read are ``seed``, ``psi`` and ``styles``.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``z`` (B, z_dim) and ``w`` (B, w_dim); of two styles also ``z2`` and ``crossover``,
+        and ``w`` (B, num_ws, w_dim) is that of every layer: of the second style from the
+        crossover on.
+    """
+    count = rows.stop - rows.start
+    z = generator.sample_z(count, recipe["seed"], rows.start)
+    w = generator.map(z, recipe["psi"]).cpu().numpy()
+    found: dict[str, NDArray[Any]] = {"z": z.cpu().numpy(), "w": w}
+    if recipe["styles"] == 2:
+        z2 = generator.sample_z(count, recipe["seed"], rows.start, "z2")
+        second = generator.map(z2, recipe["psi"]).cpu().numpy()
+        crossover = crossovers(generator.num_ws, count, recipe["seed"], rows.start)
+        later = np.arange(generator.num_ws)[None] >= crossover[:, None]
+        found["w"] = np.where(later[:, :, None], second[:, None], w[:, None])
+        found |= {"z2": z2.cpu().numpy(), "crossover": crossover}
+    return found
 
 
 def draw(
@@ -52,21 +69,13 @@ def draw(
     convolution may depend on what shares its batch. `poll` is called before
     each batch and may raise.
     """
-    kept: dict[str, list[NDArray[Any]]] = {"w": [], "z": [], "values": []}
-    if recipe["styles"] == 2:
-        kept |= {"z2": [], "crossover": []}
+    kept: dict[str, list[NDArray[Any]]] = {}
     for batch in batches(rows.stop - rows.start, recipe["batch"]):
         poll()
-        first = rows.start + batch.start
-        z = generator.sample_z(batch.stop - batch.start, recipe["seed"], first)
-        w = generator.map(z, recipe["psi"]).cpu().numpy()
-        kept["z"].append(z.cpu().numpy())
-        if recipe["styles"] == 2:
-            w, z2, crossover = _mixed(generator, recipe, w, first)
-            kept["z2"].append(z2)
-            kept["crossover"].append(crossover)
-        kept["w"].append(w)
-        kept["values"].append(look(w)[1])
+        these = slice(rows.start + batch.start, rows.start + batch.stop)
+        found = latents(generator, recipe, these)
+        for name, each in {**found, "values": look(found["w"])[1]}.items():
+            kept.setdefault(name, []).append(each)
     return Samples(
         names=recipe["quantities"], units=units(recipe["quantities"]), recipe=recipe,
         start=rows.start, **{name: np.concatenate(each) for name, each in kept.items()},

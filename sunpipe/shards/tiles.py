@@ -59,6 +59,20 @@ def check_scale(pixel_cm: float, wanted_cm: float, what: str, other: str) -> Non
         )
 
 
+def check_channels(about: Mapping[str, Any]) -> None:
+    """Refuse a dataset that no patch of Br, Bt and Bp can be a part of.
+
+    Raises
+    ------
+    DataError
+    """
+    if others := [name for name in about["channels"] if name not in COMPONENTS]:
+        raise DataError(
+            f"the dataset {about['name']} has channels {', '.join(others)}, which three FITS files"
+            " of Br, Bt and Bp cannot give"
+        )
+
+
 def kept_tiles(found: VectorRecord, about: Mapping[str, Any]) -> Tiles:
     """Cut, reduce and round a patch as a dataset does, and keep the tiles that it would keep.
 
@@ -75,11 +89,7 @@ def kept_tiles(found: VectorRecord, about: Mapping[str, Any]) -> Tiles:
     DataError
         No tile passes the dataset's rules, or the dataset has other channels.
     """
-    if others := [name for name in about["channels"] if name not in COMPONENTS]:
-        raise DataError(
-            f"the dataset {about['name']} has channels {', '.join(others)}, which three FITS files"
-            " of Br, Bt and Bp cannot give"
-        )
+    check_channels(about)
     images, masks, corners = cut_vector(
         found.fields, about["tile"], about["stride"], about["reduce"]
     )

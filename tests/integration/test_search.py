@@ -249,6 +249,9 @@ def test_another_scale_or_a_quiet_patch_is_refused(built: Path) -> None:
         cut_query(dataclasses.replace(found, fields=found.fields / 100), info)
     with pytest.raises(DataError, match=r"or too strong \(int16\)"):
         cut_query(dataclasses.replace(found, fields=np.full_like(found.fields, 7000.0)), info)
+    euv = dataclasses.replace(info, dataset={**info.dataset, "channels": ["171"], "pixel_cm": 1.0})
+    with pytest.raises(DataError, match="has channels 171, which three FITS files"):
+        cut_query(found, euv)
     half = found.fields.copy()
     half[:, :, : half.shape[2] // 2] = np.nan
     fields, corners = cut_query(dataclasses.replace(found, fields=half), info)
@@ -352,8 +355,8 @@ def test_generated_patches_are_answered_by_real_ones(inside: Path, generator: Bi
 
 def test_samples_are_the_queries_where_they_exist(inside: Path, generator: Bipoles) -> None:
     w = np.random.default_rng(0).normal(size=(6, generator.w_dim)).astype(np.float32)
-    recipe = {"generator": generator.digest, "seed": 5, "psi": 0.7, "noise": "const",
-              "quantities": ["USFLUX"]}  # fmt: skip
+    recipe = {"generator": generator.digest, "seed": 5, "psi": 0.7, "styles": 1,
+              "noise": "const", "quantities": ["USFLUX"]}  # fmt: skip
     path = inside / "latents/tiny/samples.h5"
     write_samples(path, Samples(w, w, ["USFLUX"], ["Mx"], np.ones((6, 1)), recipe))
     found = interrogate(config("search.queries=4"))
@@ -363,6 +366,32 @@ def test_samples_are_the_queries_where_they_exist(inside: Path, generator: Bipol
     generator.digest = "a" * 64
     with pytest.raises(DataError, match=r"was made by generator ffffffffffff.*run sunpipe sample"):
         interrogate(config())
+
+
+def test_fresh_seeds_are_what_sample_would_draw(inside: Path, generator: Bipoles) -> None:
+    from sunpipe.latent.sample import sample
+
+    styles = ("sample.styles=2", "sample.count=6", "sample.batch=4", 'sample.quantities=["USFLUX"]')
+    asked = config(*styles, "search.queries=6")
+    assert interrogate(asked)["source"] == "seeds"
+    folder = inside / "searches/tiny"
+    fresh, w = read_queries(folder)
+    assert w.shape == (6, generator.num_ws, generator.w_dim)
+    assert read_search(folder).made_from["styles"] == 2
+    sample(config(*styles))
+    assert interrogate(asked)["source"] == "samples"
+    drawn, again = read_queries(folder)
+    np.testing.assert_array_equal(w, again)
+    np.testing.assert_array_equal(fresh, drawn)
+    # The control is dealt by the seed of the configuration, wherever the queries come from.
+    path = inside / "latents/tiny/samples.h5"
+    before = read_search(folder).quantities["USFLUX"]
+    other = interrogate(config(*styles, "search.queries=6", f"seed={asked.seed + 1}"))
+    assert (other["source"], other["skipped"], path.is_file()) == ("samples", False, True)
+    after = read_search(folder).quantities["USFLUX"]
+    assert (after["pearson"], after["pearson_shuffled"] == before["pearson_shuffled"]) == (
+        before["pearson"], False
+    )  # fmt: skip
 
 
 def test_search_stage_refuses_what_does_not_belong_together(
