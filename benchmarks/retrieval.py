@@ -5,7 +5,8 @@ Run after ``sunpipe embed``, ``sunpipe index build`` and ``sunpipe train``::
     python benchmarks/retrieval.py -c configs/archive_hour.toml --out FILE
 
 The numbers are those of ``sunpipe evaluate retrieval`` (docs/retrieval.md) for each value
-of ``retrieval.exclude_hours`` that is asked for.
+of ``retrieval.exclude_hours`` that is asked for. An answer of an earlier run is refused:
+its time would be that of reading a file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from sunpipe.config import load_config
 from sunpipe.evaluate.retrieval import evaluate
 from sunpipe.evaluate.retrieval_table import render
+from sunpipe.paths import Layout
 from sunpipe.provenance import git_revision, versions
 
 LEFT_OUT = ("file", "picture", "copies_picture")
@@ -41,8 +43,12 @@ def main() -> None:
     parser.add_argument("--about", default="", help="How the archive and the runs were made.")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    config = load_config(options.config)
+    answered = Layout.current().evaluations(config.name) / "retrieval.json"
+    if answered.is_file():
+        parser.error(f"{answered} holds an answer; a benchmark measures: remove it first")
     rows = {}
-    for hours in options.hours:
+    for hours in sorted(set(options.hours)):
         started = time.process_time()
         found = evaluate(load_config(options.config, [f"retrieval.exclude_hours={hours}"]))
         print(render(found), flush=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
     from sunpipe.shards.reader import ShardReader
 
-SCHEMA = 1
+SCHEMA = 2
 FEWEST_HARPS = 3  # of held-out queries; with fewer all splits ask
 INVARIANCE = 256  # queries that are turned: each costs an embedding per symmetry
 PICTURES = {"picture": "retrieval.png", "copies_picture": "memorisation.png"}
@@ -111,11 +111,23 @@ def _recipe(cfg: Config, sources: Sources, embedding: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def earlier(path: Path, recipe: dict[str, Any]) -> Result | None:
+    """The answer of an earlier run; None for another question, or where a picture is gone."""
+    if not path.is_file():
+        return None
+    old: Result = read_json(path)
+    drawn = [old[key] for key in PICTURES if old.get(key) is not None]
+    if old.get("recipe") != recipe or not all(Path(each).is_file() for each in drawn):
+        return None
+    return {key: value for key, value in old.items() if key not in ("recipe", "provenance")}
+
+
 def evaluate(cfg: Config) -> Result:
     """Score the search of an experiment.
 
     Writes ``evaluations/<name>/retrieval.json``, ``retrieval.png`` and, with a generator,
-    ``memorisation.png``; the same question again is answered from there.
+    ``memorisation.png``; the same question again is answered from there while its pictures
+    are.
 
     Raises
     ------
@@ -125,9 +137,9 @@ def evaluate(cfg: Config) -> Result:
     sources = open_sources(cfg)
     path = sources.folder / "retrieval.json"
     recipe = _recipe(cfg, sources, Layout.current().embeddings(cfg.name))
-    if path.is_file() and (old := read_json(path)).get("recipe") == recipe:
+    if (known := earlier(path, recipe)) is not None:
         log(f"measured before: {path}")
-        return {key: value for key, value in old.items() if key not in ("recipe", "provenance")}
+        return known
     with StopFlag() as stop:
         found = _score(cfg, sources, stop)
     result: Result = {"name": cfg.name, "dataset": cfg.dataset, **found, "file": str(path)}

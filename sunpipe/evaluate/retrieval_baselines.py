@@ -4,8 +4,12 @@ Pixels: the Euclidean distance in the encoder's network range, as the patch lies
 
 Keywords: the Mahalanobis distance of measured quantities as normal scores, with the
 Gaussian rank correlation of the archive as covariance: no outlier can bend it
-(Boudt, Cornelissen and Croux 2012, doi:10.1007/s11222-011-9237-0). It wins in its own
-quantities by construction and says what is possible there.
+(Boudt, Cornelissen and Croux 2012, doi:10.1007/s11222-011-9237-0). It serves all its
+quantities at once, so another retriever may be nearer in any one of them.
+
+Magnitudes: the same of what the encoder's symmetries leave of the quantities
+(`sunpipe.evaluate.retrieval_magnitudes`): the baseline that knows no more than an
+invariant embedding can.
 """
 
 from __future__ import annotations

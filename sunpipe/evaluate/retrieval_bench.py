@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.evaluate.retrieval_archive import Archive
+from sunpipe.evaluate.retrieval_archive import Archive, spread
 from sunpipe.evaluate.retrieval_baselines import Keywords, unit_rows, vector_distances
+from sunpipe.evaluate.retrieval_magnitudes import Magnitudes, invariant
 from sunpipe.evaluate.retrieval_nearest import Askers, Nearest, scan
 from sunpipe.evaluate.retrieval_sweep import PixelQueries, Way, pixel_rows, sweep
 from sunpipe.normalize_settings import NormalizeSettings
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-RETRIEVERS = ("embedding", "pixels", "keywords", "chance")
+PROBED = 64  # patches that tell what the symmetries leave of a quantity
 
 
 @dataclass
@@ -42,6 +43,11 @@ class Bench:
     values : float64 ndarray (N, Q)
     poll : callable
         May raise to end the work.
+    keywords, magnitudes : Keywords or None
+        Fitted on the archive: of all quantities, and of what the encoder's symmetries
+        leave of them; None where there are no quantities, or no symmetries.
+    folded : Magnitudes or None
+        What the symmetries leave.
     """
 
     archive: Archive
@@ -55,13 +61,19 @@ class Bench:
     seed: int
     poll: Callable[[], None]
     keywords: Keywords | None = field(init=False)
-    scores: Floats = field(init=False)
+    magnitudes: Keywords | None = field(init=False)
+    folded: Magnitudes | None = field(init=False)
     waiting: list[PixelQueries] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.keywords = Keywords.fit(self.values, self.names) if self.names else None
-        none = np.zeros((len(self.archive), 0))
-        self.scores = self.keywords.scores(self.values) if self.keywords else none
+        self.magnitudes, self.folded = None, None
+        if self.names and (symmetries := self.encoder.card.symmetries):
+            probe = spread(len(self.archive), PROBED)
+            rows = self.archive.rows[probe]
+            self.folded = invariant(self.reader.images(rows), self.reader.pixel_cm[rows],
+                                    self.reader.info.channels, self.names, symmetries)  # fmt: skip
+            self.magnitudes = Keywords.fit(self.folded(self.values), self.folded.names)
 
     def fresh(self, asked: Askers, allowed: Bools | None = None) -> Nearest:
         """An empty table of nearest tiles for some queries."""
@@ -77,15 +89,13 @@ class Bench:
 
         return scan(self.fresh(asked, allowed), far)
 
-    def by_keywords(self, asked: Askers, values: Floats) -> Nearest | None:
-        """Nearest by measured quantities; None where there are none."""
-        if self.keywords is None:
-            return None
-        known, query = self.keywords, self.keywords.scores(values)
+    def by_keywords(self, asked: Askers, known: Keywords, mine: Floats, tiles: Floats) -> Nearest:
+        """Nearest by measured quantities of the queries (Q, P) and of the archive (N, P)."""
+        query, scores = known.scores(mine), known.scores(tiles)
 
         def far(rows: slice) -> Floats32:
             self.poll()
-            return known.distances(query, self.scores[rows])
+            return known.distances(query, scores[rows])
 
         return scan(self.fresh(asked), far)
 
@@ -131,7 +141,10 @@ class Bench:
             "embedding": self.by_vector(asked, vectors),
             "pixels": self.ask_pixels(asked, plain),
         }
-        keywords = self.by_keywords(asked, values)
-        if keywords is not None:
-            found["keywords"] = keywords
+        if self.keywords is not None:
+            found["keywords"] = self.by_keywords(asked, self.keywords, values, self.values)
+        if self.magnitudes is not None and self.folded is not None:
+            found["magnitudes"] = self.by_keywords(
+                asked, self.magnitudes, self.folded(values), self.folded(self.values)
+            )
         return {**found, "chance": self.by_chance(asked)}

@@ -15,7 +15,7 @@ def retrieval(
     """Score the search: same region, same physics, invariance, copies.
 
     Real and generated patches ask the embedded archive; pixel distance, Mahalanobis
-    distance on keywords, and chance stand beside the embedding.
+    distance on keywords and on their magnitudes, and chance stand beside the embedding.
     """
 
     def work(cfg: Config) -> Result:

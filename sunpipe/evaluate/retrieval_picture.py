@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Floats32 = NDArray[np.float32]
 # Wong 2011, doi:10.1038/nmeth.1618: told apart with colour-blindness.
-COLOURS = {"embedding": "#0072B2", "keywords": "#009E73", "pixels": "#E69F00",
-           "chance": "#8a8f98"}  # fmt: skip
+COLOURS = {"embedding": "#0072B2", "keywords": "#009E73", "magnitudes": "#CC79A7",
+           "pixels": "#E69F00", "chance": "#8a8f98"}  # fmt: skip
 SIDES = {"train": ("train to train", "#8a8f98"), "held_out": ("held out", "#009E73"),
          "generated": ("generated", "#D55E00")}  # fmt: skip
 BARS = 16  # quantities that are drawn
@@ -63,7 +63,8 @@ def _bars(axes: Any, result: Mapping[str, Any]) -> None:
     known = [name for name in names if rows["embedding"][name]["spearman"]["value"] is not None]
     known = sorted(known, key=lambda name: -rows["embedding"][name]["spearman"]["value"])[:BARS]
     place = np.arange(len(known))[::-1]
-    for shift, name in zip((0.22, 0, -0.22), ("embedding", "keywords", "pixels"), strict=True):
+    beside = ("embedding", "keywords", "magnitudes", "pixels")
+    for shift, name in zip((0.27, 0.09, -0.09, -0.27), beside, strict=True):
         if name not in rows:
             continue
         for at, quantity in zip(place, known, strict=True):

@@ -38,6 +38,7 @@ def about(bench: Bench, split: str, chosen: Ints) -> dict[str, Any]:
         "k": bench.settings.k, "exclude_hours": bench.settings.exclude_hours,
         "bootstrap": bench.settings.bootstrap, "units": units(names),
         "keywords_used": bench.keywords.names if bench.keywords else [],
+        "magnitudes_used": bench.magnitudes.names if bench.magnitudes else [],
     }  # fmt: skip
 
 

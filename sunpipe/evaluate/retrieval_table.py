@@ -7,7 +7,7 @@ from typing import Any
 
 MEASURES = {"distance": "distance", "ratio": "ratio to the next HARPs",
             "residual": "residual of its contrast"}  # fmt: skip
-WIDE = "{:<12} {:<9} {:>22} {:>22} {:>11} {:>11} {:>11}"
+WIDE = "{:<12} {:<9} {:>22} {:>22} {:>9} {:>11} {:>13} {:>9}"
 REGION = "{:<16} {:>22} {:>22} {:>22}"
 COPIES = "{:<36} {:>22} {:>22}"
 MADE = "{:<12} {:<9} {:>22} {:>22} {:>11} {:>11}"
@@ -59,19 +59,20 @@ def _physics(result: Mapping[str, Any]) -> list[str]:
     rows, units = result["physics"]["other_harp"], result["units"]
     lines = [
         f"Physics of the best match, the query's {result['unit']} left out",
-        WIDE.format("", "", "embedding Pearson", "embedding Spearman", "pixels S", "keywords S*",
-                    "chance S"),
+        WIDE.format("", "", "embedding Pearson", "embedding Spearman", "pixels S", "keywords S",
+                    "magnitudes S", "chance S"),
     ]  # fmt: skip
     for name in rows["embedding"]:
         mine = rows["embedding"][name]
         beside = [rows[other][name] if other in rows else None
-                  for other in ("pixels", "keywords", "chance")]  # fmt: skip
+                  for other in ("pixels", "keywords", "magnitudes", "chance")]  # fmt: skip
         lines.append(WIDE.format(
             name, units[name], score(mine["pearson"]), score(mine["spearman"]),
             *(plain(row and row["spearman"]) for row in beside),
         ))  # fmt: skip
-    return [*lines, "* the distance is made of these very numbers: it says what is possible, no"
-                    " more"]  # fmt: skip
+    if "magnitudes" in rows:
+        lines.append("magnitudes: keywords without what the encoder's symmetries change")
+    return lines
 
 
 def _invariance(result: Mapping[str, Any]) -> list[str]:

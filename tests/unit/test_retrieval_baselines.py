@@ -16,7 +16,10 @@ from sunpipe.evaluate.retrieval_baselines import (
     unit_rows,
     vector_distances,
 )
+from sunpipe.evaluate.retrieval_magnitudes import invariant
+from sunpipe.evaluate.retrieval_sweep import turn
 from sunpipe.normalize_settings import NormalizeSettings
+from sunpipe.physics.images import measure_images
 
 
 def tables(count: int = 400, seed: int = 0) -> np.ndarray:
@@ -118,3 +121,42 @@ def test_vectors_are_compared_by_the_metric_of_the_index() -> None:
     plain = vector_distances(unit_rows(one, "euclidean"), two, "euclidean")
     np.testing.assert_allclose(plain, cdist(one, two), rtol=1e-5)
     assert (unit_rows(np.zeros((1, 5), np.float32), "cosine") == 0).all()
+
+
+def smooth(count: int, side: int = 32) -> np.ndarray:
+    """Two blobs of opposite sign and unequal strength, as vector fields in gauss."""
+    deal = np.random.default_rng(4)
+    y, x = np.mgrid[:side, :side]
+    found = np.zeros((count, 3, side, side))
+    for number in range(count):
+        for sign in (1, -0.6):
+            at = deal.uniform(side / 4, 3 * side / 4, 2)
+            blob = np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / deal.uniform(6, 30))
+            found[number] += sign * deal.normal(1500, 300, (3, 1, 1)) * blob
+    return found.astype(np.float32)
+
+
+def test_the_symmetries_tell_what_of_a_quantity_stays() -> None:
+    channels = ["Br", "Bt", "Bp"]
+    fields, pixel_cm = smooth(24), np.full(24, 2.9e8)
+    names = ["USFLUX", "NETFLUX", "MEANJZH", "TILT", "POLSEP"]
+    every = ["flip_horizontal", "flip_vertical", "rotate90", "reverse_polarity"]
+    left = invariant(fields, pixel_cm, channels, names, every)
+    assert left.names == ["USFLUX", "|NETFLUX|", "|MEANJZH|", "POLSEP"]
+    # A mirror alone turns helicity and tilt over and leaves the flux what it is.
+    left = invariant(fields, pixel_cm, channels, names, ["flip_horizontal"])
+    assert left.names == ["USFLUX", "NETFLUX", "|MEANJZH|", "|TILT|", "POLSEP"]
+    assert invariant(fields, pixel_cm, channels, names, []).names == names
+    values = np.array([[1.0, -2.0, -3.0, -4.0, -5.0]])
+    np.testing.assert_array_equal(left(values), [[1, -2, 3, 4, -5]])
+    # Distances of what is left do not feel the symmetries; those of all keywords do.
+    turned = turn(torch.from_numpy(fields), channels, ("reverse_polarity", "rotate90"))
+    # To float32: a rank would feel the last digit of a float64.
+    one, two = (measure_images(each, channels, 2.9e8, names).float().double().numpy()
+                for each in (torch.from_numpy(fields), turned))  # fmt: skip
+    left = invariant(fields, pixel_cm, channels, names, every)
+    for values, again, same in ((left(one), left(two), True), (one, two, False)):
+        known = Keywords.fit(values, names[: values.shape[1]])
+        assert known is not None
+        far = known.distances(known.scores(values), known.scores(again))
+        assert (far.argmin(axis=1) == np.arange(24)).all() == same
