@@ -101,6 +101,30 @@ def vicreg_terms(
     return mse_loss(z1, z2), variance, covariance, deviation
 
 
+def reachable_deviation(count: int, length: int, variance: float, covariance: float) -> float:
+    r"""Deviation of a coordinate at which VICReg's loss of `count` samples is least.
+
+    Of N samples a covariance has rank :math:`r = \min(N - 1, d)`, so that for d > r not all
+    coordinates can vary independently. Where it is even, with :math:`S^2` on its diagonal,
+    its squares sum to :math:`d^2 S^4 / r`, and the terms that do not ask for agreement
+    (arXiv 2105.04906, equations 1 to 4, both views) are
+    :math:`\mu (1 - S) + 2 \nu S^4 (d / r - 1)`; least at
+    :math:`S^3 = \mu / (8 \nu (d / r - 1))`, and at 1 where that is more.
+
+    Parameters
+    ----------
+    count, length : int
+        N of all ranks, at least 2, and d.
+    variance, covariance : float
+        Weights :math:`\mu` and :math:`\nu` of the terms. Without either the loss names no
+        deviation, and it is 1, what equation 1 asks for.
+    """
+    excess = length / min(count - 1, length) - 1
+    if not (variance and covariance and excess):
+        return 1.0
+    return float(min(1.0, (variance / (8 * covariance * excess)) ** (1 / 3)))
+
+
 def dino_loss(
     teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], center: Tensor,
     teacher_temperature: float, student_temperature: float,

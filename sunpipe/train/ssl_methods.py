@@ -16,6 +16,7 @@ from sunpipe.train.ssl_losses import (
     collapse_level,
     dino_loss,
     dino_spread,
+    reachable_deviation,
     simsiam_loss,
     vicreg_terms,
 )
@@ -71,8 +72,10 @@ class SimSiam(Method):
 class Vicreg(Method):
     """Invariance beside variance and covariance of the batch (arXiv 2105.04906).
 
-    Collapse is 1 less the mean deviation of a coordinate, of which VICReg wants 1. The
-    outputs have no fixed length or centre, so that directions alone tell nothing.
+    Collapse is what the mean deviation of a coordinate lacks of the one that its loss
+    can reach with this many samples and coordinates (`reachable_deviation`): 1 only
+    where there are no more coordinates than samples to tell them apart. The outputs
+    have no fixed length or centre, so that directions alone tell nothing.
     """
 
     def __init__(self, encoder: nn.Module, settings: SslSettings, world: int = 1) -> None:
@@ -80,14 +83,16 @@ class Vicreg(Method):
         self.expander = expander(cast(int, encoder.dim), settings.hidden)
 
     def forward(self, phase: str, one: Tensor, two: Tensor) -> tuple[Tensor, Seen]:
-        """Loss, its three terms, and what the deviations lack of 1."""
+        """Loss, its three terms, and what the deviations lack of what they can be."""
         z1, z2 = self.expander(self.encoder(one)), self.expander(self.encoder(two))
         invariance, variance, covariance, deviation = vicreg_terms(z1, z2, self.world, self._mean)
         of = self.settings.vicreg
         loss = of.invariance * invariance + of.variance * variance + of.covariance * covariance
+        best = reachable_deviation(len(z1) * self.world, z1.shape[1], of.variance, of.covariance)
         return loss, {
-            "loss": loss.detach(), "collapse": 1 - deviation, "invariance": invariance.detach(),
-            "variance": variance.detach(), "covariance": covariance.detach(),
+            "loss": loss.detach(), "collapse": (1 - deviation / best).clamp(min=0),
+            "invariance": invariance.detach(), "variance": variance.detach(),
+            "covariance": covariance.detach(),
         }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from sunpipe.train.ssl_losses import (
     collapse_level,
     dino_loss,
     dino_spread,
+    reachable_deviation,
     simsiam_loss,
     vicreg_terms,
 )
@@ -135,6 +136,40 @@ def test_collapse_level() -> None:
     assert collapse_level(one + 0.01 * spread).item() > 0.9
     # Scale does not matter, direction does.
     assert collapse_level(one * torch.rand(256, 1, generator=generator)).item() > 0.99
+
+
+@pytest.mark.parametrize(("count", "length"), [(8, 512), (16, 256), (64, 32)])
+def test_vicreg_at_its_best_is_no_collapse_whatever_the_width(count: int, length: int) -> None:
+    z = drawn(count, length)
+    best = reachable_deviation(count, length, 25, 1)
+    z = (best * z.detach()).requires_grad_(True)
+    optimiser = torch.optim.Adam([z], lr=0.01)
+    for _ in range(300):
+        optimiser.zero_grad()
+        _, variance, covariance, deviation = vicreg_terms(z, z)
+        (25 * variance + covariance).backward()
+        optimiser.step()
+    assert float(deviation) == pytest.approx(best, rel=0.05)
+    if length > count:
+        assert best < 0.6  # which says nothing of a collapse: there is no room for more
+
+
+def test_deviation_without_a_term_that_limits_it_is_the_wanted_one() -> None:
+    assert reachable_deviation(8, 4096, 25, 0) == 1
+    assert reachable_deviation(8, 4096, 0, 0) == 1
+    assert reachable_deviation(8, 7, 25, 1) == 1
+    assert reachable_deviation(2, 4096, 25, 1) > 0
+
+
+def test_vicreg_sees_one_vector_for_all_at_any_width() -> None:
+    torch.manual_seed(0)
+    settings = SslSettings(method="vicreg", hidden=1024, batch=8)
+    model = make_method(Encoder(1, 16, 4, 8), settings)
+    views = torch.randn(8, 1, 16, 16), torch.randn(8, 1, 16, 16)
+    torch.nn.init.zeros_(model.expander[-1].weight)
+    assert float(model("views", *views)[1]["collapse"]) > 0.9
+    torch.nn.init.normal_(model.expander[-1].weight, std=0.05)
+    assert float(model("views", *views)[1]["collapse"]) < 0.1
 
 
 def small(method: str, **more: Any) -> SslSettings:
