@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
 
 if TYPE_CHECKING:
+    import torch
+
     from sunpipe.embed.encoder import FieldEncoder
 
 DATASET_KEYS = (
@@ -60,22 +62,27 @@ def _rows_of_shards(reader: ShardReader) -> list[NDArray[np.int64]]:
 
 
 def _batches(
-    reader: ShardReader, shards: list[int], size: int, threads: int = 1
-) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """Shard, first place in it and images as stored, read and decoded while others are embedded."""
+    reader: ShardReader, shards: list[int], size: int,
+    prepare: Callable[[NDArray[Any]], torch.Tensor], threads: int = 1,
+) -> Iterator[tuple[int, int, torch.Tensor]]:  # fmt: skip
+    """Shard, first place in it and images, read, decoded and made ready while others pass."""
     rows = _rows_of_shards(reader)
     wanted = [
         (shard, start, rows[shard][start : start + size])
         for shard in shards
         for start in range(0, len(rows[shard]), size)
     ]
+
+    def load(one: NDArray[np.int64]) -> torch.Tensor:
+        return prepare(reader.stored(one))
+
     with ThreadPoolExecutor(threads, "sunpipe-read") as pool:
-        pending: deque[Future[NDArray[Any]]] = deque()
+        pending: deque[Future[torch.Tensor]] = deque()
         asked = iter(wanted)
         try:
             for shard, start, _ in wanted:
                 while len(pending) <= threads and (one := next(asked, None)) is not None:
-                    pending.append(pool.submit(reader.stored, one[2]))
+                    pending.append(pool.submit(load, one[2]))
                 yield shard, start, pending.popleft().result()
         finally:
             for future in pending:
@@ -102,9 +109,14 @@ def embed_shards(
     parts: list[NDArray[np.float32]] = []
     # on a CPU one thread reads many times faster than networks pass, and more would be in their way
     threads = 1 if encoder.device.type == "cpu" else default_threads()
-    for shard, start, stored in _batches(reader, shards, batch, threads):
-        parts.append(encoder.stored_vectors(stored, reader.info.scale))
-        if start + len(stored) < counts[shard]:
+    scale = reader.info.scale
+
+    def prepare(stored: NDArray[Any]) -> torch.Tensor:
+        return encoder.prepared(stored, scale)
+
+    for shard, start, ready in _batches(reader, shards, batch, prepare, threads):
+        parts.append(encoder.prepared_vectors(ready, scale))
+        if start + len(ready) < counts[shard]:
             yield shard, None
         else:
             yield shard, np.concatenate(parts)
@@ -159,7 +171,10 @@ def embed(config: Config, part: str | None = None) -> Result:
         raise DataError(f"dataset {config.dataset} has no rows in the splits {', '.join(splits)}")
     mine = share(range(shards), parse_part(part) if part else (1, 1))
     encoder = FieldEncoder.load(encoder_run(layout, config.name), config.embed.orbit)
-    encoder.check(info.channels, info.resolution, f"dataset {info.name}")
+    card = dataset_card(reader)
+    encoder.check(
+        info.channels, info.resolution, f"dataset {info.name}", info.units, card["pixel_cm"]
+    )
     made_from = _made_from(encoder, info, splits)
 
     stale = [shard for shard in mine if part_note(folder, shard, made_from) is None]
@@ -192,7 +207,7 @@ def embed(config: Config, part: str | None = None) -> Result:
     else:
         publish(
             folder, _metadata(reader), encoder=encoder.describe(),
-            dataset=dataset_card(reader), splits=splits, dim=encoder.card.dim,
+            dataset=card, splits=splits, dim=encoder.card.dim,
             files={part_name(shard): note for shard, note in enumerate(notes)},
         )  # fmt: skip
         _sweep(folder, shards)

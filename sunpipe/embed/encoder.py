@@ -24,6 +24,7 @@ from sunpipe.physics.channels import orbit as list_ways
 from sunpipe.run import require_run, ssl_name
 from sunpipe.shards.loader import to_physical
 from sunpipe.shards.normalize import encode
+from sunpipe.shards.tiles import check_scale
 from sunpipe.stage import log
 
 
@@ -52,6 +53,9 @@ class EncoderCard:
         Whether a vector is the mean over all combinations of `symmetries`.
     method, backbone : str
         How it was trained, and what network it is.
+    pixel_cm : float or None
+        Median side of a pixel of the patches it was trained with, cm; None in runs
+        that did not keep it.
     """
 
     run: str
@@ -66,6 +70,7 @@ class EncoderCard:
     orbit: bool
     method: str = "simsiam"
     backbone: str = RESIDUAL
+    pixel_cm: float | None = None
 
 
 def _card(run: Path, path: Path, orbit: bool) -> tuple[EncoderCard, dict[str, Any]]:
@@ -79,7 +84,7 @@ def _card(run: Path, path: Path, orbit: bool) -> tuple[EncoderCard, dict[str, An
         run=run.name, nimg=state["nimg"], digest=identity,
         channels=about["channels"], units=about["units"], resolution=about["resolution"],
         dim=about["dim"], normalize=about["normalize"], symmetries=about["symmetries"], orbit=orbit,
-        **{key: about[key] for key in ("method", "backbone") if key in about},
+        **{key: about[key] for key in ("method", "backbone", "pixel_cm") if key in about},
     )  # fmt: skip
     return card, about
 
@@ -92,8 +97,26 @@ def _table(scale: float, settings: NormalizeSettings) -> torch.Tensor:
 
 
 def encoder_run(layout: Layout, name: str) -> Path:
-    """Newest encoder run of an experiment."""
-    return require_run(layout, ssl_name(name), "run sunpipe ssl first")
+    """Newest encoder run of an experiment; one that is not done says so.
+
+    Raises
+    ------
+    DataError
+        There is none, or it failed: its vectors may be one for all patches. A run
+        that is named by its folder or by a digest is not asked (`FieldEncoder.load`).
+    """
+    run = require_run(layout, ssl_name(name), "run sunpipe ssl first")
+    path = run / "status.json"
+    status = read_json(path) if path.is_file() else {"state": "unfinished"}
+    state = status.get("state")
+    if state == "failed":
+        raise DataError(
+            f"{run.name} failed: {status.get('reason', 'no reason kept')}; continue it with"
+            " sunpipe ssl, or train another with sunpipe ssl --new"
+        )
+    if state != "done":
+        log(f"{run.name} is {state}, not done; its newest checkpoint is taken")
+    return run
 
 
 @dataclass(frozen=True)
@@ -151,8 +174,28 @@ class FieldEncoder:
         ways = list_ways(card.channels, card.symmetries if orbit else ())
         return cls(card, network.eval().requires_grad_(False), device, ways)
 
-    def check(self, channels: list[str], resolution: int, what: str) -> None:
-        """Refuse data of other channels or another size, by name."""
+    def check(
+        self, channels: Sequence[str], resolution: int, what: str,
+        units: Sequence[str] | None = None, pixel_cm: float | None = None,
+    ) -> None:  # fmt: skip
+        """Refuse data that the encoder was not trained for, by name.
+
+        Parameters
+        ----------
+        channels, resolution
+            Of the data.
+        what : str
+            The data, for the message.
+        units : sequence of str, optional
+            Of the channels.
+        pixel_cm : float, optional
+            Side of a pixel, cm.
+
+        Raises
+        ------
+        DataError
+            Other channels, size or units, or a pixel that differs by more than `SAME_SCALE`.
+        """
         card = self.card
         if list(channels) != card.channels or resolution != card.resolution:
             raise DataError(
@@ -160,6 +203,13 @@ class FieldEncoder:
                 f" x {card.resolution}, but {what} has {', '.join(channels)} at {resolution} x"
                 f" {resolution}; train an encoder on it with sunpipe ssl"
             )
+        if units is not None and list(units) != card.units:
+            raise DataError(
+                f"the encoder of {card.run} takes {', '.join(card.units)}, but {what} is in"
+                f" {', '.join(units)}; train an encoder on it with sunpipe ssl"
+            )
+        if pixel_cm is not None and card.pixel_cm is not None:
+            check_scale(pixel_cm, card.pixel_cm, what, f"the encoder of {card.run}")
 
     @torch.no_grad()
     def vectors(self, fields: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32]:
@@ -183,22 +233,39 @@ class FieldEncoder:
         x = torch.as_tensor(fields, dtype=torch.float32).to(self.device, non_blocking=True)
         return self._vectors(self._encoded(x) if self._commutes else x, self._commutes)
 
-    @torch.no_grad()
     def stored_vectors(
         self, stored: NDArray[Any], scale: float | Sequence[float]
     ) -> NDArray[np.float32]:
-        """`vectors` of images as a dataset stores them (B, C, H, H), with its `scale`.
+        """`vectors` of images as a dataset stores them (B, C, H, H), with its `scale`."""
+        return self.prepared_vectors(self.prepared(stored, scale), scale)
 
-        On a CPU 16-bit counts are looked up in a table: asinh takes as long as half a
-        pass of a small network.
+    def prepared(self, stored: NDArray[Any], scale: float | Sequence[float]) -> torch.Tensor:
+        """What a thread can do for stored images while the network is at others.
+
+        For a CPU they come as the network takes them. 16-bit counts are looked up in a
+        table: asinh takes as long as half a pass of a small network. For a GPU they stay
+        counts: half the bytes to carry, and normalised there.
         """
-        counts = torch.from_numpy(stored).to(self.device)
-        plain = isinstance(scale, int | float) and self._commutes
-        if plain and self.device.type == "cpu" and stored.dtype == np.int16:
+        counts = torch.from_numpy(stored)
+        if self.device.type != "cpu":
+            return counts
+        if isinstance(scale, int | float) and self._commutes and stored.dtype == np.int16:
             table = _table(float(scale), self._settings)  # type: ignore[arg-type]
             places = counts.to(torch.int32).add_(2**15)
-            return self._vectors(table.index_select(0, places.flatten()).view(counts.shape), True)
-        return self.vectors(to_physical(counts, scale))
+            ready = table.index_select(0, places.flatten()).view(counts.shape)
+        else:
+            fields = to_physical(counts, scale)
+            ready = self._encoded(fields) if self._commutes else fields
+        return ready.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def prepared_vectors(
+        self, ready: torch.Tensor, scale: float | Sequence[float]
+    ) -> NDArray[np.float32]:
+        """`vectors` of what `prepared` gave."""
+        if self.device.type == "cpu":
+            return self._vectors(ready, self._commutes)
+        return self.vectors(to_physical(ready.to(self.device, non_blocking=True), scale))
 
     def _vectors(self, x: torch.Tensor, encoded: bool) -> NDArray[np.float32]:
         total = torch.zeros(len(x), self.card.dim, device=self.device)

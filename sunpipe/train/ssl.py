@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sunpipe import checkpoint
@@ -252,7 +253,8 @@ def _train(
 ) -> int:  # fmt: skip
     """Train to the end; what ends it early, other than a request, stands in ``status.json``."""
     try:
-        trainer = Trainer(config, reader.info, ranks, device, start)
+        pixel_cm = float(np.median(reader.pixel_cm[reader.rows]))
+        trainer = Trainer(config, reader.info, pixel_cm, ranks, device, start)
         if run is not None:
             run.rewind_stats(trainer.nimg)
             run.log(

@@ -65,7 +65,7 @@ def make_encoder(info: DatasetInfo, settings: SslSettings, fresh: bool = True) -
         raise ConfigError(f"dataset {info.name}: {error}{hint}") from None
 
 
-def encoder_card(info: DatasetInfo, settings: SslSettings, dim: int) -> dict[str, Any]:
+def network_card(info: DatasetInfo, settings: SslSettings, dim: int) -> dict[str, Any]:
     """What one must know beside the weights to use an encoder; `sunpipe.embed.encoder` reads it."""
     return {
         "method": settings.method,
@@ -85,17 +85,19 @@ class Trainer:
 
     Parameters
     ----------
+    pixel_cm : float
+        Median side of a pixel of the patches it learns from, cm: kept beside the weights.
     start : Path, optional
         Checkpoint to continue from, written at any number of ranks.
     """
 
     def __init__(
-        self, config: Config, info: DatasetInfo, ranks: Ranks, device: torch.device,
-        start: Path | None = None,
+        self, config: Config, info: DatasetInfo, pixel_cm: float, ranks: Ranks,
+        device: torch.device, start: Path | None = None,
     ) -> None:  # fmt: skip
         settings = config.ssl
         self.settings, self.seed, self.info = settings, config.seed, info
-        self.ranks, self.device, self.nimg = ranks, device, 0
+        self.pixel_cm, self.ranks, self.device, self.nimg = pixel_cm, ranks, device, 0
         self.total = images_to_show(settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_seed(config.seed, 0, 0, "ssl-weights"))
@@ -147,19 +149,20 @@ class Trainer:
     def state(self) -> tuple[dict[str, checkpoint.Tensors], dict[str, Any]]:
         """Tensors and JSON-able state of a checkpoint; every rank must call it."""
         whole, kept = self.method.state_dict(), self.method.kept
-        card = encoder_card(self.info, self.settings, self.dim)
+        card = network_card(self.info, self.settings, self.dim)
         tensors: dict[str, checkpoint.Tensors] = {
             "encoder": {k.removeprefix(kept): v for k, v in whole.items() if k.startswith(kept)},
             "heads": {k: v for k, v in whole.items() if not k.startswith(kept)},
             "optimizer": self.engine.optimizer_state(),
         }
         return tensors, {
-            "kind": "ssl", "encoder": card, "made_of": card, "world": self.ranks.world,
+            "kind": "ssl", "encoder": {**card, "pixel_cm": self.pixel_cm}, "made_of": card,
+            "world": self.ranks.world,
         }  # fmt: skip
 
     def _restore(self, start: Path) -> None:
         state = checkpoint.load_state(start)
-        checkpoint.check_made_of(start, state, encoder_card(self.info, self.settings, self.dim))
+        checkpoint.check_made_of(start, state, network_card(self.info, self.settings, self.dim))
         self.nimg = state["nimg"]
         encoder = checkpoint.load_tensors(start, "encoder")
         named = {f"{self.method.kept}{key}": value for key, value in encoder.items()}

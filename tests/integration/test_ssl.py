@@ -196,6 +196,7 @@ def test_other_methods_resume_to_the_bit_and_embed(elsewhere: Any, method: str) 
     assert_equal(weights(whole), weights(broken))
     encoder = FieldEncoder.load(broken / "runs/00000-tiny-ssl")
     assert encoder.card.method == method
+    assert encoder.card.pixel_cm == pytest.approx(4 * 3.64e7, rel=0.02)  # shard.reduce=4
     kept = encoder.network.state_dict()
     heads = {key: value for key, value in weights(whole).items() if key.startswith("heads.")}
     student = {key.removeprefix("heads.encoder."): value for key, value in heads.items()

@@ -12,13 +12,15 @@ from scipy.stats import pearsonr, spearmanr
 
 from sunpipe.config import to_dict
 from sunpipe.embed.correlation import correlation, pearson
-from sunpipe.embed.encoder import EncoderCard, FieldEncoder
+from sunpipe.embed.encoder import EncoderCard, FieldEncoder, encoder_run
 from sunpipe.embed.signed_maps import signed_map
 from sunpipe.embed.store import part_note, read_embedding, read_metadata, read_vectors, write_part
 from sunpipe.errors import DataError, UsageError
+from sunpipe.files import write_json
 from sunpipe.models.backbone import make_backbone
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.parts import parse_part, share
+from sunpipe.paths import Layout
 from sunpipe.physics.channels import apply_symmetry, orbit
 from tests.unit.index_fake import make
 
@@ -145,3 +147,39 @@ def test_orbit_vectors_are_the_same_under_every_symmetry(
     for name in names:
         found = encoder.vectors(apply_symmetry(fields, channels, name))
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * abs(wanted).max())
+
+
+def card_of(**more: Any) -> EncoderCard:
+    settings = to_dict(NormalizeSettings())
+    return EncoderCard("r", 0, "d", ["Br"], ["Gauss"], 16, 8, settings, [], False, **more)
+
+
+def test_an_encoder_refuses_other_units_and_another_scale() -> None:
+    def encoder(pixel_cm: float | None) -> FieldEncoder:
+        return FieldEncoder(card_of(pixel_cm=pixel_cm), torch.nn.Identity(), torch.device("cpu"),
+                            [()])  # fmt: skip
+
+    known, old = encoder(7.3e7), encoder(None)
+    known.check(["Br"], 16, "it", ["Gauss"], 7.35e7)
+    known.check(["Br"], 16, "it")
+    old.check(["Br"], 16, "it", ["Gauss"], 1.8e7)
+    with pytest.raises(DataError, match="takes Gauss, but it is in Tesla"):
+        known.check(["Br"], 16, "it", ["Tesla"], 7.3e7)
+    with pytest.raises(DataError, match=r"it has pixels of 182\.5 km, the encoder of r was made"):
+        known.check(["Br"], 16, "it", ["Gauss"], 1.825e7)
+
+
+def test_a_failed_run_is_not_taken_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path)
+    run = layout.runs / "00000-a-ssl"
+    (run / "checkpoints/kimg-000001.000").mkdir(parents=True)
+    (run / "checkpoints/kimg-000001.000/COMPLETE").touch()
+    for state, said in (("done", ""), ("running", "00000-a-ssl is running, not done")):
+        write_json(run / "status.json", {"state": state})
+        assert encoder_run(layout, "a") == run
+        assert said in capsys.readouterr().err
+    write_json(run / "status.json", {"state": "failed", "reason": "the encoder collapsed"})
+    with pytest.raises(DataError, match="00000-a-ssl failed: the encoder collapsed; continue it"):
+        encoder_run(layout, "a")
