@@ -32,26 +32,29 @@ def check_movie(path: Path) -> None:
 
 
 def render(
-    fields: NDArray[np.float32], channels: Sequence[str], captions: Sequence[str], limit: float,
-    unit: str, pixel_cm: float,
+    fields: NDArray[np.float32], channels: Sequence[str], captions: Sequence[str],
+    units: Sequence[str], pixel_cm: float,
 ) -> Iterator[Pixels]:  # fmt: skip
-    """Frames (H, W, 3) of fields (K, C, h, w), drawn one by one with one colour range."""
+    """Frames (H, W, 3) of fields (K, C, h, w), drawn one by one with the same colours."""
     from sunpipe import plots
+    from sunpipe.latent.shades import shades
     from sunpipe.latent.strip import scale_bar
 
     figure = plots.new_figure(2.4 * fields.shape[1] + 0.9, 2.9)
     canvas: Any = figure.canvas
     axes = figure.subplots(1, fields.shape[1], squeeze=False)[0]
-    shown = [plots.show_field(each, image, limit) for each, image in zip(axes, fields[0],
-                                                                         strict=True)]  # fmt: skip
+    shown: dict[int, Any] = {}
+    for shade in shades(fields, units):
+        shown |= {row: shade.show(axes[row], fields[0, row]) for row in shade.rows}
+        bar = figure.colorbar(shown[shade.rows[0]], ax=list(axes[list(shade.rows)]), pad=0.02)
+        bar.set_label(shade.label(channels))
     for each, channel in zip(axes, channels, strict=True):
         each.set_title(channel, fontsize=9)
     scale_bar(axes[0], fields.shape[-1], pixel_cm)
-    figure.colorbar(shown[-1], ax=axes, pad=0.02).set_label(f"field ({unit})")
     title = figure.suptitle(captions[0], fontsize=9, color=plots.INK)
     for images, caption in zip(fields, captions, strict=True):
-        for picture, image in zip(shown, images, strict=True):
-            picture.set_data(image)
+        for row, image in enumerate(images):
+            shown[row].set_data(image)
         title.set_text(caption)
         canvas.draw()
         whole = np.asarray(canvas.buffer_rgba())[:, :, :3]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,44 @@ from sunpipe.fitsmark import Synthetic
 from sunpipe.fitsorigin import GAUSS
 from sunpipe.fitswrite import write_image
 from sunpipe.physics.geometry import pixel_size_cm
+from sunpipe.physics.measurable import euv_parts
 
 AU_M = 149_597_870_691.0  # as in JSOC's headers
 RSUN_M = 696_000_000.0
+# Kinds of EUV quantities that no wavelength fits behind in eight letters.
+SHORT: Mapping[str, str] = MappingProxyType({"ARFRAC": "ARF", "CHFRAC": "CHF", "PSLOPE": "PSL"})
 EPOCH = "1993.01.01_00:00:00_TAI"  # TRECEPOC of HMI's series
+
+
+def keyword(name: str) -> str:
+    """Keyword of a measured quantity: its name, or ``CHF193`` for ``CHFRAC193`` and the like.
+
+    FITS keywords have eight letters at most (FITS Standard 4.0, section 4.1.2.1).
+
+    Raises
+    ------
+    ValueError
+        A longer name that has no short form.
+    """
+    parts = euv_parts(name)
+    short = SHORT.get(parts[0], parts[0]) + parts[1] if parts else name
+    if len(short) > 8:
+        raise ValueError(f"{name} is no FITS keyword; give it a short form")
+    return short
+
+
+def quantity_cards(
+    names: Sequence[str], values: Sequence[float] | NDArray[Any]
+) -> tuple[dict[str, float], list[str]]:
+    """Cards of measured quantities, undefined ones left out, and lines that say short forms."""
+    cards, said = {}, []
+    for name, value in zip(names, values, strict=True):
+        if not math.isfinite(value):
+            continue
+        cards[keyword(name)] = float(value)
+        if keyword(name) != name:
+            said.append(f"{keyword(name)} is {name}.")
+    return cards, said
 
 
 def place_cards(shape: tuple[int, int], pixel_cm: float) -> dict[str, Any]:

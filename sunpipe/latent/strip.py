@@ -1,4 +1,4 @@
-"""Frames of a walk side by side: a row per component, one colour bar, a scale bar in Mm."""
+"""Frames of a walk side by side: a row per channel, colour bars, a scale bar in Mm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scale_bar(axes: Any, pixels: int, pixel_cm: float) -> None:
 
 
 def draw_strip(
-    found: Walk, path: Path, title: str, captions: Sequence[str], unit: str = "G"
+    found: Walk, path: Path, title: str, captions: Sequence[str], units: Sequence[str] = ()
 ) -> None:
     """Draw the frames of a walk's first base.
 
@@ -39,24 +39,25 @@ def draw_strip(
     title : str
     captions : sequence of str
         Above each frame.
-    unit : str
-        Of the field, for the colour bar.
+    units : sequence of str
+        Of the channels; gauss without.
     """
     from sunpipe import plots
+    from sunpipe.latent.shades import shades
 
     images = found.images[0]
     frames, channels = images.shape[:2]
-    limit = plots.symmetric_limit(images)
     figure = plots.new_figure(max(1.5 * frames + 1.1, 4.0), 1.5 * channels + 0.7)
     grid = figure.subplots(channels, frames, squeeze=False)
-    picture: Any = None
-    for row in range(channels):
-        for column in range(frames):
-            picture = plots.show_field(grid[row][column], images[column, row], limit)
-        grid[row][0].set_ylabel(found.channels[row])
+    for shade in shades(images, units or ["G"] * channels):
+        for row in shade.rows:
+            shown = [shade.show(axes, image) for axes, image in
+                     zip(grid[row], images[:, row], strict=True)]  # fmt: skip
+            grid[row][0].set_ylabel(found.channels[row])
+        bar = figure.colorbar(shown[0], ax=grid[list(shade.rows)], pad=0.02)
+        bar.set_label(shade.label(found.channels))
     for column, caption in enumerate(captions):
         grid[0][column].set_title(caption, fontsize=8)
     scale_bar(grid[-1][0], images.shape[-1], found.pixel_cm)
-    figure.colorbar(picture, ax=grid, pad=0.02).set_label(f"field ({unit})")
     figure.suptitle(title, fontsize=9, color=plots.INK)
     plots.save(figure, path, dpi=130)

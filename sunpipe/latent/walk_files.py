@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.files import atomic_folder, write_json, write_text
-from sunpipe.fitsorigin import GAUSS
 from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.movie import render, write_movie
-from sunpipe.latent.patch_fits import write_patch
+from sunpipe.latent.patch_fits import quantity_cards, write_patch
 from sunpipe.latent.strip import draw_strip
 from sunpipe.latent.walk_folder import RESULT, SCHEMA
 from sunpipe.latent.walks import Walk, read_walk, write_walk
@@ -122,27 +121,22 @@ def _write_fits(
         values = walk.values[0, number]
         cards = {"SEED": -1 if result["seed"] is None else result["seed"],
                  "WALK": walk.target, "WALKSTEP": float(walk.steps[number])}  # fmt: skip
-        cards |= {name: float(value) for name, value in zip(walk.names, values, strict=True)
-                  if np.isfinite(value) and len(name) <= 8}  # fmt: skip
+        measured, said = quantity_cards(walk.names, values)
         source = f"from {Path(result['from']).name}" if result["from"] else f"seed {result['seed']}"
         written += write_patch(
             folder, stem, seen.fields[number], channels=generator.channels, units=generator.units,
             pixel_cm=generator.pixel_cm, run=generator.run, generator=generator.digest,
-            number=number + 1, cards=cards,
+            number=number + 1, cards=cards | measured,
             history=(f"Frame {number} of a walk along {walk.target}, {source}.",
-                     "Keywords in the physical convention of sunpipe."),
+                     "Keywords in the physical convention of sunpipe.", *said),
         )  # fmt: skip
     return [path.name for path in written]
 
 
 def _write_movie(path: Path, whole: Seen, asked: Asked, unit: str, generator: Generator) -> None:
-    from sunpipe.plots import symmetric_limit
-
-    limit = symmetric_limit(whole.walk.images)
-    field = "G" if generator.units[0] in GAUSS else generator.units[0]
     texts = [text.replace("\n", ": ") for text in captions(whole.walk, unit)]
     frames = render(whole.walk.images[0], generator.channels,
-                    [f"{asked.target}, {text}" for text in texts], limit, field,
+                    [f"{asked.target}, {text}" for text in texts], generator.units,
                     whole.walk.pixel_cm)  # fmt: skip
     write_movie(path, frames)
 
@@ -177,11 +171,11 @@ def write_all(
     dict
         Name of the kind to path.
     """
-    unit = "G" if generator.units[0] in GAUSS else generator.units[0]
     side = generator.resolution * generator.pixel_cm / 1e8
     shown = captions(seen.walk, result["unit"])
     with atomic_folder(folder) as inside:
-        draw_strip(seen.walk, inside / "strip.png", f"{title} (side {side:.0f} Mm)", shown, unit)
+        draw_strip(seen.walk, inside / "strip.png", f"{title} (side {side:.0f} Mm)", shown,
+                   generator.units)  # fmt: skip
         write_csv(inside / "table.csv", seen.walk)
         write_latents(inside / "walk.h5", seen, about)
         fits = _write_fits(inside, seen, asked.fits, generator, result)
