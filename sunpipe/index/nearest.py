@@ -17,7 +17,7 @@ Floats32 = NDArray[np.float32]
 
 def stored(index: Index, rows: Ints) -> Floats32:
     """Vectors of some rows as the index holds them (n, dim), normalised or not."""
-    return np.array(index.vectors[np.asarray(rows, np.int64)], np.float32)
+    return np.asarray(index.vectors[np.asarray(rows, np.int64)], np.float32)
 
 
 def distances(index: Index, products: NDArray[np.float32]) -> Floats:
