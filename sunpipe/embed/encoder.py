@@ -250,7 +250,7 @@ class FieldEncoder:
         if self.device.type != "cpu":
             return counts
         if isinstance(scale, int | float) and self._commutes and stored.dtype == np.int16:
-            table = _table(float(scale), self._settings)  # type: ignore[arg-type]
+            table = _table(float(scale), self._settings)
             places = counts.to(torch.int32).add_(2**15)
             ready = table.index_select(0, places.flatten()).view(counts.shape)
         else:
