@@ -5,21 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial.distance import cdist
+from scipy.stats import pearsonr, spearmanr
 
 from sunpipe.config import load_config
 from sunpipe.embed.embed import embed
+from sunpipe.embed.encoder import FieldEncoder
+from sunpipe.embed.store import read_embedding, read_metadata, read_vectors
 from sunpipe.errors import DataError, Stopped
 from sunpipe.evaluate import retrieval_measured
 from sunpipe.evaluate.cli import evaluate as app
-from sunpipe.evaluate.retrieval import evaluate, plan
+from sunpipe.evaluate.retrieval import evaluate, plan, queries_of
+from sunpipe.evaluate.retrieval_archive import read_archive
+from sunpipe.evaluate.retrieval_generated import fields_of, trained_generator
 from sunpipe.evaluate.retrieval_table import render
 from sunpipe.index.build import build
+from sunpipe.latent.generator import Generator
 from sunpipe.paths import Layout
+from sunpipe.physics.images import measure_images
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
 from sunpipe.train.ssl import train_ssl
@@ -28,6 +38,8 @@ from tests.conftest import REPO
 # HARP 6060 was seen twice, 12 minutes apart.
 FEW = ("retrieval.queries=40", "retrieval.bootstrap=100", "retrieval.exclude_hours=0.1",
        "retrieval.k=5")  # fmt: skip
+CHANNELS = ["Br", "Bt", "Bp"]
+MEASURED = ["USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "AREA_MM2"]
 
 
 def config(*overrides: str) -> Config:
@@ -62,35 +74,135 @@ def scored(built: Path) -> dict[str, Any]:
     return json.loads((built / "evaluations/tiny/retrieval.json").read_text())
 
 
-def test_the_scorecard_of_the_bundled_records(scored: dict[str, Any], built: Path) -> None:
+@dataclass(frozen=True)
+class Plain:
+    """The embedded tiles, read and measured without the scorecard."""
+
+    vectors: np.ndarray
+    harp: np.ndarray
+    minutes: np.ndarray
+    images: np.ndarray
+    values: dict[str, np.ndarray]
+    asked: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def tiles(built: Path) -> Plain:
+    folder, reader = built / "embeddings/tiny", ShardReader(built / "shards/tiny")
+    info = read_embedding(folder)
+    table = read_metadata(folder, info)
+    rows = np.array(table["row"])
+    images = reader.images(rows)
+    values = measured_here(images, reader.pixel_cm[rows])
+    _, chosen = queries_of(source := read_archive(folder, 50_000), "all", 40)
+    times = [np.datetime64(time.replace(".", "-")[:10] + "T" + time[11:19])
+             for time in table["t_rec"].to_pylist()]  # fmt: skip
+    minutes = (np.array(times) - times[0]) / np.timedelta64(1, "m")
+    return Plain(np.concatenate(list(read_vectors(folder, info))), np.array(table["harpnum"]),
+                 minutes, images, values, source.places[chosen])  # fmt: skip
+
+
+def measured_here(images: np.ndarray, pixel_cm: np.ndarray | float) -> dict[str, np.ndarray]:
+    pixel = torch.as_tensor(pixel_cm, dtype=torch.float64)
+    found = measure_images(torch.from_numpy(images), CHANNELS, pixel, MEASURED).double().numpy()
+    return dict(zip(MEASURED, found.T, strict=True))
+
+
+def cosine(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """In float32, as distances are compared."""
+    a, b = (each / np.linalg.norm(each.astype(float), axis=1, keepdims=True) for each in (one, two))
+    return np.maximum(1 - a.astype(np.float32) @ b.astype(np.float32).T, 0)
+
+
+def network(images: np.ndarray, side: int = 32) -> np.ndarray:
+    """Rows in the range of configs/tiny.toml, averaged down."""
+    size = images.shape[-1] // side
+    x = np.arcsinh(images / 100) / np.arcsinh(30)
+    x = x.reshape(*x.shape[:2], side, size, side, size).mean((3, 5)) if size > 1 else x
+    return np.asarray(x.reshape(len(x), -1), np.float64)
+
+
+def test_the_scorecard_is_what_comparing_all_with_all_gives(
+    scored: dict[str, Any], tiles: Plain
+) -> None:
+    ask = tiles.asked
     assert scored["queries"] == {"split": "all", "tiles": 40, "groups": 3}
-    assert scored["archive"]["groups"] == 3
-    assert scored["archive"]["records"] == 4
-    # Only 6060 has another time, and its pixels are nearly the same 12 minutes later.
+    assert scored["archive"] == {"tiles": len(tiles.harp), "of": len(tiles.harp), "groups": 3,
+                                 "records": 4}  # fmt: skip
+    pixel_rows = network(tiles.images)
+    spaces = {"embedding": cosine(tiles.vectors[ask], tiles.vectors),
+              "pixels": cdist(pixel_rows[ask], pixel_rows)}  # fmt: skip
+    same = tiles.harp[ask][:, None] == tiles.harp[None]
+    apart = np.abs(tiles.minutes[ask][:, None] - tiles.minutes[None])
+    now = same & (apart < 6)
+    for name, far in spaces.items():
+        for protocol, closed in (("other_harp", same), ("other_time", now)):
+            match = np.where(closed, np.inf, far).argmin(axis=1)
+            for key, values in tiles.values.items():
+                row = scored["physics"][protocol][name][key]
+                pairs = np.stack([values[ask], values[match]])
+                pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+                assert row["n"] == pairs.shape[1] > 10, (name, protocol, key)
+                assert row["pearson"]["value"] == pytest.approx(pearsonr(*pairs)[0], abs=1e-6)
+                assert row["spearman"]["value"] == pytest.approx(spearmanr(*pairs)[0], abs=1e-6)
+        # Rank of the own HARP at another time: only HARP 6060 has one.
+        best = np.stack([np.where((tiles.harp == harp) & ~now, far, np.inf).min(axis=1)
+                         for harp in np.unique(tiles.harp)], axis=1)  # fmt: skip
+        own = best[np.arange(len(ask)), np.searchsorted(np.unique(tiles.harp), tiles.harp[ask])]
+        rank = 1 + (best < own[:, None]).sum(axis=1)[np.isfinite(own)]
+        row = scored["same_region"][name]
+        assert row["recall_1"]["n"] == len(rank) == (tiles.harp[ask] == 6060).sum()
+        assert row["recall_1"]["value"] == pytest.approx((rank == 1).mean())
+        assert row["mean_rank"]["value"] == pytest.approx(rank.mean())
+        assert row["recall_1"]["clusters"] == 1
+        assert row["recall_1"]["low"] is None  # one HARP says nothing about others
+
+
+def test_generated_queries_get_the_nearest_of_all(
+    scored: dict[str, Any], tiles: Plain, built: Path
+) -> None:
+    cfg, layout = config(), Layout(built)
+    run = trained_generator(layout, cfg)
+    assert run is not None
+    generator = Generator.load(run)
+    images = fields_of(generator, cfg, 0, 40)
+    card = read_embedding(built / "embeddings/tiny").encoder
+    encoder = FieldEncoder.load(layout.runs / card["run"], card["orbit"], card["digest"])
+    match = cosine(encoder.vectors(images), tiles.vectors).argmin(axis=1)
+    mine = measured_here(images, generator.pixel_cm)
+    rows = scored["generated"]["physics"]["embedding"]
+    for key, values in tiles.values.items():
+        pairs = np.stack([mine[key], values[match]])
+        pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+        assert rows[key]["n"] == pairs.shape[1]
+        if len(np.unique(pairs[1])) > 1:
+            assert rows[key]["pearson"]["value"] == pytest.approx(pearsonr(*pairs)[0], abs=1e-5)
+        assert abs(rows[key]["pearson_shuffled"] or 0) < 0.2
+
+
+def test_what_the_scorecard_knows_of_the_bundled_records(
+    scored: dict[str, Any], built: Path
+) -> None:
     rows = scored["same_region"]
-    assert set(rows) == {"embedding", "pixels", "keywords", "chance"}
+    assert set(rows) == {"embedding", "pixels", "keywords", "magnitudes", "chance"}
+    # Only 6060 has another time, and its pixels are nearly the same 12 minutes later.
     assert rows["pixels"]["recall_1"]["value"] > 0.9
     assert rows["keywords"]["recall_1"]["value"] > 0.6
     assert rows["chance"]["recall_1"]["value"] < 0.6
-    assert rows["embedding"]["recall_1"]["clusters"] == 1
     assert rows["embedding"]["recall_5"]["value"] == 1  # of three HARPs
-    assert rows["embedding"]["recall_1"]["low"] is None  # one HARP says nothing about others
-    physics = scored["physics"]["other_harp"]
-    for name in ("USFLUX", "MEANGAM", "TOTUSJH", "NETFLUX", "POLSEP", "AREA_MM2", "|NETFLUX|"):
-        row = physics["keywords"][name]
-        assert row["clusters"] <= 3
+    # Tilt changes with a quarter turn, the sign of the net flux with polarity.
+    assert "NETFLUX" in scored["keywords_used"]
+    assert "|NETFLUX|" in scored["magnitudes_used"]
+    assert not {"NETFLUX", "TILT", "|TILT|"} & set(scored["magnitudes_used"])
+    for name in ("MEANGAM", "TOTUSJH", "POLSEP", "|NETFLUX|"):
         assert name in scored["units"]
-        assert -1 <= physics["embedding"][name]["spearman"]["value"] <= 1
-    # With its own HARP 12 minutes later in reach, 6060 has other matches.
-    assert scored["physics"]["other_time"]["pixels"] != physics["pixels"]
-    assert scored["index"]["recall_5"] == 1
+    # The index is flat: it compares every vector.
+    assert scored["index"] == {"kind": "flat", "recall_5": 1.0, "worst_query": 1.0, "queries": 40,
+                               "vectors": scored["archive"]["tiles"], "embeddings": 1}  # fmt: skip
     for row in scored["invariance"]["symmetries"].values():
         assert row["trained"]
         assert row["moved"] < 1e-3  # the orbit: the same vector to rounding
         assert row["top_1"]["value"] > 0.95
-    made = scored["generated"]["physics"]["embedding"]["USFLUX"]
-    assert made["n"] == 40
-    assert abs(made["pearson_shuffled"]) < 0.2
     assert scored["memorisation"] == {"left_out": "fewer than 3 training HARPs"}
     assert Path(scored["picture"]).name == "retrieval.png"
     assert (built / "evaluations/tiny/retrieval.png").stat().st_size > 10_000
@@ -111,11 +223,16 @@ def test_the_table_says_what_was_not_there(scored: dict[str, Any]) -> None:
 def test_asked_again_it_answers_and_made_again_it_is_the_same(
     inside: Path, scored: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # The pictures of a copied data root are still those of the first one.
     again = evaluate(config())
     assert "measured before" in capsys.readouterr().err
     assert again["physics"] == scored["physics"]
-    (inside / "evaluations/tiny/retrieval.json").unlink()
+    path = inside / "evaluations/tiny/retrieval.json"
+    gone = inside / "evaluations/tiny/gone.png"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "picture": str(gone)}))
     fresh = evaluate(config())
+    assert "measured before" not in capsys.readouterr().err
+    assert Path(fresh["picture"]).is_file()
     for key in ("same_region", "physics", "generated", "invariance", "index"):
         assert fresh[key] == scored[key], key
 
