@@ -129,23 +129,32 @@ def build(
         log(f"{out} is up to date")
         return {**summary(out, info), "skipped": True}
     table = read_metadata(embeddings, embedding)
-    mine = parse_part(part) if part else (1, 1)
-    try:
-        with construct.alone(plan):
+    if part is not None and (mine := parse_part(part))[1] > 1:
+        return _share(plan, mine, table, embedding)
+    with construct.alone(out):
+        info = up_to_date(plan)  # another process may have built it while we waited
+        if info is not None:
+            return {**summary(out, info), "skipped": True}
+        try:
             construct.start(plan)
             shapes, _, _ = construct.learned(plan)
-        construct.encode(plan, mine, shapes)
-        return _publish_when_last(plan, mine[1], table, embedding)
-    except (SunpipeError, OSError):
-        if mine[1] == 1:  # other parts keep what they have
-            construct.discard(plan)
-        raise
+            construct.encode(plan, (1, 1), shapes)
+            info = finish(plan, 1, table, _about(embedding, plan.identity["embedding"]))
+        except (SunpipeError, OSError):
+            if not construct.is_shared(plan.work):  # what other tasks have finished stays
+                construct.discard(plan)
+            raise
+    return {**summary(out, info), "skipped": False}
 
 
-def _publish_when_last(
-    plan: Plan, number: int, table: pa.Table, embedding: EmbeddingInfo
-) -> Result:
-    with construct.alone(plan):
+def _share(plan: Plan, part: construct.Part, table: pa.Table, embedding: EmbeddingInfo) -> Result:
+    """One task of several; the one that ends last publishes."""
+    number = part[1]
+    with construct.alone(plan.out):
+        construct.start(plan, shared=True)
+        shapes, _, _ = construct.learned(plan)
+    construct.encode(plan, part, shapes)
+    with construct.alone(plan.out):
         if not plan.work.is_dir():  # another part has just published
             return {**summary(plan.out, read_info(plan.out)), "skipped": False}
         left = construct.missing(plan, number)
@@ -173,22 +182,27 @@ def merge(
     if info is not None:
         log(f"{out} is up to date")
         return {**summary(out, info), "skipped": True}
+    _whole(plan)  # nothing is touched, not even a lock made, where there is nothing to merge
+    with construct.alone(out):
+        info = up_to_date(plan)  # the last task may have published it while we waited
+        if info is None:
+            info = finish(plan, _whole(plan), read_metadata(embeddings, embedding),
+                          _about(embedding, plan.identity["embedding"]))  # fmt: skip
+    return {**summary(out, info), "skipped": False}
+
+
+def _whole(plan: Plan) -> int:
+    """Number of parts of a complete set; touches nothing."""
     numbers: set[int] = set()
     for found in plan.work.glob("part-*-of-*.json"):
         with suppress(ValueError):
             numbers.add(int(found.stem.rsplit("-", 1)[1]))
-    whole = [number for number in sorted(numbers) if not construct.missing(plan, number)]
-    if not whole:
-        left = {number: construct.missing(plan, number) for number in sorted(numbers)}
-        raise UsageError(
-            f"nothing to merge for {out}: " + ("; ".join(
-                f"parts {', '.join(parts)} are missing" for parts in left.values())
-                or "no part was built; run sunpipe index build --part I/N")
-        )  # fmt: skip
-    with construct.alone(plan):
-        construct.start(plan)
-        if construct.missing(plan, whole[0]):
-            raise UsageError(f"the parts of {out} were built with other settings; build them again")
-        info = finish(plan, whole[0], read_metadata(embeddings, embedding),
-                      _about(embedding, plan.identity["embedding"]))  # fmt: skip
-    return {**summary(out, info), "skipped": False}
+    left = {number: construct.missing(plan, number) for number in sorted(numbers)}
+    whole = [number for number, parts in left.items() if not parts]
+    if whole:
+        return whole[0]
+    why = [f"parts {', '.join(parts)} are missing" for parts in left.values()]
+    why = why or ["no part was built with these settings; run sunpipe index build --part I/N"]
+    why += [f"{other} was built with {construct.difference(plan, other)}"
+            for other in construct.others(plan) if construct.is_shared(other)]  # fmt: skip
+    raise UsageError(f"nothing to merge for {plan.out}: " + "; ".join(why))

@@ -1,22 +1,28 @@
 """Building in three steps: learn once, encode in parts, join and measure.
 
-All of it happens in a hidden folder beside the index, ``.<name>.building``::
+All of it happens in a hidden folder beside the index, ``.<name>.<plan>.building``, whose
+name holds a digest of what is built. Another plan has another folder: nothing that a
+task of a job array has finished is ever removed by a command with other settings::
 
-    plan.json            what is built; another plan starts anew
+    plan.json            what is built
+    shared               there when several tasks build it
     <kind>.trained       learned by whichever part comes first, used by all
     vectors.npy          prepared vectors; each part writes its own rows
     part-I-of-N.<kind>   codes of one part
     part-I-of-N.json     written when the part is complete
 
 The index takes its name at the very end. A killed build continues with the parts
-that are missing; a refused one leaves nothing.
+that are missing; a refused one leaves nothing. What one process builds alone, it builds
+under the lock: the folder of another such build is a dead one's, and is removed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +45,8 @@ from sunpipe.stage import log
 
 Vectors = NDArray[np.float32]
 Part = tuple[int, int]
+BUILDING = ".building"
+SHARED = "shared"
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,16 @@ class Plan:
     identity: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the result; vectors read at a time (`block`) do not."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name != "block"}
+        return {**self.identity, "metric": self.metric, "settings": settings,
+                "count": self.count, "dim": self.dim}  # fmt: skip
+
+    @property
     def work(self) -> Path:
         """The folder of a build under way."""
-        return self.out.with_name(f".{self.out.name}.building")
+        return self.out.with_name(f".{self.out.name}.{digest(self.asked)[:12]}{BUILDING}")
 
     @property
     def count(self) -> int:
@@ -68,45 +83,89 @@ class Plan:
 
 
 @contextmanager
-def alone(plan: Plan) -> Iterator[None]:
-    """One process at a time; others wait. The lock falls with its holder."""
-    plan.work.parent.mkdir(parents=True, exist_ok=True)
-    path = _lock(plan)
+def alone(out: Path) -> Iterator[None]:
+    """One process at a time changes an index; others wait. The lock falls with its holder."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.with_name(f"{TEMPORARY_PREFIX}{out.name}.lock")
     while True:
         with open(path, "a+") as handle:
             lock_file(handle, fcntl.LOCK_EX)
-            # The last holder may have removed the name after we opened it.
-            if not path.exists() or os.fstat(handle.fileno()).st_ino != path.stat().st_ino:
+            # The last holder removed the name, maybe after we opened it.
+            if not _is_named(handle.fileno(), path):
                 continue
-            yield
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
             return
 
 
-def _lock(plan: Plan) -> Path:
-    return plan.out.with_name(f"{TEMPORARY_PREFIX}{plan.out.name}.lock")
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether several tasks build what stands in a folder of a build."""
+    return (folder / SHARED).exists() and (folder / "plan.json").is_file()
 
 
 def discard(plan: Plan) -> None:
-    """Remove the folder of the build and its lock."""
+    """Remove the folder of the build."""
     shutil.rmtree(plan.work, ignore_errors=True)
-    _lock(plan).unlink(missing_ok=True)
 
 
-def start(plan: Plan) -> None:
-    """Open the folder of the build; what was left by another plan is removed."""
-    asked = {**plan.identity, "metric": plan.metric, "settings": asdict(plan.settings),
-             "count": plan.count, "dim": plan.dim}  # fmt: skip
-    mine = {"plan": digest(asked), "asked": asked}
-    known = None
-    if (plan.work / "plan.json").is_file():
-        try:
-            known = read_json(plan.work / "plan.json")
-        except DataError as error:
-            log(f"started anew: {error}")
-    if known != mine:
-        shutil.rmtree(plan.work, ignore_errors=True)
-        plan.work.mkdir(parents=True)
-        write_json(plan.work / "plan.json", mine)
+def others(plan: Plan) -> list[Path]:
+    """Folders of builds of the same index by other plans."""
+    name = re.compile(rf"\.{re.escape(plan.out.name)}\.[0-9a-f]{{12}}{re.escape(BUILDING)}")
+    parent = plan.out.parent
+    return sorted(path for path in (parent.iterdir() if parent.is_dir() else ())
+                  if name.fullmatch(path.name) and path != plan.work)  # fmt: skip
+
+
+def start(plan: Plan, shared: bool = False) -> None:
+    """Open the folder of the build, under the lock.
+
+    Dead folders of builds by one process are removed; what tasks share is left.
+
+    Raises
+    ------
+    DataError
+        The folder was made for another plan: somebody has renamed it.
+    """
+    for other in others(plan):
+        if is_shared(other):
+            log(f"another build of {plan.out} stands unfinished in {other}; remove that folder if"
+                " nobody wants it any more")  # fmt: skip
+        else:
+            log(f"removed what a killed build of {plan.out} had left in {other}")
+            shutil.rmtree(other, ignore_errors=True)
+    plan.work.mkdir(parents=True, exist_ok=True)
+    note = plan.work / "plan.json"
+    if not note.is_file():
+        write_json(note, plan.asked)
+    elif read_json(note) != json.loads(json.dumps(plan.asked)):
+        raise DataError(f"{plan.work} was made for another build; remove it")
+    if shared:
+        (plan.work / SHARED).touch()
+
+
+def difference(plan: Plan, other: Path) -> str:
+    """What another plan asks otherwise, in words."""
+    theirs = read_json(other / "plan.json")
+    mine = plan.asked
+    pairs = [(name, mine[name], theirs.get(name)) for name in mine if name != "settings"]
+    asked = theirs.get("settings", {})
+    pairs += [(name, value, asked.get(name)) for name, value in mine["settings"].items()
+              if name != "metric"]  # fmt: skip
+    return ", ".join(f"{name} {_short(there)}, not {_short(here)}"
+                     for name, here, there in pairs if here != there)  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else str(value)
 
 
 def learned(plan: Plan) -> tuple[dict[str, Shape], list[Candidate], str]:

@@ -26,15 +26,16 @@ from sunpipe.index.construct import Plan
 from sunpipe.index.describe import summary
 from sunpipe.index.publish import judge, publish
 from sunpipe.index.sources import Source, blocks, embedding_sources, index_source, starts
-from sunpipe.index.store import Index, IndexInfo, load_index
+from sunpipe.index.store import Index, IndexInfo, load_index, read_info
 from sunpipe.index_settings import IndexSettings
+from sunpipe.shards.tiles import SAME_SCALE
 from sunpipe.stage import log
 
 Result = dict[str, Any]
 Ints = NDArray[np.int64]
 GROWN = 1.5  # times the vectors learned from, beyond which lists and codes are learned anew
 IDENTITY = ("record", "tile_y", "tile_x")
-CUT_ALIKE = ("channels", "units", "resolution", "tile", "reduce", "pixel_cm")
+CUT_ALIKE = ("channels", "units", "resolution", "tile", "reduce")
 
 
 def check_same_kind(index: Index, embedding: EmbeddingInfo, folder: Path) -> None:
@@ -60,6 +61,17 @@ def check_same_kind(index: Index, embedding: EmbeddingInfo, folder: Path) -> Non
                 f"the patches of {folder} were cut otherwise than those of {index.folder}: {name}"
                 f" is {there!r}, not {here!r}; build another index"
             )
+    _check_pixel(index, embedding, folder)
+
+
+def _check_pixel(index: Index, embedding: EmbeddingInfo, folder: Path) -> None:
+    """The pixel is a median over a dataset, so two datasets of one instrument differ a little."""
+    here, there = (float(each.dataset.get("pixel_cm") or 0) for each in (index.info, embedding))
+    if here != there and not (here and abs(there / here - 1) < SAME_SCALE):
+        raise DataError(
+            f"the patches of {folder} were cut otherwise than those of {index.folder}: pixel_cm is"
+            f" {there:.6g}, not {here:.6g} within {SAME_SCALE:.0%}; build another index"
+        )
 
 
 def _names(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -134,7 +146,13 @@ def grow(folder: Path, embeddings: Path) -> Result:
         Another encoder or dimension, patches cut otherwise, altered files.
     """
     folder, embeddings = Path(folder).absolute(), Path(embeddings).absolute()
-    index = load_index(folder)
+    read_info(folder)  # a folder that holds no index gets no lock
+    with construct.alone(folder):  # what is added, and after which row, is decided inside
+        return _grow(load_index(folder), embeddings)
+
+
+def _grow(index: Index, embeddings: Path) -> Result:
+    folder = index.folder
     embedding = read_embedding(embeddings)
     check_same_kind(index, embedding, embeddings)
     table = read_metadata(embeddings, embedding)
@@ -166,17 +184,16 @@ def _write(
 ) -> tuple[IndexInfo, str]:
     why = why_anew(index.info, plan.count)
     try:
-        with construct.alone(plan):
-            construct.start(plan)
-            if not why:
-                info = _append(index, plan, table, about)
-                if info is not None:
-                    return info, ""
-                why = "the recall fell below the one asked for"
-            log(f"learned anew: {why}")
-            shapes, _, _ = construct.learned(plan)
-            construct.encode(plan, (1, 1), shapes)
-            return finish(plan, 1, table, about), why
+        construct.start(plan)
+        if not why:
+            info = _append(index, plan, table, about)
+            if info is not None:
+                return info, ""
+            why = "the recall fell below the one asked for"
+        log(f"learned anew: {why}")
+        shapes, _, _ = construct.learned(plan)
+        construct.encode(plan, (1, 1), shapes)
+        return finish(plan, 1, table, about), why
     except (SunpipeError, OSError):
         construct.discard(plan)
         raise

@@ -17,6 +17,8 @@ of every file is checked before it is used.
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,11 @@ FILES = ("vectors.faiss", "vectors.npy", "metadata.parquet", "index.json")
 METRICS = ("cosine", "euclidean")
 KINDS = ("flat", "fastscan", "ivf")
 Vectors = NDArray[np.float32]
+# FAISS's IndexFlat: name, dimension (int32), vectors (int64), 21 bytes of two reserved
+# numbers, "trained" and the metric, count of the numbers that follow (uint64); then those.
+# (facebookresearch/faiss, faiss/impl/index_write.cpp: write_index_header, write_index)
+FLAT_HEAD = struct.Struct("<4siq21xQ")
+FLAT = (b"IxFI", b"IxF2")  # inner product, L2
 
 
 @dataclass(frozen=True)
@@ -199,11 +206,15 @@ def map_vectors(folder: Path, kind: str, count: int, dim: int) -> Vectors:
     """
     if kind == "flat":
         path = folder / "vectors.faiss"
-        offset = path.stat().st_size - 4 * count * dim
-        if offset <= 0:
-            raise DataError(f"{path} is too short for {count} vectors of {dim}; index.json says"
-                            " so; build the index again")  # fmt: skip
-        return np.memmap(path, "<f4", "r", offset, (count, dim))
+        with open(path, "rb") as file:
+            # Mapped from the file whose head was read, whatever takes its name meanwhile.
+            head = file.read(FLAT_HEAD.size)
+            said = FLAT_HEAD.unpack(head) if len(head) == FLAT_HEAD.size else (b"", 0, 0, 0)
+            whole = os.fstat(file.fileno()).st_size == FLAT_HEAD.size + 4 * count * dim
+            if said[0] not in FLAT or said[1:] != (dim, count, count * dim) or not whole:
+                raise DataError(f"{path} does not hold the {count} vectors of {dim} that index.json"
+                                " tells of; build the index again")  # fmt: skip
+            return np.memmap(file, "<f4", "r", FLAT_HEAD.size, (count, dim))
     vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
     if vectors.shape != (count, dim) or vectors.dtype != np.float32:
         raise DataError(f"{folder / 'vectors.npy'} has shape {vectors.shape}, but index.json says"
