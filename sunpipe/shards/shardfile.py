@@ -10,26 +10,49 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.errors import DataError
 from sunpipe.shards.guard import SUMS, check_shard
 
-if TYPE_CHECKING:
-    import h5py
-
 PIECE = 1 << 19  # bytes that stay in the second cache level between reading and adding up
 _own = threading.local()
 # h5py's lock stays locked in a child that is forked while another thread is inside h5py: a fork
-# waits until nobody is.
-_in_hdf5 = threading.Lock()
-os.register_at_fork(before=_in_hdf5.acquire, after_in_parent=_in_hdf5.release,
-                    after_in_child=_in_hdf5.release)  # fmt: skip
+# waits until nobody is. h5py itself takes its lock at a fork, and what was registered last is
+# taken first: h5py is imported above, so that a fork never holds its lock while it waits for ours.
+_gate, _in_hdf5 = threading.Lock(), threading.Lock()
+
+
+@contextmanager
+def _inside_hdf5() -> Iterator[None]:
+    """One thread at a time, in turn: through a gate, so that a fork is not kept waiting."""
+    with _gate:
+        _in_hdf5.acquire()
+    try:
+        yield
+    finally:
+        _in_hdf5.release()
+
+
+def _before_fork() -> None:
+    _gate.acquire()
+    _in_hdf5.acquire()
+
+
+def _after_fork() -> None:
+    _in_hdf5.release()
+    _gate.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -109,11 +132,9 @@ class ShardFile:
         self._end = os.fstat(handle).st_size
 
     def _find(self) -> dict[str, Member]:
-        import h5py
-
         try:
             with (
-                _in_hdf5,
+                _inside_hdf5(),
                 open(self._handle, "rb", buffering=0, closefd=False) as raw,
                 h5py.File(raw, "r") as file,
             ):
