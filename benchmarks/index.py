@@ -27,7 +27,7 @@ import pyarrow as pa
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
-DIM, GROUPS, RANK, K, QUERIES, ROUNDS = 512, 500, 48, 10, 512, 5
+DIM, GROUPS, RANK, K, QUERIES, ROUNDS = 512, 500, 48, 10, 512, 3
 NOISE = {"clustered": 0.6, "diffuse": 1.8}  # one set of centres; the spread lies in RANK dimensions
 SHARES = (0.5, 0.1, 0.03, 0.001)
 Vectors = np.ndarray[Any, np.dtype[np.float32]]

@@ -20,9 +20,9 @@ from sunpipe.index.exact import faiss_metric, gpus
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 CELLS = 4 << 20  # (query, candidate) pairs at once
-ROUNDS = 10  # of k-means
+ROUNDS = 8  # of k-means
 SEED = 1234
-LEAST = 10  # answers that candidates are counted for: one alone would have too few
+LEAST = 11  # answers that candidates are counted for: as many as the tuning asks for
 TINY = 1e-12  # of a squared distance: twins
 ALL_READ = 1e9  # margin when no list was left out
 

@@ -28,6 +28,7 @@ Floats32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 QUERIES = 256
 SHARES = (0.5, 0.1, 0.03)  # of rows left in at random
+SURE = 0.5  # of the allowed misses, kept in hand likewise
 HARDER = 1.5  # times the comparisons, for filters that were not tried
 GROUPS = (0.5, 0.1)  # of neighbourhoods left in
 ANCHORS = 64
@@ -112,12 +113,12 @@ def trusted_from(
     index: Any, vectors: Floats32, cases: list[Filtered], metric: str, plain: Effort, recall: float
 ) -> float:
     """The score from which on answers are trusted, under every filter, at every effort."""
-    least = 1.0
+    least, goal = 1.0, recall + SURE * (1 - recall)
     for case in cases:
         asked = case.asked
         for effort in efforts(plain, index.nlist, start=True):
             found = find(index, vectors, asked.queries, asked.k + 1, metric, effort, case.allowed)
             share = hits(asked, found.values, found.rows, metric)
-            if share.mean() < recall:
-                least = max(least, threshold(score(found), share, recall))
+            if share.mean() < goal:
+                least = max(least, threshold(score(found), share, goal))
     return least
