@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.files import atomic_folder, write_json, write_text
+from sunpipe.files import atomic_folder, sha256, write_json, write_text
 from sunpipe.hdf5 import new_hdf5
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.movie import render, write_movie
@@ -186,8 +186,8 @@ def write_all(
         if asked.movie is not None:
             whole = look_at(MOVIE_FRAMES if len(seen.walk.steps) > 1 else 1)
             own = asked.movie.resolve().parent == folder.resolve()
-            _write_movie(inside / asked.movie.name if own else asked.movie, whole, asked,
-                         result["unit"], generator)  # fmt: skip
-            files["movie"] = str(asked.movie)
+            movie = inside / asked.movie.name if own else asked.movie
+            _write_movie(movie, whole, asked, result["unit"], generator)
+            files |= {"movie": str(asked.movie), "movie_sha256": sha256(movie)}
         write_json(inside / RESULT, {"schema": SCHEMA, "recipe": recipe, **result, **files})
     return files

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sunpipe.errors import DataError, UsageError
-from sunpipe.files import digest, read_json
+from sunpipe.files import digest, read_json, sha256
 from sunpipe.latent.ask import Asked, Wish
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sunpipe.latent.start import Start
 
 SCHEMA = 3
+LONGEST = 180  # letters of a folder's name; file systems take 255 bytes
 RESULT = "traverse.json"
 INSIDE = ("strip", "walk", "table", "fits")  # keys of the result that name files of the folder
 
@@ -35,8 +36,9 @@ def folder_name(asked: Asked, wish: Wish, start: Start) -> str:
     tail += f"-within{asked.hold_tolerance:g}" if asked.hold else ""
     tail += "" if asked.path == "auto" else f"-{asked.path}"
     far = f"to{wish.amount:.10g}" if wish.absolute else f"by{wish.amount:+.10g}"
-    label = start.label if start.source is None else f"{start.label}-{start_digest(start)[:8]}"
-    return f"traverse-{asked.target}-{far}-{label}{tail}"
+    label = start.label if start.source is None else f"{start.label[:24]}-{start_digest(start)[:8]}"
+    name = f"traverse-{asked.target}-{far}-{label}{tail}"
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{digest(name)[:8]}"
 
 
 def walk_recipe(asked: Asked, start: Start, directions: Directions, reach: float) -> dict[str, Any]:
@@ -84,7 +86,11 @@ def written(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
         )
     same = result.pop("schema", None) == SCHEMA and result.pop("recipe", None) == recipe
     moved = any(path.resolve().parent != folder.resolve() for path in inside)  # by hand
-    return result if same and not moved and all(path.is_file() for path in files) else None
+    if not same or moved or not all(path.is_file() for path in files):
+        return None
+    if "movie" in result and sha256(Path(result["movie"])) != result["movie_sha256"]:
+        return None  # a movie may lie elsewhere, and another walk may have written it since
+    return result
 
 
 def require_other(folder: Path, asked: Asked) -> None:

@@ -239,6 +239,8 @@ def test_walks_that_differ_have_folders_that_differ(fake, tmp_path):
             replace(asked, by="4.00000001e20Mx"),
             *(replace(asked, start=start) for start in starts)]  # fmt: skip
     assert len({plan(config(), one)["out"] for one in each}) == len(each)
+    far = latent_file(tmp_path / ("d" * 240) / "walk.h5", np.zeros(DIMS, np.float32))
+    assert len(Path(plan(config(), replace(asked, start=far))["out"]).name) < 100
 
 
 def test_a_plan_checks_what_the_walk_would(fake, root, tmp_path):
@@ -349,14 +351,19 @@ def test_fits_say_that_they_are_generated_and_measure_the_same(written):
     assert found["USFLUX"] == pytest.approx(result["after"], rel=1e-5)
 
 
-def test_a_movie_of_the_walk(written, fake, tmp_path):
+def test_a_movie_of_the_walk(written, fake, tmp_path, monkeypatch):
     from PIL import Image
 
     with Image.open(written[0] / "walk.gif") as movie:
         assert movie.n_frames > 30
         assert min(movie.size) > 200
-    traverse(config(), Asked("USFLUX", "4e20Mx", movie=tmp_path / "walk.mp4"))
+    monkeypatch.setattr(walk_files, "MOVIE_FRAMES", 3)
+    asked = Asked("USFLUX", "4e20Mx", movie=tmp_path / "walk.mp4")
+    traverse(config(), asked)
     assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
+    assert plan(config(), asked)["exists"]
+    (tmp_path / "walk.mp4").write_bytes(b"of another walk")
+    assert not plan(config(), asked)["exists"]
 
 
 def test_a_movie_that_cannot_be_made_is_refused_first(fake, monkeypatch, tmp_path):
