@@ -44,12 +44,13 @@ def render(
     canvas: Any = figure.canvas
     axes = figure.subplots(1, fields.shape[1], squeeze=False)[0]
     shown: dict[int, Any] = {}
-    for shade in shades(fields, units):
-        shown |= {row: shade.show(axes[row], fields[0, row]) for row in shade.rows}
-        bar = figure.colorbar(shown[shade.rows[0]], ax=list(axes[list(shade.rows)]), pad=0.02)
+    for shade in shades(fields, units):  # what shares a bar stands together
+        panels = list(axes[len(shown) :][: len(shade.rows)])
+        for each, row in zip(panels, shade.rows, strict=True):
+            shown[row] = shade.show(each, fields[0, row])
+            each.set_title(channels[row], fontsize=9)
+        bar = figure.colorbar(shown[shade.rows[0]], ax=panels, pad=0.02)
         bar.set_label(shade.label(channels))
-    for each, channel in zip(axes, channels, strict=True):
-        each.set_title(channel, fontsize=9)
     scale_bar(axes[0], fields.shape[-1], pixel_cm)
     title = figure.suptitle(captions[0], fontsize=9, color=plots.INK)
     for images, caption in zip(fields, captions, strict=True):

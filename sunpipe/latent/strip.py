@@ -49,13 +49,15 @@ def draw_strip(
     frames, channels = images.shape[:2]
     figure = plots.new_figure(max(1.5 * frames + 1.1, 4.0), 1.5 * channels + 0.7)
     grid = figure.subplots(channels, frames, squeeze=False)
-    for shade in shades(images, units or ["G"] * channels):
-        for row in shade.rows:
-            shown = [shade.show(axes, image) for axes, image in
-                     zip(grid[row], images[:, row], strict=True)]  # fmt: skip
-            grid[row][0].set_ylabel(found.channels[row])
-        bar = figure.colorbar(shown[0], ax=grid[list(shade.rows)], pad=0.02)
+    first = 0
+    for shade in shades(images, units or ["G"] * channels):  # what shares a bar stands together
+        rows = grid[first : first + len(shade.rows)]
+        for line, row in zip(rows, shade.rows, strict=True):
+            shown = [shade.show(*each) for each in zip(line, images[:, row], strict=True)]
+            line[0].set_ylabel(found.channels[row])
+        bar = figure.colorbar(shown[0], ax=rows, pad=0.02)
         bar.set_label(shade.label(found.channels))
+        first += len(rows)
     for column, caption in enumerate(captions):
         grid[0][column].set_title(caption, fontsize=8)
     scale_bar(grid[-1][0], images.shape[-1], found.pixel_cm)
