@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from sunpipe.embed.store import EmbeddingInfo, read_embedding, read_metadata
@@ -52,6 +53,24 @@ def embedding_plan(
         raise DataError(f"{embeddings}: {plan.count} vectors for {embedding.count} rows of"
                         " metadata; embed again")  # fmt: skip
     return plan, embedding
+
+
+def check_order(table: pa.Table, plan: Plan, embeddings: Path) -> None:
+    """Refuse metadata whose rows do not follow the files of the vectors.
+
+    Raises
+    ------
+    DataError
+    """
+    files = np.repeat([each.path.name for each in plan.sources],
+                      [each.rows for each in plan.sources])  # fmt: skip
+    right = table["embedding"].to_pylist() == files.tolist()
+    if right and "vector" in table.column_names:
+        rows = np.concatenate([np.arange(each.rows) for each in plan.sources])
+        right = table["vector"].to_pylist() == rows.tolist()
+    if not right:
+        raise DataError(f"the rows of {embeddings / 'metadata.parquet'} are not in the order of the"
+                        " vectors; run sunpipe embed again")  # fmt: skip
 
 
 def up_to_date(plan: Plan) -> IndexInfo | None:
@@ -129,6 +148,7 @@ def build(
         log(f"{out} is up to date")
         return {**summary(out, info), "skipped": True}
     table = read_metadata(embeddings, embedding)
+    check_order(table, plan, embeddings)
     if part is not None and (mine := parse_part(part))[1] > 1:
         return _share(plan, mine, table, embedding)
     with construct.alone(out):

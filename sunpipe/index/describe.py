@@ -10,6 +10,7 @@ import numpy as np
 from sunpipe.errors import DataError
 from sunpipe.index.exact import device
 from sunpipe.index.nearest import nearest_tiles
+from sunpipe.index.pairs import unpaired
 from sunpipe.index.store import Index, IndexInfo, altered, load_index, read_info
 
 Result = dict[str, Any]
@@ -88,7 +89,8 @@ def verify(folder: Path) -> Result:
     if not problems:
         try:
             index = load_index(folder)
-            problems = _sources(info) + _bad_vectors(index)
+            problems = _sources(info) or unpaired(index.vectors, index.table, info.sources)
+            problems += _bad_vectors(index)
             if not problems:
                 problems = _self_retrieval(index) if info.count else ["it is empty"]
         except DataError as error:

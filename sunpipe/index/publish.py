@@ -28,6 +28,7 @@ from sunpipe.index.codes import Shape
 from sunpipe.index.exact import device, faiss_metric, gpus
 from sunpipe.index.margin import filtered
 from sunpipe.index.measure import AT, ask, held_out
+from sunpipe.index.pairs import pairs_digest, unpaired
 from sunpipe.index.store import IndexInfo, Vectors, check_target, normalisation_of
 from sunpipe.index_settings import IndexSettings
 from sunpipe.stage import log
@@ -135,6 +136,12 @@ def publish(
     vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(vectors) != len(table):
         raise DataError(f"{len(vectors)} vectors for {len(table)} rows of metadata; embed again")
+    sources = about.pop("sources")  # rows that were there before keep their vectors
+    if wrong := unpaired(vectors, table, [each for each in sources if "pairs" in each]):
+        raise DataError(f"{out}: {wrong[0]}")
+    sources = [each if "pairs" in each else
+               {**each, "pairs": pairs_digest(vectors, table, each["first"], each["rows"])}
+               for each in sources]  # fmt: skip
     flat = chosen.kind == "flat"
     index = _flat(vectors, about["metric"], vectors.shape[1]) if flat else codes[chosen.kind][1]
     check_target(out)
@@ -148,7 +155,7 @@ def publish(
         info = IndexInfo(
             kind=chosen.kind, reason=reason, recall=chosen.recall,
             normalisation=normalisation_of(about["metric"]), dim=vectors.shape[1],
-            count=len(vectors), shape=chosen.shape, search=chosen.search,
+            count=len(vectors), sources=sources, shape=chosen.shape, search=chosen.search,
             files={name: sha256(temporary / name) for name in names}, **measured, **about,
         )  # fmt: skip
         write_json(temporary / "index.json", asdict(info))

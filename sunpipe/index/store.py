@@ -34,7 +34,7 @@ from sunpipe.files import read_json, sha256
 from sunpipe.index.digests import known_sha256
 from sunpipe.provenance import provenance
 
-SCHEMA = 2
+SCHEMA = 3
 FILES = ("vectors.faiss", "vectors.npy", "metadata.parquet", "index.json")
 METRICS = ("cosine", "euclidean")
 KINDS = ("flat", "fastscan", "ivf")
@@ -83,7 +83,7 @@ class IndexInfo:
         All that was measured (`sunpipe.index.choose.Candidate`).
     sources : list of dict
         Embeddings in the order they were added: ``embedding``, ``dataset``,
-        ``dataset_id``, ``first`` row and ``rows``.
+        ``dataset_id``, ``first`` row, ``rows`` and ``pairs`` (`sunpipe.index.pairs`).
     measured : dict
         Recall, queries, queries per second, threads and device of the measurement.
     """
@@ -187,7 +187,25 @@ def read_info(folder: Path) -> IndexInfo:
     if info.kind not in KINDS or info.metric not in METRICS or set(info.files) != wanted:
         raise DataError(f"{path} is not an index's: kind {info.kind!r}, metric {info.metric!r},"
                         f" files {sorted(info.files)}")  # fmt: skip
+    _check_keys(path, info)
     return info
+
+
+def _check_keys(path: Path, info: IndexInfo) -> None:
+    codes = info.kind != "flat"
+    wanted = {
+        "encoder": {"digest", "run"}, "dataset": {"name", "id"}, "measured": {"recall"},
+        "asked": {"kind", "recall", "memory_gb"}, "shape": {"lists", "sub"} if codes else set(),
+        "search": {"nprobe", "factor", "full_factor"} if codes else set(),
+        "costs": {"exact", "gather"} | ({"scan", "full"} if codes else set()),
+    }  # fmt: skip
+    for name, keys in wanted.items():
+        found = getattr(info, name)
+        if not isinstance(found, dict) or (keys := keys - found.keys()):
+            raise DataError(f"{path} is not an index's: {name} lacks {', '.join(sorted(keys))}")
+    keys = {"embedding", "dataset", "dataset_id", "first", "rows", "pairs"}
+    if not all(isinstance(each, dict) and keys <= each.keys() for each in info.sources):
+        raise DataError(f"{path} is not an index's: sources lack {', '.join(sorted(keys))}")
 
 
 def altered(folder: Path, info: IndexInfo, sums: Callable[[Path], str] = sha256) -> list[str]:
