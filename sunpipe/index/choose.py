@@ -21,6 +21,7 @@ KINDS = ("flat", "fastscan", "ivf")  # from the simplest on
 SMALL = 10_000  # vectors that are compared in a few milliseconds anyway
 NOISE = 0.10  # of a timing: within it the simpler kind is taken
 PATIENCE = 4  # times the comparisons are raised when the judging queries ask for more
+NEVER = 1e9  # seconds: codes that are never read
 GATHERED = 2048  # rows whose gathering is timed
 
 
@@ -79,12 +80,14 @@ def judge_codes(
             break
         effort = Effort(min(index.nlist, 2 * effort.nprobe), effort.factor + effort.factor // 2 + 1)
     if tuned is None:
-        note = f"it finds {max(share, most):.4f} of the neighbours"
-        search = {"nprobe": effort.nprobe, "factor": effort.factor, "full_factor": 0}
-        return Candidate(kind, share, 0.0, asdict(shape), search, {"scan": 0.0, "full": 0.0}, note)
+        note = (f"its codes find {max(share, most):.4f} of the neighbours, so that every row is"
+                " compared")  # fmt: skip
+        plain = {"nprobe": effort.nprobe, "factor": effort.factor, "full_factor": 0}
+        qps = 1 / (costs["exact"] * len(vectors))
+        return Candidate(kind, 1.0, qps, asdict(shape), plain, {"scan": NEVER, "full": NEVER}, note)
     full = hard_factor(index, cases, recall)
     own = find(index, vectors, tuning.queries, tuning.k + 1, metric, effort)
-    search = {
+    search: dict[str, Any] = {
         "nprobe": effort.nprobe, "factor": effort.factor,
         "full_factor": full and max(full, effort.factor),
         "margin": float(own.margin.min()), "far": _farthest(tuning, own, metric),

@@ -352,3 +352,18 @@ def test_memory_bounds_the_choice() -> None:
     rows = learn.sample_rows(100_000, 512, 32.0)
     assert len(rows) <= learn.SAMPLES[1]
     assert len(learn.sample_rows(100_000, 512, 0.02)) < len(rows)
+
+
+def test_codes_that_cannot_tell_vectors_apart_are_not_read(
+    homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sunpipe.index.choose.tune", lambda *_: (None, 0.8))
+    made = build(homes["loose"], tmp_path / "i", "cosine", of("ivf"))
+    assert "its codes find" in made["reason"]
+    assert "every row is compared" in made["reason"]
+    index = load_index(tmp_path / "i")
+    queries = cloud(DIFFUSE, 20, seed=9)[0]
+    for allowed in (np.ones(COUNT, bool), np.arange(COUNT) % 2 == 0):
+        _, rows = nearest_tiles(index, queries, 10, allowed)
+        truth = exact(index.vectors, prepare(queries, "l2"), 10, "cosine", np.flatnonzero(allowed))
+        np.testing.assert_array_equal(rows, truth[1])
