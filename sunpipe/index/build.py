@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sunpipe.index import construct
 from sunpipe.index.construct import Plan
 from sunpipe.index.describe import summary
 from sunpipe.index.publish import asked_of, judge, publish
-from sunpipe.index.sources import embedding_sources
+from sunpipe.index.sources import Source, embedding_sources
 from sunpipe.index.store import IndexInfo, altered, check_target, read_info
 from sunpipe.index_settings import IndexSettings
 from sunpipe.parts import parse_part
@@ -55,18 +56,18 @@ def embedding_plan(
     return plan, embedding
 
 
-def check_order(table: pa.Table, plan: Plan, embeddings: Path) -> None:
+def check_order(table: pa.Table, sources: Sequence[Source], embeddings: Path) -> None:
     """Refuse metadata whose rows do not follow the files of the vectors.
 
     Raises
     ------
     DataError
     """
-    files = np.repeat([each.path.name for each in plan.sources],
-                      [each.rows for each in plan.sources])  # fmt: skip
+    files = np.repeat([each.path.name for each in sources],
+                      [each.rows for each in sources])  # fmt: skip
     right = table["embedding"].to_pylist() == files.tolist()
     if right and "vector" in table.column_names:
-        rows = np.concatenate([np.arange(each.rows) for each in plan.sources])
+        rows = np.concatenate([np.arange(each.rows) for each in sources])
         right = table["vector"].to_pylist() == rows.tolist()
     if not right:
         raise DataError(f"the rows of {embeddings / 'metadata.parquet'} are not in the order of the"
@@ -148,7 +149,7 @@ def build(
         log(f"{out} is up to date")
         return {**summary(out, info), "skipped": True}
     table = read_metadata(embeddings, embedding)
-    check_order(table, plan, embeddings)
+    check_order(table, plan.sources, embeddings)
     if part is not None and (mine := parse_part(part))[1] > 1:
         return _share(plan, mine, table, embedding)
     with construct.alone(out):

@@ -20,7 +20,7 @@ from sunpipe.embed.store import EmbeddingInfo, read_embedding, read_metadata
 from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import sha256
 from sunpipe.index import construct
-from sunpipe.index.build import finish, source_note
+from sunpipe.index.build import check_order, finish, source_note
 from sunpipe.index.codes import Shape, add
 from sunpipe.index.construct import Plan
 from sunpipe.index.describe import summary
@@ -156,6 +156,8 @@ def _grow(index: Index, embeddings: Path) -> Result:
     embedding = read_embedding(embeddings)
     check_same_kind(index, embedding, embeddings)
     table = read_metadata(embeddings, embedding)
+    all_sources = embedding_sources(embeddings, embedding)
+    check_order(table, all_sources, embeddings)
     rows = new_rows(index, table)
     known = len(table) - len(rows)
     if not len(rows):
@@ -165,7 +167,7 @@ def _grow(index: Index, embeddings: Path) -> Result:
     if known:
         log(f"{known} of {len(table)} patches are in the index already: skipped")
     source = sha256(embeddings / "embedding.json")
-    fresh = _kept(embedding_sources(embeddings, embedding), rows)
+    fresh = _kept(all_sources, rows)
     plan = Plan(folder, index.info.metric, [index_source(index), *fresh], _settings(index.info),
                 {"embedding": source, "grown": index.info.files})  # fmt: skip
     about = {
