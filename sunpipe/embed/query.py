@@ -74,7 +74,8 @@ def check_generator(info: IndexInfo, encoder: FieldEncoder, generator: Generator
         Other channels, another size, or another scale.
     """
     what = f"generator {generator.run}"
-    encoder.check(generator.channels, generator.resolution, what)
+    encoder.check(generator.channels, generator.resolution, what, generator.units,
+                  generator.pixel_cm)  # fmt: skip
     check_scale(generator.pixel_cm, info.dataset["pixel_cm"], what, "the index")
 
 

@@ -15,7 +15,7 @@ from sunpipe.evaluate.metrics import metric
 from sunpipe.files import read_json, write_json
 from sunpipe.paths import Layout
 from sunpipe.provenance import provenance
-from sunpipe.run import require_run, ssl_name, trained_run
+from sunpipe.run import require_run, trained_run
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
 from sunpipe.ticks import Ticks
@@ -116,11 +116,11 @@ def _generated(
 
 def _encoder(layout: Layout, cfg: Config, reader: ShardReader) -> tuple[str, Vectors]:
     """Digest and function of the experiment's trained encoder."""
-    from sunpipe.embed.encoder import FieldEncoder
+    from sunpipe.embed.encoder import FieldEncoder, encoder_run
 
-    run = require_run(layout, ssl_name(cfg.name), "run sunpipe ssl first")
-    encoder = FieldEncoder.load(run)
-    encoder.check(reader.info.channels, reader.info.resolution, f"dataset {cfg.dataset}")
+    encoder = FieldEncoder.load(encoder_run(layout, cfg.name))
+    encoder.check(reader.info.channels, reader.info.resolution, f"dataset {cfg.dataset}",
+                  reader.info.units, float(np.median(reader.pixel_cm)))  # fmt: skip
     return encoder.card.digest, encoder.vectors
 
 

@@ -65,7 +65,8 @@ def check_generator(
     DataError
         Other channels, size, dataset or pixel than those of the embedding.
     """
-    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}")
+    encoder.check(generator.channels, generator.resolution, f"generator {generator.run}",
+                  generator.units, generator.pixel_cm)  # fmt: skip
     config = read_json(run / "config.json")
     if config["data"]["dataset_id"] != dataset["id"]:
         raise DataError(
