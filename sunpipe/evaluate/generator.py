@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sunpipe import checkpoint
 from sunpipe.errors import DataError, UsageError
 from sunpipe.evaluate.metrics import metric
