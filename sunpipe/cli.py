@@ -26,7 +26,7 @@ CORE: dict[str, tuple[str, str]] = {
         "sunpipe.latent.cli:sample",
         "Draw w, generate patches, measure each.",
     ),
-    "evaluate": ("sunpipe.evaluate.cli:evaluate", "How good the generator is, and how good the search."),
+    "evaluate": ("sunpipe.evaluate.cli:evaluate", "How good the generator and the search are."),
     "directions": ("sunpipe.latent.cli:directions", "Linear SVM directions: fit, show."),
     "traverse": (
         "sunpipe.latent.traverse_cli:traverse",

@@ -14,6 +14,7 @@ from sunpipe.index.exact import exact
 from sunpipe.index.lookup import Lookup, lookup
 from sunpipe.index.margin import Filtered, hard_factor, trusted_from
 from sunpipe.index.measure import AT, LONG_S, Asked, hits, per_second, without_self
+from sunpipe.index.store import NEVER
 from sunpipe.index.tune import DEEPEST, tune
 
 Floats32 = NDArray[np.float32]
@@ -21,7 +22,6 @@ KINDS = ("flat", "fastscan", "ivf")  # from the simplest on
 SMALL = 10_000  # vectors that are compared in a few milliseconds anyway
 NOISE = 0.10  # of a timing: within it the simpler kind is taken
 PATIENCE = 4  # times the comparisons are raised when the judging queries ask for more
-NEVER = 1e9  # seconds: codes that are never read
 GATHERED = 2048  # rows whose gathering is timed
 
 

@@ -49,7 +49,7 @@ def nearest_tiles(
 ) -> tuple[Floats, Ints]:
     """The `k` nearest allowed tiles of each vector, nearest first.
 
-    Nothing is lost under a filter: see `sunpipe.index.lookup`.
+    A filter applies while searching, never afterwards: see `sunpipe.index.lookup`.
 
     Returns
     -------

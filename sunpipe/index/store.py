@@ -35,6 +35,7 @@ from sunpipe.index.digests import known_sha256
 from sunpipe.provenance import provenance
 
 SCHEMA = 3
+NEVER = 1e9  # seconds of a search through codes that are never read
 FILES = ("vectors.faiss", "vectors.npy", "metadata.parquet", "index.json")
 METRICS = ("cosine", "euclidean")
 KINDS = ("flat", "fastscan", "ivf")
@@ -193,10 +194,13 @@ def read_info(folder: Path) -> IndexInfo:
 
 def _check_keys(path: Path, info: IndexInfo) -> None:
     codes = info.kind != "flat"
+    searched = {"nprobe", "factor", "full_factor"}
+    if codes and isinstance(info.costs, dict) and info.costs.get("scan", 0.0) < NEVER:
+        searched |= {"margin", "far", "trusted"}  # codes that are never read are not trusted either
     wanted = {
         "encoder": {"digest", "run"}, "dataset": {"name", "id"}, "measured": {"recall"},
         "asked": {"kind", "recall", "memory_gb"}, "shape": {"lists", "sub"} if codes else set(),
-        "search": {"nprobe", "factor", "full_factor"} if codes else set(),
+        "search": searched if codes else set(),
         "costs": {"exact", "gather"} | ({"scan", "full"} if codes else set()),
     }  # fmt: skip
     for name, keys in wanted.items():

@@ -76,8 +76,9 @@ def build(sources: Sources, run: RunFolder) -> dict[str, Any]:
     encoder: dict[str, Any] | None = None
     ssl = sources.ssl_run.value
     if ssl is not None:
+        method = f"loss of {ssl.config['ssl']['method']}"
         parts = [
-            chart("ssl-loss", ssl.stats, {"loss": (BLUE, "loss")}, f"loss of {ssl.config['ssl']['method']}"),
+            chart("ssl-loss", ssl.stats, {"loss": (BLUE, "loss")}, method),
             chart("ssl-collapse", ssl.stats, {"collapse": (GREEN, "collapse")},
                   "collapse level"),
         ]  # fmt: skip
