@@ -95,7 +95,7 @@ def test_parts_share_everything_once():
 def test_unknown_and_unmeasurable_quantities_are_named():
     with pytest.raises(ConfigError, match=r"did you mean USFLUX\?"):
         check_names(["usflux"], "sample.quantities")
-    with pytest.raises(ConfigError, match="USFLUXL needs a line-of-sight field"):
+    with pytest.raises(ConfigError, match="images of Br, Bt, Bp do not give USFLUXL"):
         check_names(["USFLUXL"], "sample.quantities")
     with pytest.raises(ConfigError, match="stands twice"):
         check_names(["POLSEP", "POLSEP"], "x")
