@@ -184,7 +184,8 @@ def choose(
     straight = None
     if not held and asked.path != "bent":
         straight = _straight(measure, base, x, vector, sign, target, change, before, reach)
-        if straight.reached or asked.path == "straight":
+        # A bent walk would not keep what the direction was made to keep.
+        if straight.reached or asked.path == "straight" or asked.conditional or asked.against:
             return straight
         log(f"straight on {straight.reason}; going on by local responses")
     for place in held:
