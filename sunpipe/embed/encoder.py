@@ -17,6 +17,7 @@ from sunpipe import checkpoint
 from sunpipe.embed.signed_maps import SignedMap, signed_map
 from sunpipe.errors import DataError
 from sunpipe.files import digest, read_json
+from sunpipe.fitsorigin import GAUSS
 from sunpipe.models.backbone import RESIDUAL, make_backbone
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.paths import Layout
@@ -119,6 +120,11 @@ def encoder_run(layout: Layout, name: str) -> Path:
     return run
 
 
+def _spelled_alike(units: Sequence[str]) -> list[str]:
+    """Units with one spelling of gauss."""
+    return ["Gauss" if unit in GAUSS else unit for unit in units]
+
+
 @dataclass(frozen=True)
 class FieldEncoder:
     """Weights and card; `vectors` is what it is for."""
@@ -203,7 +209,7 @@ class FieldEncoder:
                 f" x {card.resolution}, but {what} has {', '.join(channels)} at {resolution} x"
                 f" {resolution}; train an encoder on it with sunpipe ssl"
             )
-        if units is not None and list(units) != card.units:
+        if units is not None and _spelled_alike(units) != _spelled_alike(card.units):
             raise DataError(
                 f"the encoder of {card.run} takes {', '.join(card.units)}, but {what} is in"
                 f" {', '.join(units)}; train an encoder on it with sunpipe ssl"

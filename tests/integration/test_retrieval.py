@@ -287,7 +287,7 @@ def test_what_does_not_belong_together_is_refused(
     about = json.loads(run.read_text())
     about["data"]["pixel_cm"] *= 2
     run.write_text(json.dumps(about))
-    with pytest.raises(DataError, match="makes pixels of"):
+    with pytest.raises(DataError, match="has pixels of 2915"):
         evaluate(config("retrieval.k=6"))
     shutil.rmtree(inside / "runs/00000-tiny")
     path = Layout(inside).embeddings("tiny") / "embedding.json"
