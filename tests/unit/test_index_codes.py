@@ -99,8 +99,7 @@ def test_filters_lose_no_hits(homes: dict[str, Path], kind: str, share: float, w
     assert rows.shape == truth.shape
     if truth.size:
         assert allowed[rows].all()
-        # 0.99 was asked for; less three standard errors over 1,000 answers
-        assert (rows[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= 0.98
+        assert (rows[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= 0.985
 
 
 @pytest.mark.parametrize("kind", ["ivf", "fastscan"])
