@@ -81,7 +81,7 @@ def judge(call: Vectors, data: dict[str, Any]) -> dict[str, float]:
     return result
 
 
-def test_tiles(config: Config, every: int) -> dict[str, Any]:
+def held_out_tiles(config: Config, every: int) -> dict[str, Any]:
     """Fields, HARP, time and measured quantities of every so many rows of the test split."""
     reader = ShardReader(Layout.current().shards(config.dataset), splits=("test",))
     rows = reader.rows[::every]
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     base = load_config(options.config, [*options.overrides, f"ssl.kimg={options.kimg:g}"])
-    data = test_tiles(base, options.every)
+    data = held_out_tiles(base, options.every)
     kinds: dict[str, Vectors] = {
         "pixels": lambda x: encode(x, base.ssl.normalize).flatten(1).numpy()
     }

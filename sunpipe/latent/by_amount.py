@@ -11,6 +11,7 @@ from sunpipe.errors import DataError
 from sunpipe.files import digest
 from sunpipe.latent.ask import Asked, Wish, check, understand
 from sunpipe.latent.assemble import require_samples
+from sunpipe.latent.calibrate import finite
 from sunpipe.latent.direction import Floats
 from sunpipe.latent.directions import Directions, read_directions
 from sunpipe.latent.generator import Generator
@@ -45,17 +46,13 @@ def measurer(look: Look, batch: int) -> Measure:
     return measure
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def changes(names: list[str], units: list[str], before: Floats, after: Floats) -> dict[str, Any]:
     """Before, after and change of every quantity; None where undefined."""
+    columns = (finite(before), finite(after), finite(after - before))
     return {
-        name: {"before": _number(old), "after": _number(new), "change": _number(new - old),
-               "unit": unit}
-        for name, unit, old, new in zip(names, units, before, after, strict=True)
-    }  # fmt: skip
+        name: {"before": old, "after": new, "change": change, "unit": unit}
+        for name, unit, old, new, change in zip(names, units, *columns, strict=True)
+    }
 
 
 def held_report(asked: Asked, samples: Samples, route: Route) -> dict[str, Any]:
