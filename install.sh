@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 venv=${VENV:-.venv}
 python=${PYTHON:-python3.11}
-extras=${EXTRAS:-mpi,mpich,hpc,euv,ssl,video,dev}
+extras=${EXTRAS:-mpi,mpich,hpc,euv,ssl,video,track,dev}
 
 if ! command -v "$python" >/dev/null; then
     python=python3

@@ -94,6 +94,10 @@ class Profile:
         An Apptainer image; `python` is then the one inside it.
     interface : str
         Network interface for NCCL and Gloo, for example ``ib0``.
+    gpu : str
+        Type of the GPUs, as ``sunpipe plan`` names it, for example ``h200``.
+    scratch : str
+        A folder on the disks of the nodes, for copies of shards; empty: none.
     mpi : str
         ``srun --mpi`` type of the stages that use MPI.
     signal_s : int
@@ -107,6 +111,8 @@ class Profile:
     setup: Program = ""
     container: Program = ""
     interface: Word = ""
+    gpu: Word = ""
+    scratch: Program = ""
     mpi: Word = "pmi2"
     signal_s: Annotated[int, Field(ge=30, le=3600)] = 300
     default: Resources = Resources()

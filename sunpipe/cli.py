@@ -48,6 +48,10 @@ PLUGIN_HELP = {
     "launch": "Submit one stage to Slurm through a cluster profile.",
     "pipeline": "Run or submit all stages in order, with dependencies.",
     "cluster": "A real Slurm on this one machine: up, down, info.",
+    "plan": "What a training costs and whether it fits, before it is queued.",
+    "status": "Runs and jobs at a glance.",
+    "doctor": "Check this machine or allocation; each fault with the line that fixes it.",
+    "monitor": "Prometheus metrics, dashboards and alerts: serve, preview, rules.",
 }
 ORDER = (
     "query",
@@ -67,8 +71,12 @@ ORDER = (
     "index",
     "search",
     "report",
+    "doctor",
+    "plan",
     "pipeline",
     "launch",
+    "status",
+    "monitor",
     "cluster",
     "config",
 )

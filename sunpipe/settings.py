@@ -16,6 +16,7 @@ from sunpipe.search_settings import SearchSettings
 from sunpipe.setting_types import STRICT, Name
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.ssl_settings import EmbedSettings, SslSettings
+from sunpipe.track_settings import TrackSettings
 from sunpipe.train_settings import TrainSettings
 
 
@@ -41,6 +42,7 @@ class Config:
     fetch: FetchSettings = FetchSettings()
     shard: ShardSettings = ShardSettings()
     train: TrainSettings = TrainSettings()
+    track: TrackSettings = TrackSettings()
     sample: SampleSettings = SampleSettings()
     directions: DirectionsSettings = DirectionsSettings()
     invert: InvertSettings = InvertSettings()
