@@ -113,7 +113,8 @@ NAMES: dict[str, Name] = {
 TRAIN_STATES = ("running", "stopped", "failed", "done")
 NODE_STATES = ("idle", "mixed", "allocated", "completing", "drained", "draining", "down", "other")
 JOB_STATES = ("pending", "running", "completing", "suspended", "completed", "failed", "cancelled",
-              "timeout", "node_fail", "out_of_memory", "preempted", "requeued", "other")  # fmt: skip
+              "timeout", "node_fail", "out_of_memory", "preempted", "requeued",
+              "other")  # fmt: skip
 RESOURCE_STATES = ("allocated", "idle", "other")
 RANKS_SHOWN = 64  # of a run; beyond, only the extremes are labelled "min" and "max"
 RUNS_SHOWN = 50  # the newest, running ones first
