@@ -5,9 +5,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.toml
+TEST_JOBS ?= 2
 export SUNPIPE_ROOT ?= $(CURDIR)/demo
 
-.PHONY: help install demo test test-fast download lint format cluster-up cluster-down clean
+.PHONY: help install demo test test-fast download lint format \
+        monitor dashboards cluster-up cluster-down clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,10 +23,10 @@ demo: install  ## the whole pipeline on bundled real data, on the CPU; prints th
 	@$(BIN)/sunpipe pipeline --local --config configs/demo.toml
 
 test: install  ## all tests; what this machine lacks is skipped with the command that installs it
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 test-fast: install  ## unit tests only
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup tests/unit
 
 download: install  ## fetch what CONFIG=configs/data_*.toml asks JSOC for into the archive
 	@$(BIN)/sunpipe fetch --config $(if $(filter file,$(origin CONFIG)),configs/download.toml,$(CONFIG))
@@ -36,6 +38,12 @@ lint: install  ## style, types, spelling, shell scripts
 
 format: install  ## rewrite the code in the house style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+monitor: install  ## metrics, a real Prometheus with the alerts, and a page of all dashboards, for SUNPIPE_ROOT
+	@$(BIN)/sunpipe monitor demo
+
+dashboards: install  ## make the Grafana dashboards again from their code
+	@$(BIN)/sunpipe monitor dashboards --out hpc/monitor/grafana
 
 cluster-up: install  ## start a real four-node Slurm on this one machine
 	@$(BIN)/sunpipe cluster up

@@ -19,6 +19,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background has them, and their children, ignore ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPO = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("SUNPIPE_TEST_REQUIRE_ALL") == "1"
 
@@ -62,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:  # what shares a fixture of module or session scope stays in one process
+        where = item.path.relative_to(REPO / "tests")
+        group = where.parts[0] if where.parts[0] == "slurm" else str(where)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "slurm" not in item.keywords)  # the longest group first
     left_out = set() if config.getoption("--remote-data") else {"remote_data"}
     if not Path("/dev/nvidia0").exists():
         left_out.add("gpu")
