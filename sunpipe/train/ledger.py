@@ -80,6 +80,17 @@ class Ledger:
             return "update"
         return max(self.phases, key=lambda phase: self.phases[phase].total)
 
+    @property
+    def parts(self) -> dict[str, int]:
+        """What `peak_bytes` is the sum of."""
+        held = {"parameters": self.parameters, "buffers": self.buffers,
+                "optimizer": self.optimizer, "ema": self.ema, "images": self.images}  # fmt: skip
+        if self.peak_phase == "update":
+            return {**held, "update": self.update}
+        high = self.highest
+        return {**held, "activations": high.activations, "gradients": high.gradients,
+                "communication": self.communication}  # fmt: skip
+
     def rows(self) -> list[tuple[str, int]]:
         """Name and bytes, for a table; phases and update are alternatives, not a sum."""
         return [

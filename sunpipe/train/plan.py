@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, Literal
 
 from sunpipe import dist
 from sunpipe.errors import UsageError
@@ -68,6 +70,85 @@ def plan_training(
         plan["memory_of_the_device"] = memory
         plan["suggested"] = None if found is None else list(found.changes)
     return plan
+
+
+def predicted(
+    cfg: Config, resolution: int, channels: int, ranks: int, device: Literal["cuda", "cpu"]
+) -> dict[str, Any]:
+    """What a training is expected to take: ``plan.json`` of its run folder.
+
+    Written at the start, so that what happens can be held against it afterwards.
+
+    Parameters
+    ----------
+    resolution, channels : int
+        Of the images.
+    ranks : int
+        Processes of the training.
+
+    Returns
+    -------
+    dict
+        ``schema``; ``by`` (how the numbers were found); ``device``; ``ranks``;
+        ``gpu`` (str, or None where no figures of the device are known);
+        ``memory_bytes`` (int, of one rank: what ``peak_memory_bytes`` of ``stats.jsonl`` is
+        expected to reach); ``peak_phase``; ``parts`` (str to int bytes: what
+        `memory_bytes` is the sum of; ``process`` is Python and its libraries, which
+        count on a CPU only); ``seconds_per_kimg`` (float, or None where `gpu` is);
+        ``parameters`` (``G``, ``D``: int); ``checkpoint_bytes`` (int, of one checkpoint).
+
+    Notes
+    -----
+    For the process that trains, once its networks are made: on a CPU the resident
+    size of the process, less its networks, is part of what is predicted.
+    """
+    from sunpipe.train.ledger import ledger
+    from sunpipe.train.meter import networks
+
+    t = cfg.train
+    found = ledger(resolution, channels, t, ranks, device)
+    g, d = networks(resolution, channels, t.model, t.compute)
+    parts = found.parts
+    if device == "cpu":
+        made = found.parameters + found.buffers + found.ema
+        parts["process"] = max(resident_bytes() - made, 0)
+    return {
+        "schema": 1,
+        "by": "memory: the ledger, phases run on shapes alone",
+        "device": device,
+        "ranks": ranks,
+        "gpu": None,
+        "memory_bytes": sum(parts.values()),
+        "peak_phase": found.peak_phase,
+        "parts": parts,
+        "seconds_per_kimg": None,
+        "parameters": {name: sum(p.numel() for p in net.parameters())
+                       for name, net in (("G", g), ("D", d))},
+        "checkpoint_bytes": checkpoint_bytes(cfg, resolution, channels),
+    }  # fmt: skip
+
+
+def checkpoint_bytes(cfg: Config, resolution: int, channels: int) -> int:
+    """Bytes of one checkpoint: G, D, the average of G, and Adam's two moments of each.
+
+    Headers of the files, some 10 kB each, are not in it.
+    """
+    from sunpipe.train.meter import networks
+
+    g, d = networks(resolution, channels, cfg.train.model, cfg.train.compute)
+    whole, averaged = (
+        sum(t.numel() * t.element_size() for t in tensors)
+        for tensors in ([*g.state_dict().values(), *d.state_dict().values()],
+                        g.state_dict().values())
+    )  # fmt: skip
+    moments = 2 * sum(p.numel() * p.element_size() for net in (g, d) for p in net.parameters())
+    return whole + averaged + moments
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now, swapped-out pages apart."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _planned(ranks: int) -> dist.Ranks:
