@@ -68,12 +68,16 @@ NAMES: dict[str, Name] = {
     "sunpipe_train_last_checkpoint_timestamp_seconds": Name(
         "gauge", "When the newest complete checkpoint was written.", RUN),
     "sunpipe_train_checkpoint_bytes": Name("gauge", "Size of the newest checkpoint.", RUN),
+    "sunpipe_train_started_timestamp_seconds": Name(
+        "gauge", "When the process that trains now was started.", RUN),
     "sunpipe_train_requeues": Name("counter", "Restarts of a run's jobs.", RUN),
     "sunpipe_train_nonfinite": Name("counter", "Steps left out for a loss that is not finite.",
                                     RUN),
     "sunpipe_train_energy_joules": Name("counter", "Energy used, where the devices tell.", RUN),
     # data, index, disk: the data root
-    "sunpipe_fetch_records": Name("gauge", "Records of the archive by state.", ("state",)),
+    "sunpipe_fetch_records": Name(
+        "gauge", "Records of the archive by state; fetched is one of which all files are there.",
+        ("state",)),
     "sunpipe_fetch_running": Name("gauge", "Processes that fetch now."),
     "sunpipe_fetch_last_change_timestamp_seconds": Name("gauge", "When a record changed last."),
     "sunpipe_shards": Name("gauge", "Shards of a dataset by state.", ("dataset", "state")),
@@ -87,6 +91,10 @@ NAMES: dict[str, Name] = {
     "sunpipe_slurm_nodes": Name("gauge", "Nodes by state.", ("partition", "state")),
     "sunpipe_slurm_cpus": Name("gauge", "CPUs by state.", ("partition", "state")),
     "sunpipe_slurm_gpus": Name("gauge", "GPUs by state.", ("partition", "state")),
+    # a node counts once for each of its partitions above, and once here
+    "sunpipe_slurm_cluster_nodes": Name("gauge", "Nodes of the cluster by state.", ("state",)),
+    "sunpipe_slurm_cluster_cpus": Name("gauge", "CPUs of the cluster by state.", ("state",)),
+    "sunpipe_slurm_cluster_gpus": Name("gauge", "GPUs of the cluster by state.", ("state",)),
     "sunpipe_slurm_jobs": Name("gauge", "Jobs of all users by state.", ("partition", "state")),
     "sunpipe_slurm_pending_jobs": Name("gauge", "Waiting jobs by Slurm's reason.", ("reason",)),
     "sunpipe_slurm_own_jobs": Name("gauge", "sunpipe's jobs by stage and state.",
@@ -109,13 +117,56 @@ NAMES: dict[str, Name] = {
     "sunpipe_monitor_info": Name("gauge", "1; the service.", ("version",)),
 }  # fmt: skip
 
+# What recording rules make of ours and of other exporters' metrics (recording.rules.yml).
+# `node` is Slurm's name of a node, as in sunpipe_slurm_job_nodes_info, which tells its jobs.
+RECORDED: dict[str, Name] = {
+    "sunpipe:nodes:count": Name("gauge", "Nodes of the cluster by state.", ("state",)),
+    "sunpipe:cpus:count": Name("gauge", "CPUs of the cluster by state.", ("state",)),
+    "sunpipe:gpus:count": Name("gauge", "GPUs of the cluster by state.", ("state",)),
+    "sunpipe:jobs:count": Name("gauge", "Jobs of all users, pending and running.", ("state",)),
+    # DCGM exporter
+    "sunpipe:gpu_utilisation:ratio": Name("gauge", "Share of time with a kernel on the GPU.",
+                                          ("node", "gpu")),
+    "sunpipe:gpu_tensor_active:ratio": Name("gauge", "Share of cycles with tensor cores at work.",
+                                            ("node", "gpu")),
+    "sunpipe:gpu_dram_active:ratio": Name("gauge", "Share of cycles in which memory moves data.",
+                                          ("node", "gpu")),
+    "sunpipe:gpu_memory_used:bytes": Name("gauge", "Memory in use.", ("node", "gpu")),
+    "sunpipe:gpu_memory_size:bytes": Name("gauge", "Memory in use and free.", ("node", "gpu")),
+    "sunpipe:gpu_power:watts": Name("gauge", "Power draw.", ("node", "gpu")),
+    "sunpipe:gpu_temperature:celsius": Name("gauge", "Temperature of the GPU.", ("node", "gpu")),
+    "sunpipe:gpu_sm_clock:hertz": Name("gauge", "Clock of the multiprocessors.", ("node", "gpu")),
+    "sunpipe:gpu_xid:code": Name("gauge", "Last XID error of the driver; 0 is none.",
+                                 ("node", "gpu")),
+    # node exporter
+    "sunpipe:node_cpu_busy:ratio": Name("gauge", "Share of CPU time that is not idle.", ("node",)),
+    "sunpipe:node_cpu_iowait:ratio": Name("gauge", "Share of CPU time that waits for disks.",
+                                          ("node",)),
+    "sunpipe:node_memory_used:ratio": Name("gauge", "Share of memory that is in use.", ("node",)),
+    "sunpipe:node_disk_busy:ratio": Name("gauge", "Share of time that the busiest disk works.",
+                                         ("node",)),
+    "sunpipe:node_disk_read:bytes_per_second": Name("gauge", "Read from local disks.", ("node",)),
+    "sunpipe:node_disk_written:bytes_per_second": Name("gauge", "Written to local disks.",
+                                                       ("node",)),
+    "sunpipe:node_network_received:bytes_per_second": Name(
+        "gauge", "Received over Ethernet and InfiniBand.", ("node",)),
+    "sunpipe:node_network_sent:bytes_per_second": Name(
+        "gauge", "Sent over Ethernet and InfiniBand.", ("node",)),
+}  # fmt: skip
+
 # Values of the labels that have a fixed set; anything else counts as "other".
 TRAIN_STATES = ("running", "stopped", "failed", "done")
 NODE_STATES = ("idle", "mixed", "allocated", "completing", "drained", "draining", "down", "other")
 JOB_STATES = ("pending", "running", "completing", "suspended", "completed", "failed", "cancelled",
               "timeout", "node_fail", "out_of_memory", "preempted", "requeued",
               "other")  # fmt: skip
+# Of the files of a record the one that comes first here decides for the record.
+FETCH_STATES = ("wanted", "staged", "failed", "quarantined", "missing", "fetched")
+SHARD_STATES = ("complete", "building")
 RESOURCE_STATES = ("allocated", "idle", "other")
 RANKS_SHOWN = 64  # of a run; beyond, only the extremes are labelled "min" and "max"
+DATASETS_SHOWN = 50  # and indices
+JOBS_SHOWN = 200  # of sunpipe, the newest
+REASONS_SHOWN = 20
 RUNS_SHOWN = 50  # the newest, running ones first
 COLLECTORS = ("runs", "data", "disk", "slurm")
