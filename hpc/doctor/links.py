@@ -1,0 +1,58 @@
+"""The network between ranks: an all-reduce over the allocated nodes, measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from hpc.doctor.ask import ask
+from hpc.doctor.finding import Finding
+from hpc.doctor.nodes import CLOCK_S, SYNC, shown
+from hpc.doctor.place import Place, on_nodes
+
+MIB = 2**20
+# Below this, the gradients of a StyleGAN2 at 1024 x 1024 (59 M float32, 0.24 GB in each of two
+# networks' steps) take longer than a second.
+SLOW_GB_S = 0.25
+TCP = "name the fast interface: interface in the profile (SUNPIPE_INTERFACE for jobs/*.sh)"
+
+
+def judge(result: dict[str, Any]) -> list[Finding]:
+    """Findings from what `sunpipe.bandwidth` measured."""
+    best = max(result["sizes"], key=lambda row: row["bus_gb_s"])
+    small = min(result["sizes"], key=lambda row: row["bytes"])
+    seen = (f"{result['backend']}, {result['world']} ranks on {shown(result['hosts'])}:"
+            f" {best['bus_gb_s']:.2f} GB/s bus bandwidth at {best['bytes'] // MIB} MiB;"
+            f" {small['bytes'] // MIB} MiB takes {small['seconds'] * 1000:.2f} ms")  # fmt: skip
+    found = []
+    if not result["sums_right"]:
+        found.append(Finding("all-reduce", "MISS", f"{seen}; but a sum came out wrong",
+                             "leave nodes out one by one (sbatch --exclude=NODE) to find the one"
+                             ))  # fmt: skip
+    elif best["bus_gb_s"] < SLOW_GB_S and len(result["hosts"]) > 1:
+        found.append(Finding("all-reduce", "WARN", f"{seen}: slow for a training", TCP))
+    else:
+        found.append(Finding("all-reduce", "OK", seen))
+    if len(result["hosts"]) > 1:
+        spread = result["clock_spread_s"]
+        words = f"{spread * 1000:.1f} ms apart between ranks"
+        found.append(Finding("clocks of ranks", "WARN", words, SYNC) if spread > CLOCK_S
+                     else Finding("clocks of ranks", "OK", words))  # fmt: skip
+    return found
+
+
+def all_reduce(place: Place) -> list[Finding]:
+    """Start ranks as a training does, one per GPU, and let them add tensors."""
+    if place.srun is None or place.nodes * place.tasks_per_node < 2:
+        return []
+    argv = on_nodes(place, place.nodes, place.tasks_per_node, sys.executable, "-m",
+                    "sunpipe.bandwidth")  # fmt: skip
+    answer = ask(argv, 170.0)
+    try:
+        result = json.loads(answer.out.splitlines()[-1])
+    except (ValueError, IndexError):
+        return [Finding("all-reduce", "MISS", f"the ranks did not come together: {answer.words}",
+                        f"{TCP}; or set MASTER_ADDR to an address that all nodes reach"
+                        )]  # fmt: skip
+    return judge(result)
