@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,16 @@ def _create(layout: Layout, name: str, config: dict[str, Any]) -> Path:
 
 @dataclass
 class Run:
-    """One run folder, open for writing. Only rank 0 holds one."""
+    """One run folder, open for writing. Only rank 0 holds one.
+
+    Attributes
+    ----------
+    facts : dict
+        Stands in ``status.json`` whatever the state, see `sunpipe.train.record`.
+    """
 
     folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -142,9 +149,14 @@ class Run:
                 os.replace(temporary, path)
 
     def status(self, state: str, **more: Any) -> None:
-        """Replace ``status.json``: running, done, stopped or failed."""
-        write_json(self.folder / "status.json",
-                   {"schema": SCHEMA, "state": state, "time": now(), **more})  # fmt: skip
+        """Replace ``status.json``: running, done, stopped or failed.
+
+        `nimg` and `target` (images shown, and to be shown) stand there until they are
+        told anew; everything else in `more` is of this state only.
+        """
+        self.facts.update({key: more[key] for key in ("nimg", "target") if key in more})
+        told = {"schema": SCHEMA, "state": state, "time": now(), **self.facts, **more}
+        write_json(self.folder / "status.json", told)
 
 
 def read_stats(folder: Path, name: str = "stats") -> list[dict[str, Any]]:

@@ -27,14 +27,17 @@ from sunpipe.shards.cache import node_cache
 from sunpipe.shards.reader import ShardReader
 from sunpipe.stage import log
 from sunpipe.stop import StopFlag, requeue
+from sunpipe.train import record
 from sunpipe.train.begin import FREE_KEYS, announce, check, on_main, run_config
 from sunpipe.train.clock import due, peak_memory_bytes
+from sunpipe.train.energy import Energy, meters_here
 from sunpipe.train.engine import any_rank, from_main, initialize
 from sunpipe.train.metrics import Metrics
 from sunpipe.train.oom import explain_oom
 from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.process_group import finish
 from sunpipe.train.selftest import self_test
+from sunpipe.train.shares import Shares
 from sunpipe.train.sinks import TensorboardSink, save_grid
 from sunpipe.train.tick import Tick
 from sunpipe.train.trainer import Trainer
@@ -77,6 +80,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             warm = find_source(layout, source, config, log) if source and fresh else None
             run = Run.open(layout, cfg.name, config, FREE_KEYS, new)
             checkpoint.sweep(run.folder / "checkpoints", run.log)
+            record.begin(run, "train", ranks)
             newest = checkpoint.newest(run.folder / "checkpoints", run.log)
             if source and newest is None and warm is None:  # it was stopped before its first save
                 warm = find_source(layout, source, config, log)
@@ -119,7 +123,7 @@ def _failure_in_status(run: Run | None, cfg: Config, ranks: dist.Ranks) -> Itera
             said = RankLost(f"the GPU of rank {ranks.rank} failed: {str(error).splitlines()[0]}")
         if run is not None:
             with suppress(OSError):  # the disk may be what failed
-                run.status("failed", reason=str(said) or type(said).__name__)
+                record.tell(run, "failed", reason=str(said) or type(said).__name__)
         if said is not error:
             raise said from None
         raise
@@ -129,7 +133,7 @@ def _finished(run: Run | None, nimg: int) -> dict[str, Any] | None:
     if run is None:
         return None
     rows = read_stats(run.folder)
-    run.status("done", nimg=nimg)
+    record.tell(run, "done", nimg=nimg)
     return {"run": str(run.folder), "state": "done", **(rows[-1] if rows else {"nimg": nimg})}
 
 
@@ -156,7 +160,8 @@ class _Books:
 def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
     t, ranks = trainer.t, trainer.ranks
     if run:
-        run.status("running", nimg=trainer.nimg, target=target)
+        record.tell(run, "running", nimg=trainer.nimg, target=target)
+    energy = Energy(meters_here(trainer.device), ranks)
     with ExitStack() as held:
         books = _Books(trainer, run, held)
         metrics = Metrics(trainer, run) if t.metrics.kimg else None
@@ -164,6 +169,7 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
             metrics.measure()  # it was stopped between a checkpoint and its metrics
         batches = held.enter_context(trainer.batches())
         tick = Tick(trainer.nimg, trainer.device)
+        shares = Shares(energy, ranks, trainer.device)
         while trainer.nimg < target:
             before, asked = trainer.nimg, time.perf_counter()
             stored = next(batches).images
@@ -176,10 +182,10 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                 for every in (t.tick_kimg, t.checkpoint_kimg, t.image_kimg)
             )
             if ticks or saves or draws:
-                seen = _judge(tick, trainer)
+                seen = _judge(tick, trainer, run)
                 if ticks:
                     seen["diversity"] = trainer.diversity()
-                    _report(trainer, books, tick, seen, target)
+                    _report(trainer, books, tick, seen, shares.end(tick.data_wait), target)
                     tick = tick.next(trainer.nimg)
             if saves or ticks:
                 on_main(books.check, ranks)  # a full disk is not left for the next checkpoint
@@ -200,7 +206,7 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                 _stop(trainer, run, stop, target)
 
 
-def _judge(tick: Tick, trainer: Trainer) -> dict[str, float]:
+def _judge(tick: Tick, trainer: Trainer, run: Run | None) -> dict[str, float]:
     """Means of the tick; a training that only makes numbers that are not finite ends here.
 
     All ranks decide alike, and nothing of such a step is saved.
@@ -208,6 +214,8 @@ def _judge(tick: Tick, trainer: Trainer) -> dict[str, float]:
     seen, watch = tick.means(trainer.ranks), trainer.t.watch
     allowed = watch.max_skips if watch.nonfinite == "skip" else 0
     if (count := int(seen["nonfinite_in_a_row"])) > allowed:
+        if run is not None and watch.nonfinite == "stop":
+            run.facts["nonfinite"] += count
         raise DataError(
             f"losses were not finite, {count} iterations in a row before"
             f" {trainer.nimg / 1000:g} kimg; the last checkpoint is from before that."
@@ -217,25 +225,28 @@ def _judge(tick: Tick, trainer: Trainer) -> dict[str, float]:
 
 
 def _report(
-    trainer: Trainer, books: _Books, tick: Tick, seen: dict[str, float], target: int
-) -> None:
+    trainer: Trainer, books: _Books, tick: Tick, seen: dict[str, float],
+    of_ranks: dict[str, Any], target: int,
+) -> None:  # fmt: skip
     run = books.run
     if run is None:
         return
     kimg = max(trainer.nimg - tick.nimg, 1) / 1000
-    seconds = time.perf_counter() - tick.start
     row = {
-        "nimg": trainer.nimg, "kimg": trainer.nimg / 1000, "sec_per_kimg": seconds / kimg,
+        "nimg": trainer.nimg, "kimg": trainer.nimg / 1000,
+        "sec_per_kimg": of_ranks["tick_s"] / kimg,
         "loss_G": math.nan, "loss_D": math.nan,  # when every step of the tick was left out
         **{key: value for key, value in seen.items() if not key.startswith("nonfinite")},
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
     }  # fmt: skip
-    run.stats({key: value if math.isfinite(value) else None for key, value in row.items()})
+    told = {key: value if math.isfinite(value) else None for key, value in row.items()} | of_ranks
+    run.stats(told)
+    record.add_tick(run, told)
     # a loss that is not finite was left out, or has ended the run before this line
     judged = {key: value for key, value in row.items()
               if math.isfinite(value) or key == "diversity"}  # fmt: skip
     warned = warnings(judged, trainer.t.watch)
-    run.status("running", nimg=trainer.nimg, target=target, warnings=warned)
+    record.tell(run, "running", nimg=trainer.nimg, target=target, warnings=warned)
     eta = (target - trainer.nimg) / 1000 * row["sec_per_kimg"]
     run.log(
         f"kimg {row['kimg']:.3f}/{target / 1000:g}  s/kimg {row['sec_per_kimg']:.2f}"
@@ -268,7 +279,7 @@ def _stop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
     again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
     nimg = trainer.nimg
     if run is not None:
-        run.status("stopped", nimg=nimg, target=target, signal=stop.reason, requeued=again)
+        record.tell(run, "stopped", nimg=nimg, target=target, signal=stop.reason, requeued=again)
     raise Stopped(
         f"stopped by {stop.reason or 'another rank'} at {nimg / 1000:g} kimg after a checkpoint; "
         + ("Slurm starts it again" if again else "run the same command again to continue")

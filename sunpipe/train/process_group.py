@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.distributed as torch_dist
 
 from sunpipe.dist import Ranks
 from sunpipe.errors import SunpipeError
+from sunpipe.train.exchanges import start_timing, stop_timing
 from sunpipe.train.rendezvous import meet
 
 # NCCL's watchdog ends the process without a word; before that, an agreement over Gloo that a
@@ -84,6 +86,7 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
             f" could not connect the ranks ({str(error).splitlines()[0]}); if the machine has"
             " several networks, name one in SUNPIPE_INTERFACE"
         ) from None
+    start_timing()  # before DeepSpeed looks the exchanges up
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     _STORES.append(store)
     if ranks.world > 1:
@@ -98,6 +101,7 @@ def finish() -> None:
     """
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
+    stop_timing()
     _AGREEING.clear()
     _STORES.clear()
 
@@ -131,3 +135,21 @@ def from_main(value: Any, ranks: Ranks) -> Any:
     box = [value]
     torch_dist.broadcast_object_list(box, src=0, group=_AGREEING[-1])
     return box[0]
+
+
+def gather_numbers(values: Sequence[float], ranks: Ranks) -> list[list[float]]:
+    """A few numbers of every rank, on all of them: one list per rank."""
+    here = torch.tensor([float(value) for value in values], dtype=torch.double)
+    if ranks.world == 1:
+        return [here.tolist()]
+    parts = [torch.empty_like(here) for _ in range(ranks.world)]
+    torch_dist.all_gather(parts, here, group=_AGREEING[-1])
+    return [part.tolist() for part in parts]
+
+
+def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
+    """A small object of every rank, on all of them."""
+    found = [value] * ranks.world
+    if ranks.world > 1:
+        torch_dist.all_gather_object(found, value, group=_AGREEING[-1])
+    return found

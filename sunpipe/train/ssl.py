@@ -28,10 +28,13 @@ from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import read_info
 from sunpipe.stage import Result, log
 from sunpipe.stop import StopFlag, requeue
+from sunpipe.train import record
 from sunpipe.train.begin import on_main
 from sunpipe.train.clock import due, peak_memory_bytes
+from sunpipe.train.energy import Energy, meters_here
 from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initialize, leave
 from sunpipe.train.peers import naming_lost_peers
+from sunpipe.train.shares import Shares
 from sunpipe.train.ssl_begin import FREE, about, check, check_views, environment_kept, judge
 from sunpipe.train.ssl_methods import Seen
 from sunpipe.train.ssl_norm import check_norms
@@ -43,7 +46,7 @@ class Tick:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.nimg = trainer, trainer.nimg
-        self.since, self.data_wait = time.perf_counter(), 0.0
+        self.data_wait = 0.0
         self._sums: Seen = {}
         self._batches = 0
 
@@ -54,21 +57,27 @@ class Tick:
         for name, value in seen.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
 
-    def row(self, lr: float) -> dict[str, Any]:
-        """Means over the tick and the ranks, as one row; all ranks must call it."""
+    def row(self, lr: float, of_ranks: dict[str, Any]) -> dict[str, Any]:
+        """Means over the tick and the ranks, as one row; all ranks must call it.
+
+        Parameters
+        ----------
+        of_ranks : dict
+            From `Shares.end`.
+        """
         trainer = self.trainer
         wait = torch.as_tensor(self.data_wait, device=trainer.device)
         sums = torch.stack([*self._sums.values(), wait * self._batches]).double() / self._batches
         means = average_over_ranks(sums, trainer.ranks).tolist()
-        seconds = time.perf_counter() - self.since
         images = trainer.nimg - self.nimg
         return {
             "nimg": trainer.nimg,
             "kimg": trainer.nimg / 1000,
-            "sec_per_kimg": 1000 * seconds / max(images, 1),
+            "sec_per_kimg": 1000 * of_ranks["tick_s"] / max(images, 1),
             **dict(zip([*self._sums, "data_wait_s"], means, strict=True)),
             "lr": lr,
             "peak_memory_bytes": peak_memory_bytes(trainer.device),
+            **of_ranks,
         }
 
 
@@ -83,6 +92,7 @@ def tick_line(row: dict[str, Any]) -> str:
 def _loop(run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag) -> None:
     settings, ranks = trainer.settings, trainer.ranks
     tick = Tick(trainer)
+    shares = Shares(Energy(meters_here(trainer.device), ranks), ranks, trainer.device)
     with Loader(
         reader, trainer.seed, trainer.nimg, settings.batch, rank=ranks.rank, world=ranks.world,
         masks=True, pin=trainer.device.type == "cuda",
@@ -95,11 +105,12 @@ def _loop(run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag
             stopping = any_rank(bool(stop), ranks)
             end = trainer.nimg >= trainer.total
             if end or stopping or due(before, trainer.nimg, settings.tick_kimg):
-                row = tick.row(lr)
+                row = tick.row(lr, shares.end(tick.data_wait))
                 if run is not None:
                     run.stats({k: v if v == v else None for k, v in row.items()})
+                    record.add_tick(run, row)
                     run.log(tick_line(row))
-                    run.status("running", nimg=trainer.nimg, total=trainer.total)
+                    record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
                 judge(row, trainer.total, settings.collapsed)  # all ranks decide alike
                 tick = Tick(trainer)
             if end or stopping or due(before, trainer.nimg, settings.checkpoint_kimg):
@@ -125,7 +136,8 @@ def _stop(run: Run | None, trainer: Trainer, stop: StopFlag) -> None:
     again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
     nimg = trainer.nimg
     if run is not None:
-        run.status("stopped", nimg=nimg, total=trainer.total, reason=stop.reason, requeued=again)
+        record.tell(run, "stopped", nimg=nimg, target=trainer.total, signal=stop.reason,
+                    requeued=again)  # fmt: skip
     raise Stopped(
         f"ssl stopped by {stop.reason or 'another rank'} at {nimg / 1000:g} kimg after a"
         " checkpoint; " + ("Slurm starts it again" if again else "run the same command again to"
@@ -174,7 +186,7 @@ def _done(run: Run | None, nimg: int, total: int) -> Result | None:
     if run is None:
         return None
     rows = read_stats(run.folder)
-    run.status("done", nimg=nimg, total=total)
+    record.tell(run, "done", nimg=nimg, target=total)
     return {"run": str(run.folder), "state": "done", **(rows[-1] if rows else {"nimg": nimg})}
 
 
@@ -222,6 +234,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
             check_network(config, reader, layout, ranks, new)  # before a folder is made
             run = Run.open(layout, ssl_name(config.name), about(config, reader), FREE, new)
             checkpoint.sweep(run.folder / "checkpoints", run.log)
+            record.begin(run, "ssl", ranks)
             return run, checkpoint.newest(run.folder / "checkpoints", run.log)
 
         run, newest = on_main(open_run, ranks) or (None, None)
@@ -262,14 +275,13 @@ def _train(
                 f" patches, {trainer.nimg / 1000:g} of {trainer.total / 1000:g} kimg, {ranks.world}"
                 f" rank(s) ({ranks.source}), {device.type}"
             )
-            run.status("running", nimg=trainer.nimg, total=trainer.total)
+            record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
         _loop(run, trainer, reader, stop)
     except Stopped:
         raise
     except BaseException as error:
         if run is not None:
             with suppress(OSError):  # the disk may be what failed
-                run.status("failed", total=images_to_show(config.ssl),
-                           reason=str(error) or type(error).__name__)  # fmt: skip
+                record.tell(run, "failed", reason=str(error) or type(error).__name__)
         raise
     return trainer.nimg

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 import torch.distributed as torch_dist
 
@@ -35,7 +33,7 @@ class Tick:
 
     def __init__(self, nimg: int, device: torch.device) -> None:
         self.nimg, self.device = nimg, device
-        self.start, self.data_wait = time.perf_counter(), 0.0
+        self.data_wait = 0.0
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, torch.Tensor] = {}
         self._none = torch.zeros((), dtype=torch.double, device=device)
