@@ -46,10 +46,11 @@ def launch(
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
     from hpc.argv import all_parts
-    from hpc.launch import batch_script, log_folder, submit
+    from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.pipeline import resources
     from hpc.profile import Profile, load_profile
+    from hpc.script import log_folder
     from hpc.stages import find_stage
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
@@ -59,7 +60,7 @@ def launch(
     find_stage(stage)
     if array and part:
         raise UsageError("--array and --part do not go together")
-    load_config(config, set_ or ())
+    cfg = load_config(config, set_ or ())
     profile = Profile() if local else load_profile(cluster)
     wanted = resources(profile, stage)
     one = parse_part(part) if part is not None else None
@@ -75,9 +76,9 @@ def launch(
     elif print_script:
         for argv in commands:
             log(f"runs: sunpipe {shlex.join(argv)}")
-        print(batch_script(stage, len(commands), profile, wanted), end="")
+        print(batch_script(stage, commands, profile, wanted), end="")
     else:
-        job = submit(stage, commands, profile, wanted)
+        job = submit(stage, commands, profile, wanted, cfg.name)
         emit({"stage": stage, "job": job, "tasks": len(commands),
               "logs": str(log_folder(data_root()))}, json_)  # fmt: skip
 
@@ -93,27 +94,44 @@ def pipeline(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="STAGE", help="Only this one; repeatable.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also start the stages that are done.")
+    ] = False,
     print_script: ScriptOption = False,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run all stages in order here, or submit them to Slurm with dependencies."""
-    from hpc.pipeline import plan_stages, run_stages, scripts, submit_stages, timing_lines
+    """Run all stages in order here, or submit them to Slurm with dependencies.
+
+    What is done is left out, unless what it was made from has changed; --dry-run says why.
+    """
+    from hpc.pipeline import (
+        Asked,
+        plan_lines,
+        plan_stages,
+        run_stages,
+        scripts,
+        submit_stages,
+        timing_lines,
+    )
     from hpc.profile import load_profile
     from hpc.stages import select
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
 
-    names = select(from_, only or ())
-    overrides = set_ or []
-    load_config(config, overrides)
+    asked = Asked(select(from_, only or ()), config, set_ or [], again)
+    load_config(config, asked.overrides)
     if local and print_script:
         raise UsageError("--local submits nothing, so there is no script to print")
     profile = None if local else load_profile(cluster)
     if dry_run:
-        emit(plan_stages(names, config, overrides, profile), json_)
+        plan = plan_stages(asked, profile)
+        if json_:
+            emit(plan, True)
+        else:
+            print("\n".join(plan_lines(plan)))
     elif profile is None:
-        result = run_stages(names, config, overrides)
+        result = run_stages(asked)
         if json_:
             emit(result, True)
             return
@@ -121,9 +139,9 @@ def pipeline(
         if "report" in result:
             print(f"report: {result['report']}")
     elif print_script:
-        print(scripts(names, profile), end="")
+        print(scripts(asked, profile), end="")
     else:
-        emit(submit_stages(names, config, overrides, profile), json_)
+        emit(submit_stages(asked, profile), json_)
 
 
 cluster = typer.Typer(

@@ -1,20 +1,31 @@
-"""All stages in order: as processes on this machine, or as Slurm jobs with dependencies."""
+"""All stages in order: as processes on this machine, or as Slurm jobs with dependencies.
+
+What is done is not started again; `hpc.decide` says why the others are.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpc.argv import all_parts, stage_argv
+from hpc.decide import Decision, decide, decide_one
 from hpc.launch import batch_script, submit
 from hpc.local import run_here
 from hpc.profile import Profile, Resources
+from hpc.script import log_folder
 from hpc.stages import depends_on
+from hpc.submitted import last_logs
+from sunpipe import receipts
+from sunpipe.config import load_config
 from sunpipe.errors import EXIT_STOPPED, Stopped, SunpipeError
+from sunpipe.paths import Layout
 from sunpipe.stage import Result, log
 
 
@@ -29,14 +40,24 @@ class StageFailed(SunpipeError):
         self.exit_code = code
 
 
-def run_stages(names: Sequence[str], config: Path | None, overrides: Sequence[str]) -> Result:
+@dataclass(frozen=True)
+class Asked:
+    """What a pipeline is asked for: stages, configuration, and whether done ones are repeated."""
+
+    names: Sequence[str]
+    config: Path | None
+    overrides: Sequence[str] = ()
+    again: bool = False
+
+
+def run_stages(asked: Asked) -> Result:
     """Run stages one after the other as processes; their logs appear as they are written.
 
     Returns
     -------
     dict
-        ``stages`` (name: seconds, result), ``seconds``, and the report's
-        ``report`` and ``facts`` if that stage was run.
+        ``stages`` (name: seconds, why it ran or that it was done, result), ``seconds``,
+        and the report's ``report`` and ``facts`` if that stage was among them.
 
     Raises
     ------
@@ -46,18 +67,26 @@ def run_stages(names: Sequence[str], config: Path | None, overrides: Sequence[st
         A stage stopped on request.
     """
     started = time.perf_counter()
+    cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
     stages: dict[str, Any] = {}
-    for place, name in enumerate(names, 1):
-        log(f"[{place}/{len(names)}] {name}")
+    for place, name in enumerate(asked.names, 1):
+        made = decide_one(name, cfg, layout, again=asked.again)
+        log(f"[{place}/{len(asked.names)}] {made.line(name)}")
+        if not made.run:
+            result = receipts.stored_result(name, cfg, layout)
+            stages[name] = {"seconds": 0.0, "done": True, "result": result}
+            continue
         before = time.perf_counter()
-        code, out = run_here([*stage_argv(name, config, overrides), "--json"], capture=True)
+        argv = [*stage_argv(name, asked.config, asked.overrides), "--json"]
+        code, out = run_here(argv, capture=True)
         if code == EXIT_STOPPED:
             raise Stopped(f"{name} stopped; the same command continues")
         if code != 0:
             raise StageFailed(name, code)
-        result = parse_result(name, out)
-        stages[name] = {"seconds": round(time.perf_counter() - before, 2), "result": result}
-        log(f"[{place}/{len(names)}] {name} took {stages[name]['seconds']:.1f} s")
+        seconds = round(time.perf_counter() - before, 2)
+        stages[name] = {"seconds": seconds, "done": False, "why": made.why,
+                        "result": parse_result(name, out)}  # fmt: skip
+        log(f"[{place}/{len(asked.names)}] {name} took {seconds:.1f} s")
     report = stages.get("report", {}).get("result", {})
     found = {key: report[key] for key in ("report", "facts") if key in report}
     return {"stages": stages, "seconds": round(time.perf_counter() - started, 2), **found}
@@ -73,8 +102,11 @@ def parse_result(stage: str, out: str) -> Any:
 
 def timing_lines(result: Result) -> list[str]:
     """One line per stage, and the sum."""
-    rows = [(name, stage["seconds"]) for name, stage in result["stages"].items()]
-    return [f"{name:<12}{seconds:8.1f} s" for name, seconds in [*rows, ("all", result["seconds"])]]
+    rows = [(name, "done" if stage["done"] else f"{stage['seconds']:.1f} s")
+            for name, stage in result["stages"].items()]  # fmt: skip
+    return [
+        f"{name:<12}{took:>10}" for name, took in [*rows, ("all", f"{result['seconds']:.1f} s")]
+    ]
 
 
 def resources(profile: Profile, stage: str) -> Resources:
@@ -83,48 +115,97 @@ def resources(profile: Profile, stage: str) -> Resources:
     return wanted
 
 
-def plan_stages(
-    names: Sequence[str], config: Path | None, overrides: Sequence[str], profile: Profile | None
-) -> Result:
-    """What would be run: command lines and, on Slurm, what each stage waits for."""
+def decisions(asked: Asked, profile: Profile | None) -> dict[str, Decision]:
+    """What has to be started of the stages that are asked for."""
+    counts = {name: resources(profile, name).array if profile else 1 for name in asked.names}
+    cfg = load_config(asked.config, asked.overrides)
+    return decide(asked.names, cfg, Layout.current(), counts, asked.again)
+
+
+def commands_of(
+    name: str, made: Decision, asked: Asked, profile: Profile | None
+) -> list[list[str]]:
+    """Command lines of a stage: all its parts, or those that are left."""
+    count = resources(profile, name).array if profile else 1
+    commands = all_parts(name, count, asked.config, asked.overrides)
+    return [commands[number - 1] for number in made.parts] if made.parts else commands
+
+
+def plan_stages(asked: Asked, profile: Profile | None) -> Result:
+    """What would be run and why: command lines and, on Slurm, what each stage waits for."""
+    made = decisions(asked, profile)
+    running = [name for name in asked.names if made[name].run]
     plan = {}
-    for name in names:
-        count = resources(profile, name).array if profile else 1
+    for name in asked.names:
+        run = made[name].run
+        commands = commands_of(name, made[name], asked, profile) if run else []
         plan[name] = {
-            "commands": [["sunpipe", *argv] for argv in all_parts(name, count, config, overrides)],
-            "after": depends_on(name, names),
-        }
+            "run": run, "why": made[name].why,
+            "commands": [["sunpipe", *argv] for argv in commands],
+            "after": depends_on(name, running) if run else [],
+        }  # fmt: skip
     return {"dry_run": True, "stages": plan}
 
 
-def scripts(names: Sequence[str], profile: Profile) -> str:
+def plan_lines(plan: Result) -> list[str]:
+    """One line per stage: whether it is run, as how many tasks, after which, and why."""
+    lines = []
+    for name, stage in plan["stages"].items():
+        if not stage["run"]:
+            lines.append(f"{name:<12}done")
+            continue
+        tasks = f" as {len(stage['commands'])} tasks" if len(stage["commands"]) > 1 else ""
+        after = f", after {', '.join(stage['after'])}" if stage["after"] else ""
+        why = "" if stage["why"].startswith("after ") else f": {stage['why']}"
+        lines.append(f"{name:<12}run{tasks}{after}{why}")
+    return lines
+
+
+def scripts(asked: Asked, profile: Profile) -> str:
     """Batch scripts of all stages; job ids that are not known yet stand as ``<stage>``."""
     texts = []
-    for name in names:
-        wanted = resources(profile, name)
-        after = [f"<{one}>" for one in depends_on(name, names)]
-        texts.append(batch_script(name, wanted.array, profile, wanted, after))
+    for name in asked.names:
+        after = [f"<{one}>" for one in depends_on(name, asked.names)]
+        commands = commands_of(name, Decision("printed"), asked, profile)
+        texts.append(batch_script(name, commands, profile, resources(profile, name), after))
     return "\n".join(texts)
 
 
-def submit_stages(
-    names: Sequence[str], config: Path | None, overrides: Sequence[str], profile: Profile
-) -> Result:
-    """Submit all stages; each starts when those that it needs have ended well.
+def _name_failed(name: str, made: Decision, asked: Asked, count: int) -> None:
+    """Say where the parts that did not end well have logged, and how one is run alone."""
+    folder = log_folder(Layout.current().root)
+    logs = last_logs(folder, name, load_config(asked.config, asked.overrides).name)
+    with_config = ["-c", str(asked.config)] if asked.config else []
+    for number in made.parts[:8]:
+        part = f"{number}/{count}"
+        seen = f"its last log is {logs[part]}; " if part in logs else ""
+        alone = shlex.join(["sunpipe", "launch", name, *with_config, "--part", part])
+        log(f"{name} {part}: {seen}alone: {alone}")
+
+
+def submit_stages(asked: Asked, profile: Profile) -> Result:
+    """Submit what is not done; each stage starts when those that it needs have ended well.
 
     When one is refused, those already submitted are cancelled.
     """
+    made = decisions(asked, profile)
+    running = [name for name in asked.names if made[name].run]
+    name_of = load_config(asked.config, asked.overrides).name
     jobs: dict[str, str] = {}
     try:
-        for name in names:
+        for name in asked.names:
+            log(made[name].line(name))
+            if name not in running:
+                continue
             wanted = resources(profile, name)
-            commands = all_parts(name, wanted.array, config, overrides)
-            after = [jobs[one] for one in depends_on(name, names)]
-            jobs[name] = submit(name, commands, profile, wanted, after)
+            _name_failed(name, made[name], asked, wanted.array)
+            commands = commands_of(name, made[name], asked, profile)
+            after = [jobs[one] for one in depends_on(name, running)]
+            jobs[name] = submit(name, commands, profile, wanted, name_of, after)
             log(f"{name}: job {jobs[name]}" + (f" after {', '.join(after)}" if after else ""))
     except BaseException:
         if jobs:
             log(f"cancelling {', '.join(jobs)}: not all stages were accepted")
             subprocess.run(["scancel", *jobs.values()], check=False)
         raise
-    return {"jobs": jobs}
+    return {"jobs": jobs, "done": [name for name in asked.names if name not in running]}

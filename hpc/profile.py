@@ -24,6 +24,9 @@ _FEATURE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 Features = Annotated[str, Field(pattern=rf"^({_FEATURE}([&|]{_FEATURE}){{0,7}})?$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
 Program = Annotated[str, Field(pattern=r"^([A-Za-z0-9_./][A-Za-z0-9_./+@-]{0,511})?$")]
+Scratch = Annotated[
+    str, Field(pattern=r"^(/[A-Za-z0-9_./+@-]{0,511}|\$[A-Za-z_][A-Za-z0-9_]{0,63})?$")
+]
 Time = Annotated[str, Field(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]$")]
 Memory = Annotated[str, Field(pattern=r"^([0-9]{1,7}[KMGT])?$")]
 
@@ -97,7 +100,8 @@ class Profile:
     gpu : str
         Type of the GPUs, as ``sunpipe plan`` names it, for example ``h200``.
     scratch : str
-        A folder on the disks of the nodes, for copies of shards; empty: none.
+        A folder on the disks of the nodes, for copies of shards, or ``$NAME`` of a variable
+        that holds one there; empty: none.
     mpi : str
         ``srun --mpi`` type of the stages that use MPI.
     signal_s : int
@@ -112,7 +116,7 @@ class Profile:
     container: Program = ""
     interface: Word = ""
     gpu: Word = ""
-    scratch: Program = ""
+    scratch: Scratch = ""
     mpi: Word = "pmi2"
     signal_s: Annotated[int, Field(ge=30, le=3600)] = 300
     default: Resources = Resources()

@@ -53,4 +53,4 @@ def fetch(
     overrides = [*(set_ or []), *([f'fetch.source="{source}"'] if source else [])]
     run_stage("fetch", lambda cfg: work(cfg, part, retry_failed, check), config=config,
               overrides=overrides, dry_run=dry_run, as_json=json_, sections=("query", "fetch"),
-              plan=lambda cfg: plan(cfg, part))  # fmt: skip
+              plan=lambda cfg: plan(cfg, part), part=part)  # fmt: skip

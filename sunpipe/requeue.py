@@ -1,11 +1,12 @@
 """Starting a training job again after it lost a rank: ``python -m sunpipe.requeue CODE ARGS``.
 
 ``jobs/_env.sh`` calls it with the exit code of srun and the arguments of
-``sunpipe train``, or ``ssl`` and those of ``sunpipe ssl``. A process that was killed
-(137), crashed (134, 135, 139), or lost as the ranks that are left say (76), is
-nobody's mistake in the configuration, and the next start continues from the last
-checkpoint; but what dies again and again at the same place is given up. srun
-returns the highest code of all ranks.
+``sunpipe train``, or ``ssl`` and those of ``sunpipe ssl``; the batch scripts of
+``sunpipe launch`` name a file that holds them (``--arguments FILE CODE``). A process
+that was killed (137), crashed (134, 135, 139), or lost as the ranks that are left
+say (76), is nobody's mistake in the configuration, and the next start continues
+from the last checkpoint; but what dies again and again at the same place is given
+up. srun returns the highest code of all ranks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from sunpipe.checkpoint import complete
 from sunpipe.config import load_config
-from sunpipe.errors import EXIT_LOST, SunpipeError, UsageError
+from sunpipe.errors import EXIT_LOST, DataError, SunpipeError, UsageError
 from sunpipe.files import read_json, write_json
 from sunpipe.paths import Layout
 from sunpipe.run import find_run, ssl_name
@@ -77,7 +79,12 @@ def most_requeues() -> int:
 
 
 def still_wanted(job: str) -> bool:
-    """Whether Slurm has not cancelled or ended the job meanwhile."""
+    """Whether Slurm has not cancelled or ended the job meanwhile.
+
+    Where scontrol is missing, the batch script looks before it asks (`sunpipe.stop.requeue`).
+    """
+    if shutil.which("scontrol") is None:
+        return True
     shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True,
                            text=True, timeout=60, check=False).stdout  # fmt: skip
     return " JobState=RUNNING " in shown
@@ -105,10 +112,24 @@ def after_loss(code: int, arguments: Sequence[str]) -> str:
     return "" if requeue() else "Slurm did not take the job again; submit it once more"
 
 
+def stored_arguments(path: Path) -> list[str]:
+    """What stands in a file behind ``sunpipe``, in the form of the command line's arguments."""
+    words = read_json(path)
+    if not isinstance(words, list) or words[:1] not in (["train"], ["ssl"]):
+        raise DataError(f"{path} holds no arguments of a training")
+    return [str(word) for word in (words[1:] if words[0] == "train" else words)]
+
+
 def main() -> None:
-    """``python -m sunpipe.requeue CODE [ssl] [arguments of sunpipe train, or of ssl]``."""
+    """``python -m sunpipe.requeue CODE [ssl] [arguments of sunpipe train, or of ssl]``.
+
+    Or ``--arguments FILE CODE``, where FILE is a JSON list of them.
+    """
     try:
-        said = after_loss(int(sys.argv[1]), sys.argv[2:])
+        words = sys.argv[1:]
+        if words[0] == "--arguments":
+            words = [words[2], *stored_arguments(Path(words[1]))]
+        said = after_loss(int(words[0]), words[1:])
     except (SunpipeError, OSError) as error:
         said = f"not started again: {error}"
     if said:

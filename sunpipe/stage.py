@@ -74,6 +74,24 @@ def _remember(stage: str, name: str, seconds: float, result: Result) -> None:
         handle.write(json.dumps(row) + "\n")
 
 
+def _look(stage: str, resolved: Config) -> dict[str, str] | None:
+    """What a stage of the pipeline is about to read; None for other commands."""
+    from sunpipe import receipts
+
+    return receipts.found(stage, resolved, Layout.current()) if stage in receipts.KINDS else None
+
+
+def _leave_receipt(
+    stage: str, resolved: Config, read: dict[str, str], result: Result, part: str | None
+) -> None:
+    from sunpipe import receipts
+
+    try:
+        receipts.write(stage, resolved, Layout.current(), read, result, part)
+    except OSError as error:  # the work itself is done, and is looked at again next time
+        log(f"no receipt of {stage} was left: {error.strerror}")
+
+
 def _is_main() -> bool:
     """Whether this process prints for its peers; those that need ranks check them strictly."""
     try:
@@ -94,6 +112,8 @@ def run_stage(
     plan: Callable[[Config], Result] | None = None,
     locked: bool = False,
     shown: Result | None = None,
+    part: str | None = None,
+    noted: bool = True,
 ) -> None:
     """Load the configuration, print it, then plan or work and print the result.
 
@@ -111,6 +131,11 @@ def run_stage(
         Only one process at a time may do this stage of this experiment.
     shown : dict, optional
         What is printed in place of the configuration, by commands that have none.
+    part : str, optional
+        ``I/N``, when this is one share of the stage.
+    noted : bool
+        Whether a receipt may say that the stage is done: not when other options than those
+        of the configuration decided what was made.
     """
     resolved = load_config(config, overrides or ())
     whole = to_dict(resolved)
@@ -125,6 +150,7 @@ def run_stage(
         started = time.perf_counter()
         alone = running(Layout.current(), name, resolved.name) if locked else nullcontext()
         with interrupting(), alone:
+            read = _look(name, resolved) if noted and _is_main() else None
             result = work(resolved)
     except KeyboardInterrupt:
         raise Stopped(f"{name} interrupted; run the same command again to continue") from None
@@ -135,3 +161,6 @@ def run_stage(
             _remember(name, resolved.name, seconds, result)
         except OSError as error:  # reading a dataset needs no place to write
             log(f"not noted in stages.jsonl: {error.strerror}")
+            return
+        if read is not None:
+            _leave_receipt(name, resolved, read, result, part)

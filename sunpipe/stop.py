@@ -1,7 +1,8 @@
 """Stopping on request (contract C10): a signal sets a flag, loops poll it.
 
-Slurm sends USR2 before the time limit or preemption (``--signal=USR2@300``
-without ``B:``), SIGTERM on ``scancel``; ctrl-C is SIGINT. The handler does
+Slurm sends USR2 before the time limit (``--signal=USR2@300`` without ``B:``),
+SIGTERM on ``scancel``, and on preemption either, as the site has it
+(``PreemptParameters=send_user_signal``); ctrl-C is SIGINT. The handler does
 nothing else; saving and ``scontrol requeue`` happen in the loop, once all
 ranks agree. Outside such loops `interrupting` makes the signals act like ctrl-C.
 """
@@ -9,6 +10,7 @@ ranks agree. Outside such loops `interrupting` makes the signals act like ctrl-C
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -54,7 +56,12 @@ class StopFlag:
 
     @property
     def requeue(self) -> bool:
-        """Whether the reason is one after which Slurm should start the job again."""
+        """Whether the reason is one after which Slurm should start the job again.
+
+        After SIGTERM rank 0 asks Slurm whether that was a preemption.
+        """
+        if self.reason == "SIGTERM":
+            return discover().is_main and preempted()
         return self.reason == "SIGUSR2"
 
     def __enter__(self) -> StopFlag:
@@ -79,12 +86,36 @@ def slurm_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def preempted() -> bool:
+    """Whether Slurm has told this job to make room for another.
+
+    A job that ends during the grace time of a preemption has ended for good, also
+    where the partition says ``PreemptMode=REQUEUE``: it must ask to be requeued. One
+    that was cancelled or has met its limit is no longer RUNNING.
+    """
+    job = slurm_job()
+    if job is None or shutil.which("scontrol") is None:
+        return False
+    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True,
+                           text=True, timeout=60, check=False).stdout  # fmt: skip
+    return " JobState=RUNNING " in shown and bool(re.search(r" PreemptTime=\d", shown))
+
+
 def requeue() -> bool:
-    """Ask Slurm to start this job again; False (with a line why) when it cannot be asked."""
+    """Ask Slurm to start this job again; False (with a line why) when it cannot be asked.
+
+    Where Slurm's commands are missing, as in a container, the batch script outside asks: for
+    that it names a file in ``SUNPIPE_REQUEUE_FILE``.
+    """
     job = slurm_job()
     if job is None:
         return False
     if shutil.which("scontrol") is None:
+        if asked := os.environ.get("SUNPIPE_REQUEUE_FILE"):
+            os.makedirs(os.path.dirname(asked), exist_ok=True)
+            with open(asked, "w", encoding="utf-8") as handle:
+                handle.write(job + "\n")
+            return True
         print("sunpipe: scontrol not found, the job is not requeued", file=sys.stderr)
         return False
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
@@ -99,8 +130,9 @@ def requeue() -> bool:
 def interrupting() -> Iterator[None]:
     """Make SIGTERM and USR2 act like ctrl-C while no `StopFlag` is set up.
 
-    After USR2 rank 0 first has Slurm requeue the job. The other ranks leave USR2
-    to it: were one to end first, a launcher could kill rank 0 before it has asked.
+    After USR2, or a preemption's SIGTERM, rank 0 first has Slurm requeue the job. The
+    other ranks leave USR2 to it: were one to end first, a launcher could kill rank 0
+    before it has asked.
     Only the first signal raises, so that cleaning up is not interrupted.
     """
     seen: list[int] = []
@@ -109,7 +141,7 @@ def interrupting() -> Iterator[None]:
         if seen or (number == signal.SIGUSR2 and not discover().is_main):
             return
         seen.append(number)
-        if number == signal.SIGUSR2:
+        if number == signal.SIGUSR2 or (discover().is_main and preempted()):
             requeue()
         raise KeyboardInterrupt
 

@@ -34,7 +34,7 @@ def embed(
         return plan(cfg, part)
 
     run_stage("embed", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-              sections=("embed",), plan=plan, locked=part is None)  # fmt: skip
+              sections=("embed",), plan=plan, locked=part is None, part=part)  # fmt: skip
 
 
 def search(
@@ -56,4 +56,4 @@ def search(
         return plan(cfg)
 
     run_stage("search", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-              sections=("search",), plan=plan, locked=True)  # fmt: skip
+              sections=("sample", "search"), plan=plan, locked=True)  # fmt: skip

@@ -95,12 +95,13 @@ def _asked(
 def _run(
     name: str, work: Callable[[Asked], Result], ask: Callable[[Config], Asked], alone: bool,
     *, config: Path | None, set_: list[str] | None, dry_run: bool, json_: bool,
+    part: str | None = None, noted: bool = True,
 ) -> None:  # fmt: skip
     """Run as a stage of a configuration; or on two folders, whatever the data root."""
     if config is not None:
         run_stage("index", lambda cfg: work(ask(cfg)), config=config, overrides=set_,
                   dry_run=dry_run, as_json=json_, sections=("index",),
-                  plan=lambda cfg: ask(cfg).plain)  # fmt: skip
+                  plan=lambda cfg: ask(cfg).plain, part=part, noted=noted)  # fmt: skip
         return
     if not alone:
         raise UsageError(f"index {name} needs --config, or both --embeddings and --out")
@@ -133,7 +134,8 @@ def build(
 
     _run("build", work, lambda cfg: _asked(cfg, embeddings, out, metric, kind),
          embeddings is not None and out is not None,
-         config=config, set_=set_, dry_run=dry_run, json_=json_)  # fmt: skip
+         config=config, set_=set_, dry_run=dry_run, json_=json_, part=part,
+         noted=not any((embeddings, out, metric, kind)))  # fmt: skip
 
 
 @app.command()
@@ -156,7 +158,8 @@ def merge(
 
     _run("merge", work, lambda cfg: _asked(cfg, embeddings, out, metric, kind),
          embeddings is not None and out is not None,
-         config=config, set_=set_, dry_run=dry_run, json_=json_)  # fmt: skip
+         config=config, set_=set_, dry_run=dry_run, json_=json_,
+         noted=not any((embeddings, out, metric, kind)))  # fmt: skip
 
 
 @app.command()

@@ -44,7 +44,7 @@ def sample(
 
     run_stage(
         "sample", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-        sections=("sample",), plan=plan, locked=part is None,
+        sections=("sample",), plan=plan, locked=part is None, part=part,
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def fit(
 
     run_stage(
         "directions", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
-        sections=("sample", "directions"), plan=plan, locked=part is None,
+        sections=("sample", "directions"), plan=plan, locked=part is None, part=part,
     )  # fmt: skip
 
 

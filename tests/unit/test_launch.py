@@ -14,15 +14,9 @@ from typing import Any
 import pytest
 
 from hpc.argv import all_parts, stage_argv
-from hpc.launch import (
-    StageJob,
-    batch_script,
-    job_environment,
-    python_command,
-    setup_lines,
-    slurm_parameters,
-)
+from hpc.launch import StageJob, batch_script
 from hpc.profile import Profile, Resources, load_profile
+from hpc.script import job_environment, python_command, setup_lines, slurm_parameters
 from sunpipe.errors import UsageError
 from tests.conftest import REPO, Cli
 
@@ -72,7 +66,7 @@ def test_printable_characters_of_any_kind_pass() -> None:
 
 def test_script_of_training(root: Path) -> None:
     profile = load_profile(EXAMPLE)
-    script = batch_script("train", 1, profile, profile.stages.train)
+    script = batch_script("train", [["train"]], profile, profile.stages.train)
     assert header(script) == {
         "job-name": "sunpipe-train", "nodes": "2", "ntasks-per-node": "4", "gpus-per-node": "4",
         "cpus-per-task": "8", "time": "1440", "signal": "USR2@300", "requeue": True,
@@ -89,7 +83,7 @@ def test_script_of_training(root: Path) -> None:
 
 def test_script_of_an_array_that_waits(root: Path) -> None:
     profile = load_profile(EXAMPLE)
-    script = batch_script("embed", 4, profile, profile.stages.embed, ["7", "8_1"])
+    script = batch_script("embed", 4 * [["embed"]], profile, profile.stages.embed, ["7", "8_1"])
     found = header(script)
     assert found["array"] == "0-3%4"
     assert found["dependency"] == "afterok:7:8_1"
@@ -101,7 +95,7 @@ def test_script_of_an_array_that_waits(root: Path) -> None:
     [("fetch", None, 2), ("fetch", 3, 3), ("fetch", 0, 8), ("embed", None, 8), ("embed", 1, 1)],
 )
 def test_an_array_is_throttled(root: Path, stage: str, limit: int | None, found: int) -> None:
-    script = batch_script(stage, 8, Profile(), Resources(array_parallel=limit))
+    script = batch_script(stage, 8 * [[stage]], Profile(), Resources(array_parallel=limit))
     assert header(script)["array"] == f"0-7%{found}"
 
 
@@ -113,13 +107,14 @@ def test_mpi_only_where_it_is_needed() -> None:
 
 def test_site_details_come_from_the_profile(root: Path) -> None:
     profile = Profile(modules=("python/3.11", "cuda/12.8"), setup="/sw/site.sh", interface="ib0")
-    lines = setup_lines(profile)
-    assert lines == ["module load python/3.11 cuda/12.8 || exit 1", "source /sw/site.sh || exit 1"]
+    lines = setup_lines("report", profile, Resources(), root, ["report"])
+    assert lines[1:] == ["module load python/3.11 cuda/12.8 || exit 1",
+                         "source /sw/site.sh || exit 1"]  # fmt: skip
     env = job_environment(profile, Resources(), root)
     assert env["NCCL_SOCKET_IFNAME"] == env["GLOO_SOCKET_IFNAME"] == "ib0"
     assert env["SUNPIPE_ROOT"] == str(root)
     wanted = Resources(partition="gpu", account="sun", qos="long", constraint="h200&ib", mem="64G")
-    found = header(batch_script("report", 1, profile, wanted))
+    found = header(batch_script("report", [["report"]], profile, wanted))
     assert (found["partition"], found["account"], found["qos"]) == ("gpu", "sun", "long")
     assert (found["constraint"], found["mem"]) == ("h200&ib", "64G")
 
@@ -137,7 +132,7 @@ def test_a_data_root_that_a_script_cannot_carry_is_refused(
 ) -> None:
     monkeypatch.setenv("SUNPIPE_ROOT", str(tmp_path / name))
     with pytest.raises(UsageError, match="SUNPIPE_ROOT"):
-        batch_script("train", 1, Profile(), Resources())
+        batch_script("train", [["train"]], Profile(), Resources())
 
 
 def test_what_is_pickled_is_a_name_and_a_list() -> None:

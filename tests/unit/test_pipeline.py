@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpc import pipeline
-from hpc.pipeline import StageFailed, parse_result, run_stages, scripts, timing_lines
+from hpc.pipeline import Asked, StageFailed, parse_result, run_stages, scripts, timing_lines
 from hpc.profile import Profile
 from hpc.stages import STAGES, depends_on, select
 from sunpipe.errors import Stopped, SunpipeError, UsageError
@@ -54,7 +54,7 @@ def test_dependencies_reach_over_stages_left_out() -> None:
 
 
 def test_scripts_wait_for_each_other(root: Path) -> None:
-    texts = scripts(["sample", "directions"], Profile()).split("#!/bin/bash")[1:]
+    texts = scripts(Asked(["sample", "directions"], TINY), Profile()).split("#!/bin/bash")[1:]
     first, second = (header(text) for text in texts)
     assert "dependency" not in first
     assert second["dependency"] == "afterok:<sample>"
@@ -69,13 +69,13 @@ def stand_in(results: dict[str, tuple[int, str]], seen: list[list[str]]) -> Any:
     return run_here
 
 
-def test_results_facts_and_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_facts_and_timings(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"report": "/r/report.html", "facts": ["a", "b", "c"]}
     seen: list[list[str]] = []
     results = {"report": (0, json.dumps(report))}
     monkeypatch.setattr(pipeline, "run_here", stand_in(results, seen))
-    done = run_stages(["search", "report"], TINY, ["a=b"])
-    assert seen == [[name, "--config", str(TINY), "--set", "a=b", "--json"]
+    done = run_stages(Asked(["search", "report"], TINY, ["seed=3"]))
+    assert seen == [[name, "--config", str(TINY), "--set", "seed=3", "--json"]
                     for name in ("search", "report")]  # fmt: skip
     assert done["report"] == "/r/report.html"
     assert done["facts"] == ["a", "b", "c"]
@@ -84,16 +84,18 @@ def test_results_facts_and_timings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split()[0] for line in lines] == ["search", "report", "all"]
 
 
-def test_the_first_failure_ends_it_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_failure_ends_it_with_its_code(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[list[str]] = []
     results = {"train": (3, ""), "ssl": (75, "")}
     monkeypatch.setattr(pipeline, "run_here", stand_in(results, seen))
     with pytest.raises(StageFailed, match="train failed") as failed:
-        run_stages(["shard", "train", "sample"], TINY, [])
+        run_stages(Asked(["shard", "train", "sample"], TINY))
     assert failed.value.exit_code == 3
     assert [argv[0] for argv in seen] == ["shard", "train"]
     with pytest.raises(Stopped):
-        run_stages(["ssl"], TINY, [])
+        run_stages(Asked(["ssl"], TINY))
 
 
 @pytest.mark.parametrize("out", ["", "nan,", '{"a": 1}{'])
