@@ -114,6 +114,9 @@ NAMES: dict[str, Name] = {
                                       ("collector",)),
     "sunpipe_collector_timestamp_seconds": Name("gauge", "When this part was read last.",
                                                 ("collector",)),
+    "sunpipe_collector_faults": Name(
+        "gauge", "Folders that this part found but could not read; the service's log names them.",
+        ("collector",)),
     "sunpipe_monitor_info": Name("gauge", "1; the service.", ("version",)),
 }  # fmt: skip
 
