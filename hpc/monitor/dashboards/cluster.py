@@ -8,57 +8,75 @@ from hpc.monitor.dashboards.frame import Section, Variable, dashboard
 from hpc.monitor.dashboards.panels import STATE_COLOURS, Column, Query, bars, lines, rows, value
 
 P = 'partition=~"$partition"'
-TWICE = " A node of two partitions counts in both: choose one above."
 FREE_NODES = f'sunpipe_slurm_nodes{{{P}, state=~"idle|mixed"}}'
 HARDWARE = "/d/sunpipe-hardware?var-slurm_job=${__value.raw}&${__url_time_range}"
 TRAINING = "/d/sunpipe-training?var-run=${__value.raw}&${__url_time_range}"
 
 
 def free() -> Section:
-    """What is free, and in what state the machine is."""
+    """What is free on the whole cluster, whichever exporter tells it (recording rules)."""
     return Section("Can I run now?", [
-        value("Idle GPUs", "GPUs that no job has, in the partitions chosen. Bad: fewer than one "
-              "node of yours needs." + TWICE,
-              Query(f'sum(sunpipe_slurm_gpus{{{P}, state="idle"}})'),
+        value("Idle GPUs", "GPUs that no job has. Bad: fewer than one node of yours needs.",
+              Query('sum(sunpipe:gpus:count{state="idle"})'),
               steps=((1, "green"),), base="orange", none="no GPUs"),
-        value("Idle CPUs", "CPU cores that no job has." + TWICE,
-              Query(f'sum(sunpipe_slurm_cpus{{{P}, state="idle"}})'),
+        value("Idle CPUs", "CPU cores that no job has. Bad: 0.",
+              Query('sum(sunpipe:cpus:count{state="idle"})'),
               steps=((1, "green"),), base="orange"),
-        value("Free nodes", "Idle or partly used nodes. Bad: 0: jobs wait." + TWICE,
-              Query(f"sum({FREE_NODES})"), steps=((1, "green"),), base="orange"),
+        value("Free nodes", "Idle or partly used nodes. Bad: 0: jobs wait.",
+              Query('sum(sunpipe:nodes:count{state=~"idle|mixed"})'),
+              steps=((1, "green"),), base="orange"),
         value("Nodes out of service", "Down, drained or draining. Bad: not 0; "
               "`sinfo -R` gives the reasons.",
-              Query(f'sum(sunpipe_slurm_nodes{{{P}, state=~"down|drained|draining"}})'),
+              Query('sum(sunpipe:nodes:count{state=~"down|drained|draining"})'),
               steps=((1, "orange"), (5, "red")), base="green"),
         value("Jobs waiting", "Of all users. Bad: many, while nodes are free: see the reasons.",
-              Query(f'sum(sunpipe_slurm_jobs{{{P}, state="pending"}})')),
+              Query('sum(sunpipe:jobs:count{state="pending"})')),
         value("Our jobs", "sunpipe's own jobs that wait or run. Bad: 0 while you expect some.",
               Query('sum(sunpipe_slurm_own_jobs{state=~"pending|running|completing"})'),
               base="blue"),
-        lines("GPUs", "By state. 'other' is out of service." + TWICE,
-              [Query(f"sum by (state) (sunpipe_slurm_gpus{{{P}}})", "{{state}}")],
+        lines("GPUs", "By state; 'other' is out of service. Bad: no green.",
+              [Query("sum by (state) (sunpipe:gpus:count)", "{{state}}")],
               stacked=True, low=0, states=STATE_COLOURS),
-        lines("CPUs", "By state. 'other' is out of service." + TWICE,
-              [Query(f"sum by (state) (sunpipe_slurm_cpus{{{P}}})", "{{state}}")],
+        lines("CPUs", "By state; 'other' is out of service. Bad: no green.",
+              [Query("sum by (state) (sunpipe:cpus:count)", "{{state}}")],
               stacked=True, low=0, states=STATE_COLOURS),
-        lines("Nodes", "By state. Bad: orange and red grow." + TWICE,
-              [Query(f"sum by (state) (sunpipe_slurm_nodes{{{P}}}) > 0", "{{state}}")],
+        lines("Nodes", "By state. Bad: orange and red grow.",
+              [Query("sum by (state) (sunpipe:nodes:count) > 0", "{{state}}")],
               stacked=True, low=0, states=STATE_COLOURS),
-        rows("Partitions", "Free now, and the queue in front of you.", [
-            Column("partition", label="partition"),
-            Column("free nodes", f"sum by (partition) ({FREE_NODES})"),
-            Column("all nodes", f"sum by (partition) (sunpipe_slurm_nodes{{{P}}})"),
-            Column("idle CPUs", f'sum by (partition) (sunpipe_slurm_cpus{{{P}, state="idle"}})'),
-            Column("idle GPUs", f'sum by (partition) (sunpipe_slurm_gpus{{{P}, state="idle"}})'),
-            Column("jobs running",
-                   f'sum by (partition) (sunpipe_slurm_jobs{{{P}, state="running"}})'),
-            Column("jobs waiting",
-                   f'sum by (partition) (sunpipe_slurm_jobs{{{P}, state="pending"}})'),
-        ], width=16, sort="free nodes"),
+    ])  # fmt: skip
+
+
+def partitions() -> Section:
+    """Where to submit to."""
+    twice = " A node of two partitions counts in both."
+    return Section("Where, and behind whom?", [
+        rows("Partitions", "Free now, and the queue in front of you. Bad: many jobs waiting and "
+             "nothing idle." + twice, [
+                 Column("partition", label="partition"),
+                 Column("free nodes", f"sum by (partition) ({FREE_NODES})"),
+                 Column("all nodes", f"sum by (partition) (sunpipe_slurm_nodes{{{P}}})"),
+                 Column("idle CPUs",
+                        f'sum by (partition) (sunpipe_slurm_cpus{{{P}, state="idle"}})'),
+                 Column("idle GPUs",
+                        f'sum by (partition) (sunpipe_slurm_gpus{{{P}, state="idle"}})'),
+                 Column("jobs running",
+                        f'sum by (partition) (sunpipe_slurm_jobs{{{P}, state="running"}})'),
+                 Column("jobs waiting",
+                        f'sum by (partition) (sunpipe_slurm_jobs{{{P}, state="pending"}})'),
+             ], width=16, sort="free nodes"),
         bars("Why jobs wait", "Waiting jobs of all users by Slurm's reason. Priority and "
              "Resources are the queue. Bad: QOS or Assoc limits (your account's), "
              "DependencyNeverSatisfied (cancel it), ReqNodeNotAvail (a reservation).",
              Query("sunpipe_slurm_pending_jobs > 0", "{{reason}}"), height=7),
+        lines("Idle GPUs by partition", "Bad: 0 where you submit." + twice,
+              [Query(f'sum by (partition) (sunpipe_slurm_gpus{{{P}, state="idle"}})',
+                     "{{partition}}")], low=0),
+        lines("Idle CPUs by partition", "Bad: 0 where you submit." + twice,
+              [Query(f'sum by (partition) (sunpipe_slurm_cpus{{{P}, state="idle"}})',
+                     "{{partition}}")], low=0),
+        lines("Jobs in the queue", "Of all users, by state. Bad: waiting ones grow for days.",
+              [Query(f"sum by (state) (sunpipe_slurm_jobs{{{P}}}) > 0", "{{state}}")],
+              stacked=True, low=0, states=STATE_COLOURS),
     ])  # fmt: skip
 
 
@@ -88,17 +106,14 @@ def jobs() -> Section:
                         "time() - max by (run) (sunpipe_train_last_tick_timestamp_seconds)",
                         unit="dtdurations"),
              ], width=12, sort="run"),
-        lines("Jobs in the queue", "Of all users, by state.",
-              [Query(f"sum by (state) (sunpipe_slurm_jobs{{{P}}}) > 0", "{{state}}")],
-              stacked=True, low=0, states=STATE_COLOURS),
         lines("Our jobs", "By stage and state. Bad: a stage that waits while the one before it "
               "has ended.",
               [Query("sum by (stage, state) (sunpipe_slurm_own_jobs) > 0",
-                     "{{stage}} {{state}}")], stacked=True, low=0),
+                     "{{stage}} {{state}}")], width=12, stacked=True, low=0),
         lines("Our jobs that ended", "Since the service started. Bad: failed, timeout or "
               "out_of_memory grow; `sunpipe status` names them.",
-              [Query("sum by (stage, state) (sunpipe_slurm_own_jobs_ended_total)",
-                     "{{stage}} {{state}}")], low=0, stairs=True),
+              [Query("sum by (stage, state) (sunpipe_slurm_own_jobs_ended_total) > 0",
+                     "{{stage}} {{state}}")], width=12, low=0, stairs=True),
     ])  # fmt: skip
 
 
@@ -140,9 +155,11 @@ def service() -> Section:
     """Whether the numbers above can be believed."""
     return Section("Can these numbers be believed?", [
         rows("Parts of the service", "`sunpipe monitor serve` reads each part on its own. Bad: "
-             "'read' is 0, or its age is more than a few minutes: panels above have gaps.", [
+             "'read' is 0 or its age more than a few minutes: panels above have gaps; or "
+             "unreadable folders: the service's log names them.", [
                  Column("part", label="collector"),
                  Column("read", "max by (collector) (sunpipe_collector_success)"),
+                 Column("unreadable", "max by (collector) (sunpipe_collector_faults)"),
                  Column("took", "max by (collector) (sunpipe_collector_seconds)", unit="s"),
                  Column("age", "time() - max by (collector)"
                         " (sunpipe_collector_timestamp_seconds)", unit="dtdurations"),
@@ -159,5 +176,5 @@ def build() -> dict[str, Any]:
                          "Slurm partitions to look at.", several=True, all_value=".*")  # fmt: skip
     return dashboard(
         "sunpipe-cluster", "sunpipe: cluster", "Can I run? Free nodes, queue, our jobs, data.",
-        [partition], [free(), jobs(), data(), service()], (),
+        [partition], [free(), partitions(), jobs(), data(), service()], (),
     )  # fmt: skip

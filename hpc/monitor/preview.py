@@ -1,0 +1,168 @@
+"""``sunpipe monitor preview``: the dashboards as one HTML page, for sites without Grafana."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpc.monitor.dashboards.build import NAMES
+from hpc.monitor.preview_chart import Window
+from hpc.monitor.preview_model import Board, Choice, load
+from hpc.monitor.preview_panels import drawn
+from hpc.monitor.preview_source import Prometheus
+from sunpipe.errors import UsageError
+from sunpipe.files import write_text
+
+POINTS = 320  # samples of a curve
+MARK_STEP_S = 30.0  # expressions of marks look back two minutes
+LONGEST_S = 14 * 86400.0  # Prometheus answers at most 11 000 samples of a series
+SCRAPE_S = 15.0
+
+
+def preview(
+    url: str, out: Path, dashboards: Sequence[str] = (), run: str | None = None,
+    seconds: float = 6 * 3600.0, *, job: str | None = None, now: float | None = None,
+) -> Path:  # fmt: skip
+    """Draw dashboards from what a Prometheus knows into one self-contained page.
+
+    Parameters
+    ----------
+    url : str
+        Address of the Prometheus.
+    out : Path
+        The page; written at once, or not at all.
+    dashboards : sequence of str
+        Of `cluster`, `training`, `hardware`; none means all.
+    run, job : str, optional
+        Run folder and Slurm job to show; by default a running one, else the newest.
+    seconds : float
+        How far the page looks back.
+    now : float, optional
+        End of the time shown, in unix seconds.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    SunpipeError
+        If the Prometheus does not answer; nothing is written then.
+    UsageError
+        For a dashboard, run or time that there is not.
+    """
+    if not 60 <= seconds <= LONGEST_S:
+        raise UsageError("--range must be from 1m to 14d")
+    boards = load(tuple(dict.fromkeys(dashboards)) or NAMES)
+    end = time.time() if now is None else now
+    step = max(1.0, round(seconds / POINTS))
+    window = Window(end - seconds, end, step)
+    asked = {"run": run, "slurm_job": job}
+    with Prometheus(url) as source:
+        known = source.names(window.start, window.end)
+        pages = [page(board, source, window, asked, known) for board in boards]
+        shown = source.shown
+    write_text(out, render(pages, window, shown))
+    return out
+
+
+def page(
+    board: Board, source: Prometheus, window: Window, asked: Mapping[str, str | None],
+    known: set[str],
+) -> dict[str, Any]:  # fmt: skip
+    """One dashboard with the values of its variables and the data of its panels."""
+    values: dict[str, str] = {}
+    shown: list[tuple[str, str]] = []
+    for choice in board.choices:
+        value, text = chosen(choice, source, window, values, asked.get(choice.name), known)
+        values[choice.name] = value
+        shown.append((choice.title, text))
+
+    def fill(expr: str) -> str:
+        return substituted(expr, values, window)
+
+    marks = [(moment, marker.colour, marker.title) for marker in board.markers
+             for moment in moments(source, fill(marker.expr), window)]  # fmt: skip
+    groups = [(group.title, [drawn(panel, source, window, fill, known, marks)
+                             for panel in group.panels]) for group in board.groups]  # fmt: skip
+    counts = [(marker.title, marker.colour, sum(title == marker.title for *_, title in marks))
+              for marker in board.markers]  # fmt: skip
+    return {"board": board, "choices": shown, "groups": groups, "marks": counts}
+
+
+def chosen(
+    choice: Choice, source: Prometheus, window: Window, values: Mapping[str, str],
+    wanted: str | None, known: set[str],
+) -> tuple[str, str]:  # fmt: skip
+    """Value of a variable as it stands in an expression, and as a reader sees it."""
+    metric = substituted(choice.metric, values, window)
+    options = source.label_values(metric, choice.label, window.start, window.end)
+    options.sort(key=natural, reverse=choice.descending)
+    if wanted is not None:
+        if wanted not in options:
+            near = ", ".join(options[:5]) or "none"
+            raise UsageError(f"Prometheus knows no {choice.title.lower()} {wanted!r}; "
+                             f"it has seen: {near}")  # fmt: skip
+        return quoted(wanted), wanted
+    if choice.several:
+        alternatives = "|".join(quoted(re.escape(option)) for option in options)
+        return choice.all_value or alternatives or "none seen", ", ".join(options) or "none seen"
+    if not options:
+        return "", "none seen"
+    if choice.name == "run" and "sunpipe_train_state" in known:
+        running = source.newest('sunpipe_train_state{state="running"} == 1', window.end)
+        going = {each.labels.get("run", "") for each in running}
+        options.sort(key=lambda option: option not in going)  # stable: the newest stays first
+    return quoted(options[0]), options[0]
+
+
+def natural(text: str) -> list[Any]:
+    """Sort key in which 10 comes after 9."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def quoted(text: str) -> str:
+    """A value as it stands between double quotes in PromQL."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def substituted(expr: str, values: Mapping[str, str], window: Window) -> str:
+    """An expression with Grafana's variables replaced."""
+    rate = max(4 * SCRAPE_S, window.step + SCRAPE_S)  # as Grafana defines $__rate_interval
+    built_in = {"__rate_interval": f"{rate:.0f}s", "__interval": f"{window.step:.0f}s",
+                "__range": f"{window.end - window.start:.0f}s"}  # fmt: skip
+    known = {**built_in, **values}
+    return re.sub(r"\$(\w+)|\$\{(\w+)\}", lambda found: known[found[1] or found[2]], expr)
+
+
+def moments(source: Prometheus, expr: str, window: Window) -> list[float]:
+    """First moment of each stretch of time in which `expr` has a value."""
+    step = max(MARK_STEP_S, (window.end - window.start) / 10_900)
+    step = min(step, max(1.0, (window.end - window.start) / 240))
+    times = sorted({moment for series in source.over(expr, window.start, window.end, step)
+                    for moment, _ in series.samples})  # fmt: skip
+    return [moment for place, moment in enumerate(times)
+            if place == 0 or moment - times[place - 1] > 1.5 * step]  # fmt: skip
+
+
+def render(pages: Sequence[Mapping[str, Any]], window: Window, source: str) -> str:
+    """The page. Every string is escaped by the template engine."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from sunpipe.report.numbers import duration
+
+    environment = Environment(
+        loader=PackageLoader("hpc", "monitor"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("preview.html").render(
+        pages=pages,
+        source=source,
+        back=duration(window.end - window.start),
+        made=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(window.end)),
+    )

@@ -1,0 +1,178 @@
+"""Curves as the paths of a small SVG that stretches with the page; its text is plain HTML.
+
+Coordinates: x from 0 to 1000 over time, y from 0 (top) to 300. Lines keep their width and text
+its size however wide the panel is, which one scaled picture would not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc.monitor import preview_numbers as numbers
+from hpc.monitor.preview_model import Panel
+from hpc.monitor.preview_source import Series
+
+WIDTH, HEIGHT = 1000.0, 300.0
+LEGEND = 12  # entries shown
+CYCLE = 8  # colours c0 to c7 of the page
+# Names of colours in the dashboards, as variables of the page.
+COLOURS = {
+    "green": "green", "blue": "blue", "orange": "orange", "red": "red", "yellow": "yellow",
+    "purple": "purple", "text": "muted", "dark-orange": "rust", "dark-red": "darkred",
+    "#73bf69": "lightgreen", "transparent": "ink",
+}  # fmt: skip
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The time shown: unix seconds, and the step of the samples in s."""
+
+    start: float
+    end: float
+    step: float
+
+    def x(self, moment: float) -> float:
+        """Place of a moment, 0 to 1."""
+        return (moment - self.start) / (self.end - self.start)
+
+
+def colour(name: str) -> str:
+    """A colour of a dashboard as CSS."""
+    return f"var(--{COLOURS[name]})"
+
+
+def reached(value: float, steps: Sequence[tuple[float, str]]) -> str:
+    """The colour of the last threshold that `value` reaches, as CSS."""
+    names = [name for limit, name in steps if value >= limit]
+    return "var(--ink)" if not names or names[-1] == "text" else colour(names[-1])
+
+
+def finite(series: Series) -> list[tuple[float, float]]:
+    """Samples that are numbers."""
+    return [pair for pair in series.samples if math.isfinite(pair[1])]
+
+
+def bounds(panel: Panel, tops: Sequence[Points]) -> tuple[float, float]:
+    """Lowest and highest value of the axis: all samples with a margin, within the panel's limits.
+
+    A threshold a little above the samples is brought into view.
+    """
+    values = [value for points in tops for _, value in points]
+    low, high = min(values), max(values)
+    if panel.stacked:
+        low = min(low, 0.0)
+    if panel.lined:
+        limits = [limit for limit, _ in panel.steps if math.isfinite(limit)]
+        high = max([high, *(limit for limit in limits if high < limit <= 1.6 * high)])
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    low, high = low - margin, high + margin
+    if panel.low is not None:
+        low = panel.low
+    if panel.high is not None:
+        high = max(panel.high, high if max(values) > panel.high else panel.high)
+    return low, high if high > low else low + 1.0
+
+
+def path(points: Points, window: Window, low: float, high: float, stairs: bool = False) -> str:
+    """SVG path through `points`; broken where samples are missing, a dot where one stands alone."""
+    parts: list[str] = []
+    last = -math.inf
+    y_last = ""
+    for moment, value in points:
+        x = f"{WIDTH * window.x(moment):.1f}"
+        y = f"{HEIGHT * (1 - (value - low) / (high - low)):.1f}"
+        if moment - last > 1.5 * window.step:
+            parts.append(f"M{x} {y}h0")
+        elif stairs and y != y_last:
+            parts.append(f"H{x}V{y}")
+        else:
+            parts.append(f"L{x} {y}")
+        last, y_last = moment, y
+    return "".join(parts)
+
+
+def area(lower: Points, upper: Points, window: Window, low: float, high: float) -> str:
+    """Closed path between two curves over the same moments."""
+
+    def at(pair: tuple[float, float]) -> str:
+        y = HEIGHT * (1 - (pair[1] - low) / (high - low))
+        return f"{WIDTH * window.x(pair[0]):.1f} {y:.1f}"
+
+    if not upper:
+        return ""
+    return "M" + "L".join([*map(at, upper), *map(at, reversed(lower))]) + "Z"
+
+
+def stack(curves: Sequence[Points]) -> list[tuple[list[tuple[float, float]], ...]]:
+    """Lower and upper edge of each curve when they stand on each other; missing counts as 0."""
+    moments = sorted({moment for points in curves for moment, _ in points})
+    floor = dict.fromkeys(moments, 0.0)
+    found = []
+    for points in curves:
+        values = dict(points)
+        lower = [(moment, floor[moment]) for moment in moments]
+        floor = {moment: floor[moment] + values.get(moment, 0.0) for moment in moments}
+        found.append((lower, [(moment, floor[moment]) for moment in moments]))
+    return found
+
+
+def chart(
+    panel: Panel, curves: Sequence[tuple[str, Points]], window: Window,
+    marks: Sequence[tuple[float, str, str]],
+) -> dict[str, Any]:  # fmt: skip
+    """What the template needs to draw curves, each (name, finite samples).
+
+    `marks` are (moment, colour, title).
+    """
+    layers = stack([points for _, points in curves]) if panel.stacked else []
+    tops = [upper for _, upper in layers] or [points for _, points in curves]
+    low, high = bounds(panel, tops)
+    drawn = []
+    for place, (name, points) in enumerate(curves):
+        named = panel.colours.get(name)
+        dash = "" if place < CYCLE or named else "6 3" if place < 2 * CYCLE else "2 3"
+        drawn.append({
+            "name": name, "dash": dash,
+            "colour": colour(named) if named else f"var(--c{place % CYCLE})",
+            "line": path(tops[place], window, low, high, panel.stairs),
+            "area": area(*layers[place], window, low, high) if layers else "",
+            "last": numbers.text(points[-1][1], panel.unit),
+        })  # fmt: skip
+    return {
+        "curves": drawn, "legend": drawn[:LEGEND], "more": max(0, len(drawn) - LEGEND),
+        "y": [(f"{100 * (value - low) / (high - low):.2f}", label)
+              for value, label in numbers.ticks(low, high, panel.unit)],
+        "x": [(f"{100 * window.x(moment):.2f}", label)
+              for moment, label in numbers.moments(window.start, window.end)],
+        "limits": [(f"{100 * (limit - low) / (high - low):.2f}", colour(name),
+                    numbers.text(limit, panel.unit))
+                   for limit, name in panel.steps
+                   if panel.lined and math.isfinite(limit) and low <= limit <= high],
+        "marks": [(f"{100 * window.x(moment):.2f}", colour(name), title)
+                  for moment, name, title in marks],
+        "summary": "; ".join(f"{curve['name']} {curve['last']}" for curve in drawn[:LEGEND]),
+    }  # fmt: skip
+
+
+def spark(points: Points, window: Window) -> str:
+    """A path for the small curve below a number; empty for a single sample."""
+    if len(points) < 2:
+        return ""
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    margin = 0.1 * (high - low) or abs(high) or 1.0
+    return path(points, window, low - margin, high + margin)
+
+
+def legend(pattern: str, labels: Mapping[str, str], expr: str) -> str:
+    """Name of a series: ``{{label}}`` of the pattern replaced; all labels when there is none."""
+    if pattern == "__auto":
+        return ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or expr
+    text = pattern
+    for key, value in labels.items():
+        text = text.replace("{{" + key + "}}", value)
+    return text
