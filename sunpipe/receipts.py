@@ -214,13 +214,12 @@ def why_run(stage: str, cfg: Config, layout: Layout) -> str:
     if why := _outdated(stage, cfg, layout, stored):
         return why
     there = prints(stage, cfg, layout)
-    for path in {**made, **there}:
-        state = there.get(path, "missing")
+    for path, state in there.items():
         if state.startswith(("missing", "unreadable")):
             return f"{path} is {state}"
         if made.get(path) != state:
             return f"{path} {'changed' if path in made else 'is new'}"
-    return ""
+    return next((f"{path} is gone" for path in made if path not in there), "")
 
 
 def done_parts(stage: str, cfg: Config, layout: Layout, count: int) -> set[int]:
