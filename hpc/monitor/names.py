@@ -127,6 +127,17 @@ RECORDED: dict[str, Name] = {
     "sunpipe:cpus:count": Name("gauge", "CPUs of the cluster by state.", ("state",)),
     "sunpipe:gpus:count": Name("gauge", "GPUs of the cluster by state.", ("state",)),
     "sunpipe:jobs:count": Name("gauge", "Jobs of all users, pending and running.", ("state",)),
+    # training
+    "sunpipe:train_quiet:seconds": Name(
+        "gauge", "Since the last tick of a running training, or since it was started.", RUN),
+    "sunpipe:train_unsaved:seconds": Name(
+        "gauge", "Since the last checkpoint of a running training, or since it was started.", RUN),
+    "sunpipe:train_data_wait:ratio": Name("gauge", "Share of a tick that ranks wait for data.",
+                                          RUN),
+    "sunpipe:train_rank_skew:ratio": Name(
+        "gauge", "How much less the quickest rank works than the slowest, as a share.", RUN),
+    "sunpipe:train_logit_gap:logits": Name(
+        "gauge", "Mean logits of D for real less those for generated images.", RUN),
     # DCGM exporter
     "sunpipe:gpu_utilisation:ratio": Name("gauge", "Share of time with a kernel on the GPU.",
                                           ("node", "gpu")),
