@@ -9,8 +9,9 @@ from pathlib import Path
 
 # Types as /proc/self/mountinfo names them. Others (overlay, fuse of unknown kind) may be either.
 SHARED = frozenset(("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "panfs", "pvfs2",
-                    "orangefs", "cifs", "smb3", "glusterfs", "fuse.glusterfs", "fuse.ceph", "9p",
-                    "fuse.sshfs", "fuse.juicefs", "daos", "afs", "fuse.daos", "virtiofs"))  # fmt: skip
+                    "orangefs", "cifs", "smb3", "glusterfs", "fuse.glusterfs", "fuse.ceph",
+                    "fuse.sshfs", "fuse.juicefs", "daos", "fuse.daos", "afs", "virtiofs",
+                    "9p"))  # fmt: skip
 LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "ramfs", "f2fs",
                    "bcachefs"))  # fmt: skip
 

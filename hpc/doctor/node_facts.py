@@ -15,14 +15,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpc.doctor.file_systems import existing
 from hpc.doctor.network import addresses
+from hpc.launch import cache_folder
+from sunpipe.errors import UsageError
 
 
 def scratch_fault(folder: str) -> str:
     """Why the node-local folder cannot be used; empty if it can."""
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-doctor-", dir=folder):
+        with tempfile.TemporaryDirectory(prefix=".tmp-doctor-", dir=existing(Path(folder))):
             return ""
     except OSError as error:
         return error.strerror or "cannot be written to"
@@ -39,10 +41,14 @@ def facts(request: dict[str, str]) -> dict[str, Any]:
         found["token_fault"] = error.strerror
     if request.get("interface"):
         found["addresses"] = addresses(request["interface"])
-    if folder := request.get("scratch"):
-        found["scratch_fault"] = scratch_fault(folder)
+    if request.get("scratch"):
+        try:
+            folder = cache_folder(request["scratch"], os.environ)
+            found["scratch_fault"] = scratch_fault(folder)
+        except UsageError as error:
+            found["scratch_fault"] = str(error)
         if not found["scratch_fault"]:
-            found["scratch_free"] = shutil.disk_usage(folder).free
+            found["scratch_free"] = shutil.disk_usage(existing(Path(folder))).free
     return found
 
 

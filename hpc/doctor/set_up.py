@@ -8,6 +8,7 @@ from shutil import which
 from hpc.doctor.ask import ask
 from hpc.doctor.finding import Finding
 from hpc.doctor.place import Place
+from hpc.script import MODULES
 
 SHOW = "import sunpipe, sys; print(sunpipe.__version__, *sys.version_info[:2])"
 
@@ -17,7 +18,7 @@ def modules(place: Place) -> list[Finding]:
     wanted = place.profile.modules if place.profile else ()
     if not wanted:
         return []
-    answer = ask(["bash", "-c", 'module load "$@"', "doctor", *wanted], 20.0)
+    answer = ask(["bash", "-c", f'{MODULES}; module load "$@"', "doctor", *wanted], 20.0)
     if answer.code != 0 or "ERROR" in answer.err:
         return [Finding("modules", "MISS", f"module load {' '.join(wanted)}: {answer.words}",
                         "modules in the profile; what there is: module avail; submit from a shell"

@@ -1,0 +1,245 @@
+"""One line per run folder: state, progress, pace, what is left, newest checkpoint."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hpc.status.alive import lock_held, sign_of_life
+from hpc.status.files import json_object, last_rows, modified, number
+from hpc.status.text import plain
+from sunpipe.errors import DataError
+
+FOLDER = re.compile(r"\d{5}-.+", re.DOTALL)
+STATES = ("running", "stopped", "failed", "done")
+SHOWN = 15  # runs without --all; those that run, or are lost, come first
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """What is known of a run; None where its files do not tell.
+
+    Attributes
+    ----------
+    run, stage, state : str
+        `state` is that of ``status.json``, ``lost?`` when it says running but nothing
+        shows that it does, ``new`` when there is none.
+    kimg, target_kimg, seconds_per_kimg, left_s : float or None
+    checkpoint : str or None
+        Newest complete one.
+    checkpoint_age_s, silent_s : float or None
+        Since it was written; since the run's files changed.
+    requeues, nonfinite : int
+    job, host : str or None
+    warnings : list of str
+        Of its last tick.
+    note : str
+        Why it failed, stopped or counts as lost.
+    changed : float
+        Unix time of its last sign.
+    """
+
+    run: str
+    stage: str
+    state: str
+    kimg: float | None = None
+    target_kimg: float | None = None
+    seconds_per_kimg: float | None = None
+    left_s: float | None = None
+    checkpoint: str | None = None
+    checkpoint_age_s: float | None = None
+    silent_s: float | None = None
+    requeues: int = 0
+    nonfinite: int = 0
+    job: str | None = None
+    host: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    note: str = ""
+    changed: float = 0.0
+
+    @property
+    def share(self) -> float | None:
+        """How much of the target is done, 0 to 1."""
+        if self.kimg is None or not self.target_kimg:
+            return None
+        return min(max(self.kimg / self.target_kimg, 0.0), 1.0)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def read_run(folder: Path, jobs: Collection[str] | None, now: float) -> RunLine:
+    """Read one run folder; what is damaged in it is left out.
+
+    Parameters
+    ----------
+    jobs : collection of str or None
+        Numbers of the jobs that Slurm has; None where Slurm does not tell.
+    now : float
+        Unix time.
+    """
+    status = json_object(folder / "status.json")
+    rows = last_rows(folder / "stats.jsonl")
+    row = rows[-1] if rows else {}
+    config = json_object(folder / "config.json")
+    stage = _stage(status, config)
+    nimg = max((n for n in (number(status.get("nimg")), number(row.get("nimg"))) if n is not None),
+               default=None)  # fmt: skip
+    target = _target(status, config, stage, nimg)
+    pace = number(row.get("sec_per_kimg"))
+    changed = max((t for t in (_unix(status.get("time")), number(row.get("time")),
+                               modified(folder / "stats.jsonl"), modified(folder / "log.txt"))
+                   if t is not None), default=None)  # fmt: skip
+    if changed is None:
+        changed = modified(folder) or 0.0
+    name, written = _checkpoint(folder, status)
+    state, note = _state(status), plain(status.get("reason") or "", 160)
+    job = plain(status["job"], 40) if status.get("job") else None
+    host = plain(status["host"], 60) if status.get("host") else None
+    if state == "running":
+        tick = number(row.get("tick_s"))
+        lock = folder.parent.parent / "locks" / f"{stage}-{_label(folder.name, stage)}.lock"
+        here = None if host != socket.gethostname() else lock_held(lock)
+        lost = sign_of_life(job, jobs, here, now - changed, tick)
+        state, note = ("lost?", lost) if lost else (state, note)
+    left = None
+    if state == "running" and target is not None and nimg is not None and pace is not None:
+        left = max(target - nimg, 0.0) / 1000 * pace
+    if state == "stopped" and not note:
+        note = _stopped(status)
+    return RunLine(
+        run=plain(folder.name, 80), stage=stage, state=state,
+        kimg=None if nimg is None else nimg / 1000,
+        target_kimg=None if target is None else target / 1000,
+        seconds_per_kimg=pace, left_s=left, checkpoint=name,
+        checkpoint_age_s=None if written is None else max(now - written, 0.0),
+        silent_s=max(now - changed, 0.0), requeues=_count(status.get("requeues")),
+        nonfinite=_count(status.get("nonfinite")), job=job, host=host,
+        warnings=_warnings(status.get("warnings")), note=note, changed=changed,
+    )  # fmt: skip
+
+
+def _state(status: dict[str, Any]) -> str:
+    state = status.get("state")
+    if state is None:
+        return "new"
+    return state if state in STATES else plain(state, 12)
+
+
+def _stopped(status: dict[str, Any]) -> str:
+    signal = plain(status.get("signal") or "", 20)
+    begin = f"by {signal}" if signal else "on request"
+    return f"{begin}; Slurm starts it again" if status.get("requeued") is True else begin
+
+
+def _stage(status: dict[str, Any], config: dict[str, Any]) -> str:
+    if status.get("stage") in ("train", "ssl"):
+        return str(status["stage"])
+    return "ssl" if config.get("kind") == "ssl" or "ssl" in config else "train"
+
+
+def _label(folder: str, stage: str) -> str:
+    """Name of the experiment, by which a stage is locked."""
+    name = folder.partition("-")[2]
+    return name.removesuffix("-ssl") if stage == "ssl" else name
+
+
+def _target(
+    status: dict[str, Any], config: dict[str, Any], stage: str, nimg: float | None
+) -> float | None:
+    """Images to be shown: what the run says, else its configuration at the first start."""
+    for key in ("target", "total"):
+        if (told := number(status.get(key))) is not None:
+            return told
+    if status.get("state") == "done":
+        return nimg
+    section = config.get(stage)
+    kimg = number(section.get("kimg")) if isinstance(section, dict) else None
+    return None if kimg is None else kimg * 1000
+
+
+def _checkpoint(folder: Path, status: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Name and time of the newest complete checkpoint."""
+    told = status.get("checkpoint")
+    if isinstance(told, dict) and (written := number(told.get("time"))) is not None:
+        return plain(told.get("name", ""), 40), written
+    try:
+        names = sorted((path.name for path in (folder / "checkpoints").iterdir()
+                        if path.name.startswith("kimg-")), reverse=True)  # fmt: skip
+    except OSError:
+        return None, None
+    for name in names[:8]:  # the newest may be half written
+        written = modified(folder / "checkpoints" / name / "COMPLETE")
+        if written is not None:
+            return plain(name, 40), written
+    return None, None
+
+
+def _count(value: object) -> int:
+    found = number(value)
+    return int(found) if found is not None and found > 0 else 0
+
+
+def _warnings(value: object) -> list[str]:
+    return [plain(one, 160) for one in value[:8]] if isinstance(value, list) else []
+
+
+def _unix(text: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp() if text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def find_runs(runs: Path) -> list[Path]:
+    """Run folders, ``<NNNNN>-<name>``."""
+    try:
+        found = [path for path in runs.iterdir() if FOLDER.fullmatch(path.name)]
+    except OSError:
+        return []
+    return sorted(path for path in found if _is_folder(path))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def read_runs(
+    runs: Path, wanted: Sequence[str], jobs: Collection[str] | None, now: float | None = None
+) -> list[RunLine]:
+    """Lines of all runs under `runs`, or of those that `wanted` names.
+
+    Raises
+    ------
+    DataError
+        A name fits no run.
+    """
+    now = time.time() if now is None else now
+    found = find_runs(runs)
+    if wanted:
+        chosen = []
+        for name in wanted:
+            fits = [path for path in found if path.name in (name, Path(name).name)
+                    or path.name.partition("-")[2] == name]  # fmt: skip
+            if not fits:
+                some = ", ".join(plain(path.name, 60) for path in found[-5:]) or "none"
+                raise DataError(f"no run {plain(name, 80)!r} under {runs}; the newest are: {some}")
+            chosen += [path for path in fits if path not in chosen]
+        found = chosen
+    return order([read_run(path, jobs, now) for path in found])
+
+
+def order(lines: Sequence[RunLine]) -> list[RunLine]:
+    """Those that run or are lost first, then by their last sign, the newest first."""
+    alive = ("running", "lost?")
+    return sorted(lines, key=lambda line: (line.state not in alive, -line.changed))
