@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sunpipe.plots import INK
 
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 # Colour-blind-safe (Okabe and Ito 2008); replaced by the page's variables so that they follow
 # the reader's light or dark setting.
 BLUE, ORANGE, GREEN, GREY, GRID = "#0072b2", "#d55e00", "#009e73", "#767c85", "#d8dce2"
+PURPLE, AMBER, SLATE = "#cc79a7", "#b98a00", "#49566b"
+RUNS = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SLATE)  # of a comparison, in the order asked for
 VARIABLES = {
     INK: "currentColor", BLUE: "var(--blue)", ORANGE: "var(--orange)",
     GREEN: "var(--green)", GREY: "var(--muted)", GRID: "var(--line)",
+    PURPLE: "var(--purple)", AMBER: "var(--amber)", SLATE: "var(--slate)",
 }  # fmt: skip
+Floats = NDArray[np.float64]
+POINTS = 400  # of a line; more would weigh the page down and be seen by no one
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 8.5, "axes.linewidth": 0.6,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": GREY,
@@ -68,6 +73,32 @@ def inline(svg: str, key: str) -> str:
     return svg
 
 
+def thin(
+    x: ArrayLike, y: ArrayLike, most: int = POINTS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """At most about `most` points of a line, with the extremes of every stretch kept.
+
+    Parameters
+    ----------
+    x, y : array (N,)
+    most : int
+        Of each of ``most / 2`` stretches the lowest and the highest point stay.
+    """
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    if len(a) <= most:
+        return a, b
+    kept: list[int] = []
+    for part in np.array_split(np.arange(len(a)), most // 2):
+        good = part[np.isfinite(b[part])]
+        if not len(good):
+            kept.append(int(part[0]))  # the gap stays a gap
+            continue
+        low, high = good[np.argmin(b[good])], good[np.argmax(b[good])]
+        kept += sorted({int(low), int(high)})
+    kept = sorted({0, *kept, len(a) - 1})
+    return a[kept], b[kept]
+
+
 def curves(
     key: str, x: Sequence[float], lines: Mapping[str, tuple[str, Sequence[float]]],
     xlabel: str, ylabel: str, legend: bool = True,
@@ -76,7 +107,7 @@ def curves(
     with drawn(key) as (figure, out):
         axes = figure.subplots()
         for label, (colour, values) in lines.items():
-            axes.plot(x, values, color=colour, label=label)
+            axes.plot(*thin(x, values), color=colour, label=label)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         if legend:

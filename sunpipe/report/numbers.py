@@ -71,6 +71,16 @@ def fixed(value: float | None, decimals: int = 2) -> str:
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", MINUS)
 
 
+def plus_minus(mean: float | None, spread: float | None, unit: str = "") -> str:
+    """``7.452 ± 0.093``: two digits of the error, and as many decimals of the value."""
+    whole = (x is not None and math.isfinite(x) for x in (mean, spread))
+    if not all(whole) or mean is None or not spread or not 1e-4 < abs(spread) < 1e5:
+        return with_unit(mean, unit)
+    decimals = max(0, 1 - math.floor(math.log10(abs(float(f"{spread:.1e}")))))
+    text = f"{mean:.{decimals}f} ± {spread:.{decimals}f}".replace("-", MINUS).replace(" ", SPACE)
+    return f"{text}{SPACE}{pretty(unit)}" if unit else text
+
+
 def duration(seconds: float | None) -> str:
     """``12.3 s``, ``4 min 05 s``, ``2 h 10 min``."""
     if seconds is None or not math.isfinite(seconds):

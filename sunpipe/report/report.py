@@ -7,18 +7,22 @@ from pathlib import Path
 
 from sunpipe import plots
 from sunpipe.config import to_dict
-from sunpipe.errors import DataError
-from sunpipe.files import digest, read_json, sha256, write_json, write_text
+from sunpipe.files import write_json, write_text
 from sunpipe.paths import Layout
-from sunpipe.provenance import git_revision, now, versions
+from sunpipe.provenance import versions
 from sunpipe.report import hero, numbers
 from sunpipe.report.card import card
 from sunpipe.report.compare import compare, comparison
-from sunpipe.report.facts import Fact, choose, header_check
+from sunpipe.report.facts import choose, header_check
+from sunpipe.report.page import ABOUT, PAGE, SCHEMA, identity, kept, render
+from sunpipe.report.progress import progress
+from sunpipe.report.quality import quality
 from sunpipe.report.reproduce import reproduce
 from sunpipe.report.retrieval import held_out, retrieval
+from sunpipe.report.scorecard import scorecard
 from sunpipe.report.section import Section
 from sunpipe.report.sources import Sources
+from sunpipe.report.spent import spent
 from sunpipe.report.timings import timings
 from sunpipe.report.training import training
 from sunpipe.report.walked import directions
@@ -26,70 +30,64 @@ from sunpipe.run import find_run, ssl_name
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log, printable
 
-SCHEMA = 1
-PAGE, PICTURE, ABOUT = "report.html", "hero.png", "report.json"
+PICTURE = "hero.png"
 
 
-def inputs(cfg: Config, layout: Layout) -> list[Path]:
-    """Files whose change makes the page out of date."""
-    runs = [find_run(layout, name) for name in (cfg.name, ssl_name(cfg.name))]
+def run_inputs(folder: Path) -> list[Path]:
+    """Files of a run folder whose change makes a page out of date."""
+    names = ("config.json", "stats.jsonl", "status.json", "plan.json", "log.txt",
+             "checkpoints/latest")  # fmt: skip
+    found = [folder / name for name in names]
+    for pattern in ("metric-*.jsonl", "metrics/*.json", "images/fakes-*.png", "hang-*.txt"):
+        found += sorted(folder.glob(pattern))
+    return found
+
+
+def artefacts(cfg: Config, layout: Layout) -> list[Path]:
+    """What an experiment has beside its runs."""
     shards, latents = layout.shards(cfg.dataset), layout.latents(cfg.name)
     return [
-        layout.archive / "manifest.parquet", shards / "dataset.json",
-        *(run / name for run in runs if run
-          for name in ("stats.jsonl", "status.json", "checkpoints/latest")),
-        latents / "samples.h5", latents / "directions.json",
-        layout.embeddings(cfg.name) / "embedding.json", layout.index(cfg.name) / "index.json",
-        layout.searches(cfg.name) / "search.json",
+        layout.archive / "manifest.parquet", shards / "dataset.json", latents / "samples.h5",
+        latents / "directions.json", layout.embeddings(cfg.name) / "embedding.json",
+        layout.index(cfg.name) / "index.json", layout.searches(cfg.name) / "search.json",
+        layout.evaluations(cfg.name) / "retrieval.json",
     ]  # fmt: skip
 
 
+def inputs(cfg: Config, layout: Layout) -> list[Path]:
+    """Files whose change makes the page of an experiment out of date."""
+    runs = [find_run(layout, name) for name in (cfg.name, ssl_name(cfg.name))]
+    return artefacts(cfg, layout) + [path for run in runs if run for path in run_inputs(run)]
+
+
+def stage_lines(layout: Layout) -> list[str]:
+    """Lines of ``stages.jsonl`` but those of reports, which do not make reports out of date."""
+    path = layout.root / "stages.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [line for line in lines if '"stage": "report' not in line]
+
+
 def fingerprint(cfg: Config, layout: Layout, config: Path | None) -> str:
-    """Identity of everything that the page is made from, without reading the large files."""
-    stages = layout.root / "stages.jsonl"
-    lines = stages.read_text(encoding="utf-8").splitlines() if stages.exists() else []
-    files = {}
-    for path in inputs(cfg, layout):
-        if path.exists():
-            state = path.stat()
-            files[str(path)] = [state.st_size, state.st_mtime_ns]
-    return digest({
-        "schema": SCHEMA, "files": files, "config": printable(to_dict(cfg)), "path": str(config),
-        "stages": [line for line in lines if '"stage": "report"' not in line],
-        "git": git_revision(), "versions": versions(),
-        "code": {path.name: sha256(path) for path in sorted(Path(__file__).parent.glob("*.[ph]*"))},
-    })  # fmt: skip
+    """Identity of everything that the page of an experiment is made from."""
+    return identity(inputs(cfg, layout), {"config": printable(to_dict(cfg)), "path": str(config),
+                                          "stages": stage_lines(layout)})  # fmt: skip
 
 
-def render(cfg: Config, sections: list[Section], facts: list[Fact]) -> str:
-    """The page. Every string of the data is escaped by the template engine."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("sunpipe", "report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(
-        number=numbers.number, fixed=numbers.fixed, percent=numbers.percent,
-        duration=numbers.duration, signed=numbers.signed, svg=Markup,
-    )  # fmt: skip
-    environment.globals["with_unit"] = numbers.with_unit
-    return environment.get_template("page.html").render(
-        title=cfg.report.title, name=cfg.name, made=now(), git=git_revision(),
-        versions=versions(), sections=sections, facts=facts,
-    )  # fmt: skip
+def shown(sections: list[Section], layout: Layout) -> list[Section]:
+    """The same sections without this machine's paths; what is not shown is logged."""
+    sections = [replace(each, why=each.why.replace(f"{layout.root}/", "")) for each in sections]
+    for each in sections:
+        if each.state != "current":
+            log(f"report: {each.title.lower()} not shown, {each.state}: {each.why}")
+    return sections
 
 
-def kept(folder: Path, wanted: str) -> Result | None:
-    """What an earlier call returned, when the page was made from the same things."""
-    if not all((folder / name).is_file() for name in (PAGE, PICTURE, ABOUT)):
-        return None
-    try:
-        about = read_json(folder / ABOUT)
-        return dict(about["result"]) if about["inputs"] == wanted else None
-    except (DataError, KeyError, TypeError):
-        return None  # made again
+def write(folder: Path, html: str, made_from: str, result: Result) -> Result:
+    """Write a page and what it was made from; what both commands return."""
+    write_text(folder / PAGE, html)
+    result = {"report": str(folder / PAGE), **result, "bytes": (folder / PAGE).stat().st_size}
+    write_json(folder / ABOUT, {"schema": SCHEMA, "inputs": made_from, "result": result})
+    return {**result, "skipped": False}
 
 
 def report(cfg: Config, config: Path | None = None, again: bool = False) -> Result:
@@ -112,7 +110,7 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
     layout = Layout.current()
     folder = layout.report(cfg.name)
     made_from = fingerprint(cfg, layout, config)
-    found = None if again else kept(folder, made_from)
+    found = None if again else kept(folder, made_from, PICTURE)
     if found is not None:
         log(f"{folder / PAGE} is up to date")
         return {**found, "report": str(folder / PAGE), "hero": str(folder / PICTURE),
@@ -123,24 +121,18 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
     index = sources.index.value
     known = held_out(index) if index is not None else []
     facts = choose(sources, header_check(layout.archive), compared.value, known)
-    sections = [
-        card(sources), training(sources), compare(sources, compared), directions(sources),
-        retrieval(sources, known), timings(sources), reproduce(sources),
-    ]  # fmt: skip
-    sections = [replace(each, why=each.why.replace(f"{layout.root}/", "")) for each in sections]
-    for each in sections:
-        if each.state != "current":
-            log(f"report: {each.title.lower()} not shown, {each.state}: {each.why}")
+    sections = shown([
+        card(sources), training(sources), quality(sources), progress(sources),
+        compare(sources, compared), directions(sources), retrieval(sources, known),
+        scorecard(sources), spent(sources), timings(sources), reproduce(sources),
+    ], layout)  # fmt: skip
     plots.save(hero.draw(sources, compared.value), folder / PICTURE, dpi=hero.DPI)
-    write_text(folder / PAGE, render(cfg, sections, facts))
-    result = {
-        "report": str(folder / PAGE), "hero": str(folder / PICTURE),
+    eyebrow = f"sunpipe {versions()['sunpipe']} · experiment {cfg.name}"
+    return write(folder, render(cfg.report.title, eyebrow, sections, facts=facts), made_from, {
+        "hero": str(folder / PICTURE),
         "facts": [fact.text.replace(numbers.SPACE, " ") for fact in facts],
         "sections": {each.key: each.state for each in sections},
-        "bytes": (folder / PAGE).stat().st_size,
-    }  # fmt: skip
-    write_json(folder / ABOUT, {"schema": SCHEMA, "inputs": made_from, "result": result})
-    return {**result, "skipped": False}
+    })  # fmt: skip
 
 
 def plan(cfg: Config, config: Path | None = None) -> Result:
@@ -150,5 +142,5 @@ def plan(cfg: Config, config: Path | None = None) -> Result:
     return {
         "report": str(folder / PAGE),
         "reads": {str(path): path.exists() for path in inputs(cfg, layout)},
-        "up_to_date": kept(folder, fingerprint(cfg, layout, config)) is not None,
+        "up_to_date": kept(folder, fingerprint(cfg, layout, config), PICTURE) is not None,
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 from sunpipe.config import to_dict
 from sunpipe.provenance import git_revision, versions
 from sunpipe.report.section import Section
-from sunpipe.report.sources import Sources
+from sunpipe.report.sources import RunFolder, Sources
 from sunpipe.shards.schema import dataset_id
 from sunpipe.stage import printable
 
@@ -37,13 +39,33 @@ def digests(sources: Sources) -> list[tuple[str, str, str]]:
     return rows
 
 
+def made_by(run: RunFolder) -> list[tuple[str, str]]:
+    """When, where and with what a run was begun, as label and text."""
+    made = run.provenance
+    command = made.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) and command else []
+    slurm, packages = made.get("slurm"), made.get("versions")
+    rows = [("Begun", made.get("time")), ("Code", made.get("git")), ("Host", made.get("host"))]
+    if words:
+        rows.append(("Command", shlex.join([Path(words[0]).name.replace("__main__.py", "sunpipe"),
+                                            *words[1:]])))  # fmt: skip
+    if isinstance(packages, dict):
+        rows.append(("With", ", ".join(f"{name} {version}" for name, version in packages.items())))
+    if isinstance(slurm, dict) and slurm:
+        rows.append(("Slurm", ", ".join(f"{key} {value}" for key, value in slurm.items())))
+    return [(label, str(text)) for label, text in rows if text]
+
+
 def reproduce(sources: Sources) -> Section:
-    """Provenance and commands."""
+    """Provenance and commands; of a run that was asked for, its own configuration."""
+    run = sources.gan or sources.ssl
+    config = run.config if run is not None else printable(to_dict(sources.cfg))
     data: dict[str, Any] = {
+        "made_by": made_by(run) if run is not None else [],
         "commands": [sources.command(stage) for stage in STAGES],
         "digests": digests(sources),
         "git": git_revision() or "not a git checkout",
         "versions": versions(),
-        "config": json.dumps(printable(to_dict(sources.cfg)), indent=2),
+        "config": json.dumps(config, indent=2),
     }
     return Section("reproduce", "Provenance, and how to reproduce this", data=data)

@@ -93,13 +93,27 @@ def find(
     return Found(None, "stale", why, stages) if why else Found(value, "current")
 
 
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; a file with anything else in it is a `DataError`."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path.name} holds no JSON object")
+    return found
+
+
 def read_run(folder: Path) -> RunFolder:
-    """Everything but the checkpoints of a run folder."""
-    status = folder / "status.json"
+    """Everything but the checkpoints of a run folder.
+
+    Raises
+    ------
+    DataError
+        A file that is damaged, or no ``config.json``.
+    """
+    status, made = folder / "status.json", folder / "provenance.json"
     return RunFolder(
-        folder=folder, config=read_json(folder / "config.json"), stats=read_stats(folder),
-        status=read_json(status) if status.exists() else {},
-        provenance=read_json(folder / "provenance.json"),
+        folder=folder, config=_object(folder / "config.json"), stats=read_stats(folder),
+        status=_object(status) if status.exists() else {},
+        provenance=_object(made) if made.exists() else {},
     )  # fmt: skip
 
 
@@ -112,12 +126,24 @@ class Sources:
     layout : Layout
     config : Path, optional
         The configuration file, for the commands that the page names.
+    gan, ssl : RunFolder, optional
+        The run that the page is about; else the newest one of that name.
     """
 
-    def __init__(self, cfg: Config, layout: Layout, config: Path | None = None) -> None:
+    def __init__(
+        self, cfg: Config, layout: Layout, config: Path | None = None,
+        gan: RunFolder | None = None, ssl: RunFolder | None = None,
+    ) -> None:  # fmt: skip
         self.cfg = cfg
         self.layout = layout
         self.config = config
+        self.gan = gan
+        self.ssl = ssl
+
+    @property
+    def about(self) -> RunFolder | None:
+        """The run that this is about, whatever it trained; None when there is none."""
+        return self.gan or self.ssl or self.run.value
 
     def command(self, stage: str) -> str:
         """What to type to run a stage of this experiment."""
@@ -128,7 +154,21 @@ class Sources:
     def dataset(self) -> Found[ShardReader]:
         """The shards."""
         folder = self.layout.shards(self.cfg.dataset)
-        return find(folder / "dataset.json", ("fetch", "shard"), lambda: ShardReader(folder))
+        return find(folder / "dataset.json", ("fetch", "shard"), lambda: ShardReader(folder),
+                    self._not_of_the_run)  # fmt: skip
+
+    def _not_of_the_run(self, reader: ShardReader) -> str | None:
+        """Why a dataset is not the one of the run that was asked for."""
+        if self.gan is not None:
+            used = self.gan.config["data"]["dataset_id"]
+        elif self.ssl is not None:
+            used = self.ssl.config["data"]["id"]
+        else:
+            return None
+        if used == dataset_id(reader.info):
+            return None
+        return (f"the run was trained on another version of the dataset ({used[:12]}; it is now"
+                f" {dataset_id(reader.info)[:12]})")  # fmt: skip
 
     def _other_dataset(self, used: str) -> str | None:
         reader = self.dataset.value
@@ -139,7 +179,9 @@ class Sources:
 
     @cached_property
     def run(self) -> Found[RunFolder]:
-        """The newest StyleGAN2 run."""
+        """The StyleGAN2 run."""
+        if self.gan is not None:
+            return Found(self.gan, "current")
         folder = trained_run(self.layout, self.cfg.name)
         if folder is None:
             return Found(None, "missing", "not made yet", (*self.dataset.stages, "train"))
@@ -150,7 +192,9 @@ class Sources:
 
     @cached_property
     def ssl_run(self) -> Found[RunFolder]:
-        """The newest encoder run."""
+        """The encoder's run."""
+        if self.ssl is not None:
+            return Found(self.ssl, "current")
         folder = trained_run(self.layout, ssl_name(self.cfg.name))
         if folder is None:
             return Found(None, "missing", "not made yet", (*self.dataset.stages, "ssl"))

@@ -14,6 +14,7 @@ from sunpipe.report.sources import Sources
 
 ORDER = ("fetch", "shard", "train", "sample", "directions", "ssl", "embed", "index", "search",
          "report")  # fmt: skip
+ASIDE = ("report-run",)  # pages about runs are no stage of the experiment
 IDLE = ("skipped", "up_to_date")  # a result says so when there was nothing to do
 
 
@@ -45,7 +46,8 @@ def last_work(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """The last row of each stage of an experiment that did work, in the order of the data."""
     last: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row.get("name") == name and not any(row["result"].get(key) for key in IDLE):
+        idle = any(row["result"].get(key) for key in IDLE) or row["stage"] in ASIDE
+        if row.get("name") == name and not idle:
             last[row["stage"]] = row
     known = [last.pop(stage) for stage in ORDER if stage in last]
     return known + list(last.values())

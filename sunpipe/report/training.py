@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from sunpipe.errors import DataError
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, GREEN, ORANGE, curves
@@ -22,13 +24,26 @@ def column(rows: Rows, key: str) -> list[float]:
             for row in rows]  # fmt: skip
 
 
+SHORT = 0.1  # of the usual tick: the last one of a run may be a few images, and says little
+
+
+def whole_ticks(rows: Rows) -> Rows:
+    """The ticks that are not much shorter than usual: speeds of the others are noise."""
+    images = np.diff(np.array(column(rows, "nimg")), prepend=0.0)
+    if not len(rows):
+        return rows
+    least = SHORT * float(np.nanmedian(images))
+    return [row for row, shown in zip(rows, images, strict=True) if not shown < least]
+
+
 def chart(key: str, rows: Rows, lines: dict[str, tuple[str, str]], ylabel: str) -> Any:
     """Curves over kimg; label to (colour, key). None when no tick has any of them."""
     kept = {label: (colour, column(rows, name)) for label, (colour, name) in lines.items()}
     kept = {label: line for label, line in kept.items() if np.isfinite(line[1]).any()}
     if len(rows) < 2 or not kept:
         return None
-    return {"svg": curves(key, column(rows, "kimg"), kept, "images shown (thousands, kimg)", ylabel,
+    kimg = column(rows, "kimg")
+    return {"svg": curves(key, kimg, kept, "images shown (thousands, kimg)", ylabel,
                           legend=len(kept) > 1), "title": ylabel}  # fmt: skip
 
 
@@ -46,7 +61,7 @@ def cost(rows: Rows) -> list[tuple[str, str]]:
     seconds = np.asarray(column(rows, "sec_per_kimg"))
     wait, memory = column(rows, "data_wait_s"), column(rows, "peak_memory_bytes")
     seconds = seconds[np.isfinite(seconds)]
-    found = []
+    found: list[tuple[str, str]] = []
     if len(seconds):
         found.append(("Seconds per kimg", f"{numbers.number(float(np.median(seconds)))} (median of"
                                           f" {len(seconds)} ticks)"))  # fmt: skip
@@ -57,15 +72,34 @@ def cost(rows: Rows) -> list[tuple[str, str]]:
     return found
 
 
-def build(sources: Sources, run: RunFolder) -> dict[str, Any]:
-    """What ``training.html`` shows."""
+def encoder(run: RunFolder) -> dict[str, Any]:
+    """Curves of a self-supervised encoder, and facts about its run."""
+    ssl, rows = run.config["ssl"], run.stats
+    parts = [
+        chart("ssl-loss", rows, {"loss": (BLUE, "loss")}, f"loss of {ssl['method']}"),
+        chart("ssl-collapse", rows, {"collapse": (GREEN, "collapse")}, "collapse level"),
+        chart("ssl-speed", whole_ticks(rows), {"seconds per kimg": (GREEN, "sec_per_kimg")},
+              "seconds per kimg"),
+    ]  # fmt: skip
+    about = [("Run", run.folder.name), ("State", state(run)), ("Batch", f"{ssl['batch']} images"),
+             *cost(rows)]  # fmt: skip
+    return {"charts": [part for part in parts if part], "about": about}
+
+
+def build(run: RunFolder | None, ssl: RunFolder | None) -> dict[str, Any]:
+    """What ``training.html`` shows: a generator, an encoder, or both."""
+    shown: dict[str, Any] = {"generator": run is not None,
+                             "encoder": encoder(ssl) if ssl is not None else None}  # fmt: skip
+    if run is None:
+        return shown
     rows, train = run.stats, run.config["train"]
     charts = [
         chart("loss", rows, {"generator": (BLUE, "loss_G"), "discriminator": (ORANGE, "loss_D")},
               "loss"),
         chart("logits", rows, {"real": (BLUE, "logits_real"), "generated": (ORANGE, "logits_fake")},
               "mean logit of the discriminator"),
-        chart("speed", rows, {"seconds per kimg": (GREEN, "sec_per_kimg")}, "seconds per kimg"),
+        chart("speed", whole_ticks(rows), {"seconds per kimg": (GREEN, "sec_per_kimg")},
+              "seconds per kimg"),
     ]  # fmt: skip
     about = [("Run", run.folder.name), ("State", state(run)),
              ("Seen by the discriminator", f"{numbers.number(rows[-1]['kimg'])} kimg" if rows
@@ -73,23 +107,23 @@ def build(sources: Sources, run: RunFolder) -> dict[str, Any]:
              ("Batch", f"{train['batch']} images"),
              ("Normalisation", describe(NormalizeSettings(**train["normalize"]), "G")),
              *cost(rows)]  # fmt: skip
-    encoder: dict[str, Any] | None = None
-    ssl = sources.ssl_run.value
-    if ssl is not None:
-        method = f"loss of {ssl.config['ssl']['method']}"
-        parts = [
-            chart("ssl-loss", ssl.stats, {"loss": (BLUE, "loss")}, method),
-            chart("ssl-collapse", ssl.stats, {"collapse": (GREEN, "collapse")},
-                  "collapse level"),
-        ]  # fmt: skip
-        encoder = {"charts": [part for part in parts if part], "about": [
-            ("Run", ssl.folder.name), ("State", state(ssl)), *cost(ssl.stats)]}  # fmt: skip
-    return {"charts": [part for part in charts if part], "about": about, "encoder": encoder,
+    return {**shown, "charts": [part for part in charts if part], "about": about,
             "ticks": len(rows)}  # fmt: skip
 
 
+def checked(found: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a run's configuration gives; one of another version is a `DataError`."""
+    try:
+        return found()
+    except (KeyError, TypeError) as error:
+        raise DataError(f"config.json is not of this version ({error})") from None
+
+
 def training(sources: Sources) -> Section:
-    """Learning curves."""
-    run = sources.run
+    """Learning curves of the generator and the encoder, or of the encoder's run alone."""
+    run, ssl = sources.run, sources.ssl_run
+    if sources.ssl is not None:
+        return section("training", "Learning curve", sources, (ssl,),
+                       lambda: checked(lambda: build(None, sources.ssl)))  # fmt: skip
     return section("training", "Learning curve", sources, (run,),
-                   lambda: build(sources, run.value))  # type: ignore[arg-type]  # fmt: skip
+                   lambda: checked(lambda: build(run.value, ssl.value)))  # fmt: skip

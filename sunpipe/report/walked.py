@@ -9,6 +9,7 @@ import numpy as np
 from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, GREY, ORANGE, bands
 from sunpipe.report.pictures import colour_limit, gradient, tile
+from sunpipe.report.principal import principal
 from sunpipe.report.section import Section, section
 from sunpipe.report.sources import Sources
 
@@ -164,6 +165,7 @@ def build(found: Directions) -> dict[str, Any]:
         "all_after": matrix(leakage, targets, everything, True),
         "worst_before": _largest(rows, "plain_leak"),
         "worst_after": _largest(rows, "conditional_leak"),
+        "components": principal(found.about),
     }  # fmt: skip
 
 

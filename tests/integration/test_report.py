@@ -31,7 +31,8 @@ from sunpipe.train.ssl import train_ssl
 from tests.conftest import REPO, need, run_cli, run_json
 
 TINY = REPO / "configs/tiny.toml"
-SECTIONS = ("card", "training", "compare", "directions", "search", "timings", "reproduce")
+SECTIONS = ("card", "training", "quality", "progress", "compare", "directions", "search",
+            "scorecard", "cost", "timings", "reproduce")  # fmt: skip
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 

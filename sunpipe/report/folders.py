@@ -1,0 +1,196 @@
+"""The runs that a report is asked for: found by name or folder, read, and refused by name."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from sunpipe.config import validate_as
+from sunpipe.errors import ConfigError, DataError, UsageError
+from sunpipe.files import read_json
+from sunpipe.paths import Layout
+from sunpipe.report.sources import RunFolder, read_run
+from sunpipe.run import ssl_name, trained_run
+from sunpipe.settings import Config
+
+MOST = 6  # runs whose colours can still be told apart
+LISTED = 12  # names in a refusal
+Kind = Literal["gan", "ssl"]
+
+
+def kind(run: RunFolder) -> Kind:
+    """What was trained: the generator, or the encoder.
+
+    Raises
+    ------
+    DataError
+        Neither.
+    """
+    if "train" in run.config and "name" in run.config:
+        return "gan"
+    if run.config.get("kind") == "ssl" and "ssl" in run.config:
+        return "ssl"
+    raise DataError(f"{run.folder.name}/config.json is not that of sunpipe train or sunpipe ssl")
+
+
+def layout_of(run: RunFolder) -> Layout:
+    """The data root that holds a run, wherever that is."""
+    return Layout(run.folder.parent.parent)
+
+
+def base_name(run: RunFolder) -> str:
+    """Name of the experiment: of its samples, directions, index and search."""
+    if kind(run) == "gan":
+        return str(run.config["name"])
+    label = re.sub(r"^\d+-", "", run.folder.name)
+    return label.removesuffix(ssl_name(""))
+
+
+def dataset(run: RunFolder) -> tuple[str, str]:
+    """Name and identity of what a run was trained on.
+
+    Raises
+    ------
+    DataError
+        Its configuration does not say.
+    """
+    data = run.config.get("data")
+    if not isinstance(data, dict):
+        raise DataError(f"{run.folder.name}/config.json does not name its dataset")
+    try:
+        if kind(run) == "gan":
+            return str(data["dataset"]), str(data["dataset_id"])
+        return str(data["name"]), str(data["id"])
+    except KeyError:
+        raise DataError(f"{run.folder.name}/config.json does not name its dataset") from None
+
+
+def config_of(run: RunFolder) -> Config:
+    """The experiment's configuration as far as its artefacts tell: no TOML is needed.
+
+    Raises
+    ------
+    DataError
+        The run's ``config.json`` holds what no configuration may hold.
+    """
+    name, layout = base_name(run), layout_of(run)
+    found: dict[str, Any] = {"name": name, "dataset": dataset(run)[0],
+                             "report": {"title": run.folder.name}}  # fmt: skip
+    if isinstance(seed := run.config.get("seed"), int):
+        found["seed"] = seed
+    index = layout.index(name) / "index.json"
+    try:
+        if index.exists():  # how the encoder was used decides its digest
+            found["embed"] = {"orbit": bool(read_json(index)["encoder"]["orbit"])}
+    except (DataError, KeyError, TypeError):
+        found.pop("embed", None)  # a damaged index is named in its own section
+    try:
+        return validate_as(Config, found, f"{run.folder.name}/config.json")
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+
+
+def named_config(run: RunFolder) -> Path | None:
+    """The TOML that the run was started with, as it was typed; None where that is unknown."""
+    command = run.provenance.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    for word, after in itertools.pairwise(words):
+        if word in ("-c", "--config") and not Path(after).is_absolute():
+            return Path(after)
+    return None
+
+
+def existing(layout: Layout) -> list[str]:
+    """Names of the run folders, oldest first."""
+    return sorted(path.parent.name for path in layout.runs.glob("*/config.json"))
+
+
+def _folder(layout: Layout, asked: str) -> Path:
+    """The folder of a run given by folder, folder name, number or experiment."""
+    if not asked or "\0" in asked:
+        raise UsageError("a run needs a name: give a folder, such as runs/00000-name")
+    given = Path(asked)
+    if given.is_dir():
+        if not (given / "config.json").is_file():
+            raise UsageError(f"{asked} is not the folder of a run: it has no config.json")
+        return given.resolve()
+    if given.name == asked:
+        if (layout.runs / asked / "config.json").is_file():
+            return layout.runs / asked
+        numbered = [name for name in existing(layout)
+                    if asked.isdecimal() and int(name.split("-")[0]) == int(asked)]  # fmt: skip
+        if len(numbered) == 1:
+            return layout.runs / numbered[0]
+        if (newest := trained_run(layout, asked)) is not None:
+            return newest
+    names = existing(layout)
+    if not names:
+        raise UsageError(f"no run {asked!r}: there is none under {layout.runs} yet;"
+                         " run sunpipe train")  # fmt: skip
+    more = f" and {len(names) - LISTED} older ones" if len(names) > LISTED else ""
+    raise UsageError(f"no run {asked!r}; there are {', '.join(names[-LISTED:])}{more}")
+
+
+def _checked(run: RunFolder) -> RunFolder:
+    """The same run, once its ticks are numbers in order."""
+    rows, name = run.stats, run.folder.name
+    for number, row in enumerate(rows, 1):
+        whole = isinstance(row, dict) and isinstance(row.get("nimg"), int)
+        kimg = row.get("kimg") if whole else None
+        if not isinstance(kimg, int | float) or not math.isfinite(kimg):
+            raise DataError(f"{name}/stats.jsonl:{number} is not a tick")
+    if not rows:
+        raise DataError(
+            f"{name} has no tick yet: nothing can be shown of it before its first status line"
+            " (sunpipe status tells what it does)"
+        )
+    return run
+
+
+def resolve(layout: Layout, asked: Sequence[str]) -> list[RunFolder]:
+    """Read the runs that were asked for, in that order.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where names are looked up.
+    asked : sequence of str
+        Each the folder of a run, its name (``00003-demo``), its number, or the name of an
+        experiment (its newest run with a checkpoint).
+
+    Raises
+    ------
+    UsageError
+        No such run (the existing ones are named), one named twice, too many, or runs of
+        generators and encoders together.
+    DataError
+        A run that cannot be read, or without a tick.
+    """
+    if len(asked) > MOST:
+        raise UsageError(f"{len(asked)} runs: more than {MOST} lines cannot be told apart; choose")
+    folders = [_folder(layout, name) for name in asked]
+    for place, folder in enumerate(folders):
+        if folder in folders[:place]:
+            raise UsageError(f"{folder.name} is named twice")
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(_checked(read_run(folder)))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{folder.name} cannot be read: {error}") from None
+    kinds: dict[Kind, list[str]] = {}
+    for run in runs:
+        kinds.setdefault(kind(run), []).append(run.folder.name)
+        dataset(run)
+    if len(kinds) > 1:
+        raise UsageError(
+            f"generators ({', '.join(kinds['gan'])}) and encoders ({', '.join(kinds['ssl'])})"
+            " have no curve in common; compare each kind apart: sunpipe report "
+            + " ".join(kinds["gan"]) + ", and sunpipe report " + " ".join(kinds["ssl"])
+        )  # fmt: skip
+    return runs

@@ -1,0 +1,99 @@
+"""Plan against actual: ``plan.json`` of a run beside what its ticks say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sunpipe.errors import DataError
+from sunpipe.files import read_json
+from sunpipe.report import numbers
+from sunpipe.report.cost import finite
+from sunpipe.report.sources import RunFolder
+
+FILE = "plan.json"
+
+
+def read_plan(run: RunFolder) -> dict[str, Any] | None:
+    """What was planned; None where no plan was kept.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    path = run.folder / FILE
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{FILE} holds no JSON object")
+    return found
+
+
+def actual(run: RunFolder) -> dict[str, float]:
+    """Bytes of memory at the peak, seconds per kimg and bytes of a checkpoint; NaN: unknown.
+
+    Of ranks the one that needs most counts. The speed is the median of the ticks.
+    """
+    peaks = [finite(row.get("peak_memory_bytes")) for row in run.stats]
+    for row in run.stats:
+        listed = row.get("rank_peak_memory_bytes")
+        peaks += [finite(value) for value in listed] if isinstance(listed, list) else []
+    speed = np.array([finite(row.get("sec_per_kimg")) for row in run.stats])
+    saved = sorted(run.folder.glob("checkpoints/kimg-*/COMPLETE"))
+    size = math.nan
+    if saved:
+        size = float(sum(path.stat().st_size for path in saved[-1].parent.iterdir()
+                         if path.is_file()))  # fmt: skip
+    return {
+        "memory_bytes": max((peak for peak in peaks if math.isfinite(peak)), default=math.nan),
+        "seconds_per_kimg": float(np.nanmedian(speed)) if np.isfinite(speed).any() else math.nan,
+        "checkpoint_bytes": size,
+    }
+
+
+def _text(key: str, value: float) -> str:
+    if not math.isfinite(value):
+        return numbers.DASH
+    return numbers.size(value) if key.endswith("bytes") else numbers.with_unit(value, "s")
+
+
+def rows(plan: dict[str, Any], seen: dict[str, float]) -> list[dict[str, str]]:
+    """One row per quantity that was planned: planned, actual, and by how much it was off."""
+    labels = {"memory_bytes": "Memory of a rank at its peak", "seconds_per_kimg": "Time per kimg",
+              "checkpoint_bytes": "Size of a checkpoint"}  # fmt: skip
+    table = []
+    for key, label in labels.items():
+        expected, real = finite(plan.get(key)), seen[key]
+        off = expected / real - 1 if math.isfinite(expected) and real > 0 else math.nan
+        if math.isfinite(expected) or math.isfinite(real):
+            table.append({"label": label, "planned": _text(key, expected),
+                          "actual": _text(key, real),
+                          "off": ("+" if off > 0 else "") + numbers.percent(off)
+                          if math.isfinite(off) else numbers.DASH})  # fmt: skip
+    return table
+
+
+def planned(run: RunFolder) -> dict[str, Any]:
+    """What the page shows of the plan: table, parts of the memory, GPU type.
+
+    Returns
+    -------
+    dict
+        ``kept``: whether the run has a plan; ``rows``; ``parts``: (name, size) of the planned
+        memory; ``gpu``.
+    """
+    plan = read_plan(run)
+    table = rows(plan or {}, actual(run))
+    listed = (plan or {}).get("parts")
+    pairs = listed.items() if isinstance(listed, dict) else listed or []
+    parts = []
+    for pair in pairs if not isinstance(pairs, str) else []:
+        if isinstance(pair, list | tuple) and len(pair) == 2 and math.isfinite(finite(pair[1])):
+            parts.append((str(pair[0]), numbers.size(float(pair[1]))))
+    gpu = (plan or {}).get("gpu")
+    return {"kept": plan is not None, "rows": table, "parts": parts,
+            "gpu": str(gpu) if gpu else None}  # fmt: skip
