@@ -200,6 +200,36 @@ class Cluster:
             last, out = self._start(f"slurmd-{node}", programs["slurmd"], "-D", "-N", node)
         _wait("slurmd", lambda: self.idle_nodes() == nodes, out, last, self.token)
 
+    def restart(self, name: str) -> None:
+        """Stop a daemon of Slurm, if it lives, and start it again: ``slurmctld``, ``slurmd-n1``.
+
+        Jobs stay. What was changed in ``slurm.conf`` holds from then on.
+
+        Raises
+        ------
+        UsageError
+            This cluster has no daemon of Slurm called that.
+        DataError
+            It does not come up.
+        """
+        kind, _, node = name.partition("-")
+        options = {"slurmctld": ["-D"], "slurmdbd": ["-D"], "slurmd": ["-D", "-N", node]}
+        if kind not in options or name not in self.running():
+            raise UsageError(f"no daemon called {name!r} in {self.folder} can be started again")
+        daemon.stop([one for one in self.daemons if one.name == name], self.token)
+        self.daemons = [one for one in self.daemons if one.name != name]
+        one, out = self._start(name, find_programs()[kind], *options[kind])
+        _wait(name, lambda: self._responds(kind, node), out, one, self.token)
+
+    def _responds(self, kind: str, node: str) -> bool:
+        if kind == "slurmd":
+            shown = self.command("sinfo", "--noheader", f"--nodes={node}", "--format=%T").stdout
+            port = re.search(rf"NodeName={node} .*?Port=(\d+)", self.conf.read_text())
+            return port is not None and answers(int(port[1])) and not re.search(r"down|\*", shown)
+        asked = {"slurmctld": ("scontrol", "ping"), "slurmdbd": ("sacctmgr", "-n", "show", "stats")}
+        done = self.command(*asked[kind])
+        return done.returncode == 0 and "DOWN" not in done.stdout
+
     def idle_nodes(self) -> int:
         """How many nodes wait for work."""
         if not self.running().get("slurmctld"):

@@ -26,6 +26,7 @@ from sunpipe.errors import DataError
 from sunpipe.files import (
     TEMPORARY_PREFIX,
     atomic_folder,
+    plain_file,
     read_json,
     replace_folder,
     sha256,
@@ -209,6 +210,8 @@ def fault(path: Path) -> str | None:
         A file is there and cannot be read, also not after `LAG_S` seconds (a
         stale handle, a failing disk, permissions): nothing is known then.
     """
+    if not plain_file(path, "COMPLETE"):
+        return "COMPLETE is a link or no file"
     try:
         files = patiently(read_json, path / "COMPLETE", LAG_S)
     except DataError as error:
@@ -220,8 +223,10 @@ def fault(path: Path) -> str | None:
     if not isinstance(files, dict) or "state.json" not in files:
         return "COMPLETE does not list the files"
     for name, known in files.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
             return f"COMPLETE lists {name!r}, which is not in the folder"
+        if not plain_file(path, name):
+            return f"{name} is a link or no file"
         try:
             if patiently(sha256, path / name, LAG_S) != known:
                 return f"{name} was altered or cut short"
@@ -235,11 +240,7 @@ def fault(path: Path) -> str | None:
 
 
 def _named(folder: Path) -> Path | None:
-    """What ``latest`` names, which is there unless somebody removed it.
-
-    Another node of a network file system may see the name before the folder, or
-    the folder before it is listed.
-    """
+    """What ``latest`` names; another node may see that before the folder, or before its list."""
     try:
         name = patiently(Path.read_bytes, folder / "latest", LAG_S).decode(errors="replace").strip()
     except FileNotFoundError:
@@ -288,10 +289,7 @@ def newest(folder: Path, report: Callable[[str], None]) -> Path | None:
 def load_state(path: Path) -> dict[str, Any]:
     """``state.json`` of a checkpoint, waited for as in `load_tensors`.
 
-    Raises
-    ------
-    DataError
-        It cannot be read, or is of another version of sunpipe.
+    A `DataError` when it cannot be read, or is of another version of sunpipe.
     """
     file = path / "state.json"
     with reading():
@@ -303,6 +301,9 @@ def load_state(path: Path) -> dict[str, Any]:
             f"{path} has schema {schema}, this version reads {SCHEMA}: use the version of sunpipe"
             " that wrote it, or start a new run with --new"
         )
+    nimg = state.get("nimg")
+    if type(nimg) is not int or nimg < 0:
+        raise DataError(f"{file} says nimg={nimg!r}, which is no number of images")
     return dict(state)
 
 

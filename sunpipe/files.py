@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -164,6 +165,24 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} does not exist") from None
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error})") from None
+    except RecursionError:
+        raise DataError(f"{path} is not valid JSON (nested too deeply)") from None
+
+
+def plain_file(folder: Path, name: str) -> bool:
+    """Whether `name`, if it is there, is a file or folder of its own inside `folder`.
+
+    A link would have something outside read, and reading a pipe or device never ends.
+    """
+    parts = Path(name).parts
+    try:
+        modes = [os.lstat(folder.joinpath(*parts[: count + 1])).st_mode
+                 for count in range(len(parts))]  # fmt: skip
+    except OSError:
+        return True  # told by who reads it
+    if modes and stat.S_ISREG(modes[-1]):
+        modes.pop()
+    return all(map(stat.S_ISDIR, modes))
 
 
 def sha256(path: Path) -> str:
