@@ -31,6 +31,9 @@ INSTALL = {
     "mpiexec": "pip install mpich",
     "chromium": "apt-get install chromium",
     "shellcheck": "apt-get install shellcheck",
+    "prometheus": "apt-get install prometheus",
+    "promtool": "apt-get install prometheus",
+    "prometheus-node-exporter": "apt-get install prometheus-node-exporter",
 }
 
 
