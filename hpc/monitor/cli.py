@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hpc.monitor import dash_cli
+
 monitor = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Watch runs and the cluster."
 )
@@ -14,6 +16,10 @@ monitor = typer.Typer(
 @monitor.callback()
 def _group() -> None:
     """Watch runs and the cluster."""
+
+
+monitor.command()(dash_cli.dashboards)
+monitor.command()(dash_cli.preview)
 
 
 @monitor.command()
