@@ -35,6 +35,11 @@ def steady(value: float) -> Value:
     return lambda share: value
 
 
+def whole(middle: float, spread: float, seed: str) -> Value:
+    value = noisy(middle, spread, seed)
+    return lambda share: float(round(value(share) or 0))
+
+
 def training(start: float, length: float) -> Iterator[Line]:
     """A GAN in its middle with a restart at a half, and a finished encoder."""
 
@@ -79,6 +84,11 @@ def training(start: float, length: float) -> Iterator[Line]:
         yield "sunpipe_train_requeues_total", one, lambda s: 1.0 + (s >= 0.5)
         yield "sunpipe_train_nonfinite_total", one, lambda s: float(s > 0.3)
         yield "sunpipe_train_energy_joules_total", one, lambda s: 2.1e9 + 4800 * s * length
+        if stage == "train":
+            yield "sunpipe:train_quiet:seconds", one, steady(41)
+            yield "sunpipe:train_unsaved:seconds", one, lambda s: (s * 6 % 1) * length / 6
+        yield "sunpipe:train_data_wait:ratio", one, lambda s: 0.03 + (0.22 if 0.7 < s < 0.8 else 0)
+        yield "sunpipe:train_rank_skew:ratio", one, noisy(0.06, 0.01, "skew")
         for rank in range(8):
             each = {**one, "rank": str(rank)}
             slow = 1.06 if rank == 5 else 1.0
@@ -122,17 +132,14 @@ def cluster(end: float) -> Iterator[Line]:
         for state in ("idle", "allocated", "other"):
             part = {"idle": 0.2, "allocated": 0.7, "other": 0.1}[state]
             for kind, total in (("cpus", nodes * 64), ("gpus", nodes * gpus)):
-                for name in (f"sunpipe_slurm_{kind}",):
-                    yield (
-                        name,
-                        {"partition": partition, "state": state},
-                        noisy(total * part, total * 0.02, f"{partition}{kind}{state}"),
-                    )
+                at = {"partition": partition, "state": state}
+                value = whole(total * part, total * 0.02, f"{partition}{kind}{state}")
+                yield f"sunpipe_slurm_{kind}", at, value
         for state, count in (("running", 61), ("pending", 212)):
             yield (
                 "sunpipe_slurm_jobs",
                 {"partition": partition, "state": state},
-                noisy(count, 6, partition + state),
+                whole(count, 6, partition + state),
             )
     for kind, total in (("nodes", 64), ("cpus", 4096), ("gpus", 96)):
         states = {"idle": 0.14, "mixed": 0.2, "allocated": 0.58, "drained": 0.06, "down": 0.02}
@@ -140,10 +147,10 @@ def cluster(end: float) -> Iterator[Line]:
             states = {"idle": 0.2, "allocated": 0.7, "other": 0.1}
         for state, part in states.items():
             for name in (f"sunpipe_slurm_cluster_{kind}", f"sunpipe:{kind}:count"):
-                value = noisy(total * part, total * 0.02, kind + state)
-                yield name, {"state": state}, lambda s, v=value: round(v(s))
+                value = whole(total * part, total * 0.02, kind + state)
+                yield name, {"state": state}, value
     for state, count in (("running", 122), ("pending", 424)):
-        yield "sunpipe:jobs:count", {"state": state}, noisy(count, 9, state)
+        yield "sunpipe:jobs:count", {"state": state}, whole(count, 9, state)
     for reason, count in (
         ("Priority", 301),
         ("Resources", 77),

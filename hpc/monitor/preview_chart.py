@@ -142,14 +142,16 @@ def chart(
             "area": area(*layers[place], window, low, high) if layers else "",
             "last": numbers.text(points[-1][1], panel.unit),
         })  # fmt: skip
+    ticks = numbers.ticks(low, high, panel.unit)
     return {
         "curves": drawn, "legend": drawn[:LEGEND], "more": max(0, len(drawn) - LEGEND),
         "y": [(f"{100 * (value - low) / (high - low):.2f}", label)
-              for value, label in numbers.ticks(low, high, panel.unit)],
+              for value, label in ticks],
+        "room": max(len(label) for _, label in ticks) + 1,
         "x": [(f"{100 * window.x(moment):.2f}", label)
               for moment, label in numbers.moments(window.start, window.end)],
         "limits": [(f"{100 * (limit - low) / (high - low):.2f}", colour(name),
-                    numbers.text(limit, panel.unit))
+                    numbers.plain(limit, panel.unit))
                    for limit, name in panel.steps
                    if panel.lined and math.isfinite(limit) and low <= limit <= high],
         "marks": [(f"{100 * window.x(moment):.2f}", colour(name), title)

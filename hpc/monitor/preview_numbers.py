@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -27,10 +28,13 @@ TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 108
 
 
 def scale(value: float, unit: str) -> tuple[float, str]:
-    """The factor and name in which `value` is best read; an unknown unit is its own name."""
+    """The factor and name in which `value` is best read; an unknown unit is its own name.
+
+    Minutes, hours and days begin at two of them.
+    """
     choices = SCALES.get(unit, ((1.0, unit),))
     for factor, name in choices:
-        if abs(value) >= factor * (2 if unit == "s" and factor > 1 else 1):
+        if abs(value) >= factor * (2 if name in ("min", "h", "d") else 1):
             return factor, name
     return choices[-1] if value else next((c for c in choices if c[0] == 1.0), choices[-1])
 
@@ -39,6 +43,8 @@ def text(value: float, unit: str, decimals: int | None = None) -> str:
     """`value` with three significant digits and its unit; a dash when not finite."""
     if not math.isfinite(value):
         return DASH
+    if unit == "dtdurations":
+        return duration(value)
     factor, name = scale(value, unit)
     shown = value / factor
     if decimals is not None:
@@ -52,6 +58,23 @@ def text(value: float, unit: str, decimals: int | None = None) -> str:
     if "e" not in number and float(number) == 0:
         number = number.lstrip("-")
     return f"{number.replace('-', MINUS)}{SPACE}{name}".rstrip(SPACE)
+
+
+def duration(seconds: float) -> str:
+    """The two largest parts of a time: ``41 s``, ``3 min 20 s``, ``21 h 12 min``, ``3 d 4 h``."""
+    whole = round(abs(seconds))
+    sign = MINUS if seconds <= -0.5 else ""
+    for (factor, name), (smaller, part) in itertools.pairwise(TIME):
+        if whole >= factor:
+            big, rest = divmod(whole, int(factor))
+            return f"{sign}{big}{SPACE}{name} {rest // int(smaller)}{SPACE}{part}"
+    return f"{sign}{whole}{SPACE}s"
+
+
+def plain(value: float, unit: str) -> str:
+    """`value` without digits that say nothing, for a limit: ``0.8``, ``20 %``, ``2 h``."""
+    factor, name = scale(value, unit)
+    return f"{value / factor:g}{SPACE}{name}".replace("-", MINUS).rstrip(SPACE)
 
 
 def ticks(low: float, high: float, unit: str, count: int = 5) -> list[tuple[float, str]]:
@@ -72,7 +95,8 @@ def ticks(low: float, high: float, unit: str, count: int = 5) -> list[tuple[floa
     found = []
     for index in range(first, last + 1):
         number = f"{index * step:.{places}f}".replace("-", MINUS)
-        found.append((index * step * factor, f"{number}{SPACE}{name}".rstrip(SPACE)))
+        label = f"{number}{SPACE}{name}".rstrip(SPACE) if index else "0"
+        found.append((index * step * factor, label))
     return found
 
 

@@ -12,8 +12,9 @@ from hpc.monitor.preview_chart import Window, chart, finite, legend, reached, sp
 from hpc.monitor.preview_model import Panel
 from hpc.monitor.preview_source import Prometheus, Series
 
-NAME = re.compile(r"\b((?:sunpipe|DCGM|node)[a-zA-Z0-9_:]*_[a-zA-Z0-9_:]+)\b(?!\s*=)")
-GIVERS = {"sunpipe": "sunpipe monitor serve", "DCGM": "dcgm-exporter on the nodes",
+NAME = re.compile(r"\b((?:sunpipe|DCGM|node)[a-zA-Z0-9_:]*[_:][a-zA-Z0-9_:]+)\b")
+GIVERS = {":": "recording.rules.yml", "sunpipe": "sunpipe monitor serve",
+          "DCGM": "dcgm-exporter on the nodes",
           "node": "node_exporter on the nodes"}  # fmt: skip
 Fill = Callable[[str], str]
 Marks = Sequence[tuple[float, str, str]]
@@ -30,9 +31,9 @@ def why_empty(panel: Panel, known: set[str]) -> str:
     wanted = dict.fromkeys(name for target in panel.targets for name in metrics(target.expr))
     absent = [name for name in wanted if name not in known]
     if absent:
-        giver = GIVERS[re.split("[_:]", absent[0])[0]]
+        giver = GIVERS[":" if ":" in absent[0] else absent[0].partition("_")[0]]
         verb = "was" if len(absent) == 1 else "were"
-        return f"{', '.join(absent)} {verb} not scraped in this time; {giver} offers it."
+        return f"{', '.join(absent)} {verb} not there in this time; it comes from {giver}."
     return f"{', '.join(wanted)}: scraped, but no series fits the choice made above."
 
 

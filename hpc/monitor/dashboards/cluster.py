@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpc.monitor.dashboards.frame import Section, Variable, dashboard
+from hpc.monitor.dashboards.frame import Mark, Section, Variable, dashboard
 from hpc.monitor.dashboards.panels import STATE_COLOURS, Column, Query, bars, lines, rows, value
 
 P = 'partition=~"$partition"'
 FREE_NODES = f'sunpipe_slurm_nodes{{{P}, state=~"idle|mixed"}}'
 HARDWARE = "/d/sunpipe-hardware?var-slurm_job=${__value.raw}&${__url_time_range}"
 TRAINING = "/d/sunpipe-training?var-run=${__value.raw}&${__url_time_range}"
+LOST = 'sum(sunpipe:nodes:count{state=~"down|drained|draining"}'
+MARKS = (
+    Mark("Nodes lost", f"{LOST}) - {LOST} offset 2m) > 0", "red", "node out of service"),
+    Mark("Jobs failed", 'sum(increase(sunpipe_slurm_own_jobs_ended_total{state=~'
+         '"failed|timeout|node_fail|out_of_memory"}[2m])) > 0', "orange", "job of ours failed"),
+)  # fmt: skip
 
 
 def free() -> Section:
@@ -176,5 +182,5 @@ def build() -> dict[str, Any]:
                          "Slurm partitions to look at.", several=True, all_value=".*")  # fmt: skip
     return dashboard(
         "sunpipe-cluster", "sunpipe: cluster", "Can I run? Free nodes, queue, our jobs, data.",
-        [partition], [free(), partitions(), jobs(), data(), service()], (),
+        [partition], [free(), partitions(), jobs(), data(), service()], MARKS,
     )  # fmt: skip

@@ -118,7 +118,7 @@ def _finished(model: models.Dashboard, marks: Sequence[Mark]) -> dict[str, Any]:
 
     value: dict[str, Any] = json.loads(JSONEncoder().encode(model))
     titles = {mark.name: mark.title for mark in marks}
-    for annotation in value.get("annotations", {}).get("list", []):
+    for annotation in value["annotations"].setdefault("list", []):
         if annotation["name"] in titles:
             annotation |= {"titleFormat": titles[annotation["name"]], "step": "30s"}
     for variable in value["templating"]["list"]:

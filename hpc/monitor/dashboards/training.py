@@ -8,12 +8,11 @@ from hpc.monitor.dashboards.frame import Mark, Section, Variable, dashboard
 from hpc.monitor.dashboards.panels import STATE_COLOURS, Column, Query, lines, rows, value
 
 RUN = '{run="$run"}'
-RUNNING = 'and on (run) sunpipe_train_state{run="$run", state="running"} == 1'
-SKEW = (f"max by (run) (sunpipe_train_rank_work_seconds{RUN})"
-        f" / avg by (run) (sunpipe_train_rank_work_seconds{RUN})")  # fmt: skip
-WAIT = f"sunpipe_train_data_wait_seconds{RUN} / sunpipe_train_tick_seconds{RUN}"
-TICK_AGE = f"time() - sunpipe_train_last_tick_timestamp_seconds{RUN} {RUNNING}"
-SAVED_AGE = f"time() - sunpipe_train_last_checkpoint_timestamp_seconds{RUN} {RUNNING}"
+# Recorded, as alerts read them, so that a colour here and an alert mean the same.
+WAIT = f"sunpipe:train_data_wait:ratio{RUN}"
+SKEW = f"sunpipe:train_rank_skew:ratio{RUN}"
+QUIET = f"sunpipe:train_quiet:seconds{RUN}"
+UNSAVED = f"sunpipe:train_unsaved:seconds{RUN}"
 
 MARKS = (
     Mark("Checkpoints", f"changes(sunpipe_train_last_checkpoint_timestamp_seconds{RUN}[2m]) > 0",
@@ -41,10 +40,10 @@ def summary() -> Section:
               Query(f"sunpipe_train_seconds_per_kimg{RUN}"), "s", decimals=2),
         value("Last tick", "Time since the run reported last. Bad: several times the length of a "
               "tick; then look at hang-*.txt in the run folder.",
-              Query(TICK_AGE), "dtdurations", steps=((1800, "orange"), (3600, "red")),
+              Query(QUIET), "dtdurations", steps=((900, "orange"), (3600, "red")),
               none="not running", spark=False),
         value("Last checkpoint", "Work that a crash would cost now. Bad: hours.",
-              Query(SAVED_AGE), "dtdurations", steps=((7200, "orange"), (14400, "red")),
+              Query(UNSAVED), "dtdurations", steps=((7200, "orange"), (14400, "red")),
               none="not running", spark=False),
         value("Restarts", "How often Slurm started the job of this run again. Bad: restarts "
               "without progress between them (orange marks on the curves).",
@@ -57,10 +56,10 @@ def summary() -> Section:
               Query(f"sunpipe_train_warnings{RUN}"), steps=((1, "orange"),)),
         value("Waiting for data", "Share of the last tick that ranks spent waiting for shards. "
               "Bad: above 10 %: more loader workers, or a shard cache on the node.",
-              Query(WAIT), "percentunit", steps=((0.1, "orange"), (0.3, "red")), decimals=1),
-        value("Slowest rank", "Work of the slowest rank over the mean of all ranks. Bad: above "
-              "1.2: one GPU or node holds all others up.",
-              Query(SKEW), steps=((1.2, "orange"), (1.5, "red")), decimals=2),
+              Query(WAIT), "percentunit", steps=((0.1, "orange"), (0.2, "red")), decimals=1),
+        value("Rank skew", "How much less work the fastest rank has than the slowest: the share of "
+              "a tick that it waits. Bad: above 15 %: one GPU or node holds all others up.",
+              Query(SKEW), "percentunit", steps=((0.15, "orange"), (0.25, "red")), decimals=1),
         value("Peak memory", "Most memory of any rank's device (of the process on a CPU). Bad: "
               "close to what the device has.",
               Query(f"max by (run) (sunpipe_train_gpu_memory_peak_bytes{RUN})"), "bytes",
@@ -102,7 +101,7 @@ def learning() -> Section:
               "(D wins and G gets no gradient), or a jump after a restart.",
               [Query(f"sunpipe_train_loss{RUN}", "{{net}}")]),
         lines("Logits of D", "What D says of real and of generated images. Healthy: real above "
-              "generated, a few units apart. Bad: they part for ever (D overfits) or cross.",
+              "generated, a few units apart. Bad: more than 20 apart (D overfits), or they cross.",
               [Query(f"sunpipe_train_logits{RUN}", "{{of}}")]),
         lines("Penalties", "R1 on D, path length on G. Bad: orders of magnitude above their usual "
               "level: the next steps will not be finite.",
@@ -117,8 +116,8 @@ def learning() -> Section:
               steps=((0.8, "orange"),)),
         lines("Spread of the encoder's features", "Only of self-supervised runs: 1 is a full "
               "spread, 0 a collapsed encoder that answers the same to every patch. Bad: below "
-              "0.1.", [Query(f"sunpipe_train_feature_spread_ratio{RUN}", "spread")],
-              "percentunit", low=0, steps=((0.1, "red"),)),
+              "15 %.", [Query(f"sunpipe_train_feature_spread_ratio{RUN}", "spread")],
+              "percentunit", low=0, steps=((0.15, "red"),)),
     ])  # fmt: skip
 
 
@@ -130,14 +129,16 @@ def speed() -> Section:
               [Query(f"sunpipe_train_seconds_per_kimg{RUN}", "s / kimg")], "s", low=0),
         lines("Waiting for data", "Share of each tick that a rank waited for shards (mean). Bad: "
               "above 10 %.", [Query(WAIT, "share of the tick")], "percentunit", low=0,
-              steps=((0.1, "orange"), (0.3, "red"))),
+              steps=((0.1, "orange"), (0.2, "red"))),
         lines("Length of a tick", "Bad: one that is much longer than its neighbours.",
               [Query(f"sunpipe_train_tick_seconds{RUN}", "tick")], "s", low=0),
         lines("Work of each rank", "Seconds of own work in a tick, waits for others left out. "
               "Bad: one rank above the rest; 'Job hardware' shows its node.",
               [Query(f"sunpipe_train_rank_work_seconds{RUN}", "rank {{rank}}")], "s", low=0),
-        lines("Slowest rank over mean", "Everyone waits for the slowest. Bad: above 1.2.",
-              [Query(SKEW, "slowest / mean")], low=1, steps=((1.2, "orange"), (1.5, "red"))),
+        lines("Rank skew", "Everyone waits for the slowest: 1 - fastest / slowest. Bad: above "
+              "15 %.",
+              [Query(SKEW, "1 - fastest / slowest")], "percentunit", low=0,
+              steps=((0.15, "orange"), (0.25, "red"))),
         lines("Peak memory of each rank", "Most that a rank's device held in a tick. Bad: "
               "growing from tick to tick.",
               [Query(f"sunpipe_train_gpu_memory_peak_bytes{RUN}", "rank {{rank}}")],

@@ -1,0 +1,179 @@
+"""The dashboards' files: built from code, complete, and reading only names that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.monitor.dash_cli import dashboards, seconds
+from hpc.monitor.dashboards import build
+from hpc.monitor.names import NAMES, RECORDED
+from hpc.monitor.preview_panels import metrics
+from sunpipe.errors import DataError, SunpipeError, UsageError
+
+# NVIDIA dcgm-exporter, etc/dcp-metrics-included.csv; node_exporter 1.x, docs and /metrics.
+DCGM = {"DEV_GPU_UTIL", "PROF_SM_ACTIVE", "PROF_PIPE_TENSOR_ACTIVE", "PROF_DRAM_ACTIVE",
+        "DEV_FB_USED", "DEV_FB_FREE", "DEV_POWER_USAGE", "DEV_GPU_TEMP", "DEV_MEMORY_TEMP",
+        "DEV_SM_CLOCK", "DEV_XID_ERRORS", "PROF_NVLINK_TX_BYTES", "PROF_NVLINK_RX_BYTES",
+        "PROF_PCIE_TX_BYTES", "PROF_PCIE_RX_BYTES"}  # fmt: skip
+NODE = {"cpu_seconds_total", "load1", "memory_MemTotal_bytes", "memory_MemAvailable_bytes",
+        "pressure_cpu_waiting_seconds_total", "pressure_memory_waiting_seconds_total",
+        "pressure_io_waiting_seconds_total", "network_transmit_bytes_total",
+        "network_receive_bytes_total", "infiniband_port_data_transmitted_bytes_total",
+        "infiniband_port_data_received_bytes_total", "disk_read_bytes_total",
+        "disk_written_bytes_total", "disk_io_time_seconds_total"}  # fmt: skip
+KNOWN = (
+    {f"{name}_total" if spec.kind == "counter" else name for name, spec in NAMES.items()}
+    | set(RECORDED)
+    | {f"DCGM_FI_{name}" for name in DCGM}
+    | {f"node_{name}" for name in NODE}
+)
+
+
+def boards() -> dict[str, Any]:
+    folder = build.COMMITTED / "dashboards"
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in build.NAMES}
+
+
+def panels() -> list[tuple[str, dict[str, Any]]]:
+    return [(name, panel) for name, board in boards().items() for panel in board["panels"]
+            if panel["type"] != "row"]  # fmt: skip
+
+
+def expressions() -> list[tuple[str, str]]:
+    """(where, expression) of every query and annotation."""
+    found = [(f"{name}: {panel['title']}", target["expr"])
+             for name, panel in panels() for target in panel["targets"]]  # fmt: skip
+    found += [(f"{name}: {mark['name']}", mark["expr"]) for name, board in boards().items()
+              for mark in board["annotations"]["list"]]  # fmt: skip
+    return found
+
+
+def test_committed_files_are_what_the_code_builds() -> None:
+    assert build.differing(build.COMMITTED) == []
+
+
+def test_a_changed_file_is_named(tmp_path: Path) -> None:
+    shutil.copytree(build.COMMITTED, tmp_path / "g")
+    path = tmp_path / "g/dashboards/training.json"
+    path.write_text(path.read_text().replace("Losses", "losses"))
+    (tmp_path / "g/dashboards/cluster.json").unlink()
+    with pytest.raises(DataError) as refused:
+        dashboards(tmp_path / "g", check=True)
+    assert str(refused.value).startswith("dashboards/cluster.json, dashboards/training.json in")
+
+
+def test_every_file_for_grafana_is_written(tmp_path: Path) -> None:
+    written = {str(path.relative_to(tmp_path)) for path in build.write(tmp_path)}
+    assert written == {
+        "dashboards/cluster.json", "dashboards/training.json", "dashboards/hardware.json",
+        "provisioning/datasources/sunpipe.yml", "provisioning/dashboards/sunpipe.yml",
+    }  # fmt: skip
+    assert build.differing(tmp_path) == []
+
+
+def test_without_builders_one_line_says_where_the_built_ones_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("hpc.monitor.dashboards.")]:
+        if name.rpartition(".")[2] in ("cluster", "training", "hardware", "frame", "panels"):
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(f"hpc.monitor.dashboards.{name.rpartition('.')[2]}")
+    for name in [name for name in sys.modules if name.startswith("grafana_foundation_sdk")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "grafana_foundation_sdk", None)
+    with pytest.raises(SunpipeError, match="needs grafana-foundation-sdk") as refused:
+        dashboards(tmp_path)
+    assert str(build.COMMITTED) in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_times_back() -> None:
+    assert [seconds(text) for text in ("90s", "30m", "6h", "2d")] == [90, 1800, 21600, 172800]
+    for wrong in ("6", "h", "-1h", "1w", "6 h"):
+        with pytest.raises(UsageError, match="is no time"):
+            seconds(wrong)
+
+
+def test_every_panel_says_what_bad_looks_like() -> None:
+    silent = [f"{name}: {panel['title']}" for name, panel in panels()
+              if len(panel["description"]) < 15]  # fmt: skip
+    assert silent == []
+    told = [panel for _, panel in panels() if "Bad:" in panel["description"]]
+    assert len(told) >= 0.85 * len(panels())
+
+
+def test_ids_uids_and_places_are_sound() -> None:
+    assert {board["uid"] for board in boards().values()} == {
+        "sunpipe-cluster", "sunpipe-training", "sunpipe-hardware"}  # fmt: skip
+    for name, board in boards().items():
+        ids = [panel["id"] for panel in board["panels"]]
+        assert len(set(ids)) == len(ids), name
+        taken: set[tuple[int, int]] = set()
+        for panel in board["panels"]:
+            at = panel["gridPos"]
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"])
+                     for y in range(at["y"], at["y"] + at["h"])}  # fmt: skip
+            assert not taken & cells, f"{name}: {panel['title']} lies on another panel"
+            assert at["x"] + at["w"] <= 24, panel["title"]
+            taken |= cells
+
+
+def test_units_are_ones_that_the_preview_knows() -> None:
+    from hpc.monitor.preview_numbers import SCALES
+
+    used = {panel["fieldConfig"]["defaults"]["unit"] for _, panel in panels()}
+    assert used <= set(SCALES)
+
+
+def test_variables_used_are_defined_and_defined_are_used() -> None:
+    built_in = {"__rate_interval", "__interval", "__range"}
+    for name, board in boards().items():
+        defined = {entry["name"] for entry in board["templating"]["list"]} - {"datasource"}
+        text = json.dumps([[target["expr"] for target in panel["targets"]]
+                           for panel in board["panels"] if panel["type"] != "row"])  # fmt: skip
+        used = set(re.findall(r"\$(\w+)", text)) - built_in
+        assert used == defined, name
+        for panel in board["panels"]:
+            if panel["type"] != "row":
+                assert panel["datasource"]["uid"] == "${datasource}"
+                assert all(t["datasource"]["uid"] == "${datasource}" for t in panel["targets"])
+
+
+def test_links_lead_to_dashboards_and_variables_that_exist() -> None:
+    known = {board["uid"]: {entry["name"] for entry in board["templating"]["list"]}
+             for board in boards().values()}  # fmt: skip
+    links = re.findall(r"/d/([\w-]+)\?var-(\w+)=", json.dumps(boards()))
+    assert {("sunpipe-training", "run"), ("sunpipe-hardware", "slurm_job")} <= set(links)
+    assert all(variable in known[uid] for uid, variable in links)
+
+
+def test_metrics_exist() -> None:
+    faults = [f"{where}: {name}" for where, expr in expressions() for name in metrics(expr)
+              if name not in KNOWN]  # fmt: skip
+    assert faults == []
+    assert all(metrics(expr) for _, expr in expressions())
+
+
+def test_every_metric_of_a_run_is_on_a_dashboard() -> None:
+    shown = {name for _, expr in expressions() for name in metrics(expr)}
+    left = {f"{name}_total" if spec.kind == "counter" else name for name, spec in NAMES.items()
+            if name.startswith(("sunpipe_train", "sunpipe_fetch"))} - shown  # fmt: skip
+    by_rules = {"sunpipe_train_data_wait_seconds", "sunpipe_train_started_timestamp_seconds"}
+    assert left == by_rules  # they stand behind recorded ratios and ages
+
+
+@pytest.mark.parametrize(("expr", "names"), [
+    ('sum by (state) (sunpipe:gpus:count{state="node_fail"}) > 0', ["sunpipe:gpus:count"]),
+    ("1 - avg by (node) (rate(node_cpu_seconds_total{mode='idle'}[5m]))",
+     ["node_cpu_seconds_total"]),
+    ("a / on (slurm_job) group_left (node_x) DCGM_FI_DEV_GPU_UTIL", ["DCGM_FI_DEV_GPU_UTIL"]),
+])  # fmt: skip
+def test_names_in_an_expression(expr: str, names: list[str]) -> None:
+    assert metrics(expr) == names
