@@ -8,5 +8,5 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
-srun sunpipe index build \
+srun "${SUNPIPE_INSIDE[@]}" sunpipe index build \
     ${SLURM_ARRAY_TASK_ID:+--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"} "$@"

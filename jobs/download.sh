@@ -10,5 +10,5 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
-srun sunpipe fetch \
+srun "${SUNPIPE_INSIDE[@]}" sunpipe fetch \
     --part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}" "$@"

@@ -7,5 +7,5 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
-srun sunpipe embed \
+srun "${SUNPIPE_INSIDE[@]}" sunpipe embed \
     --part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}" "$@"

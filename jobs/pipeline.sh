@@ -6,4 +6,4 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
-srun sunpipe pipeline --local "$@"
+srun "${SUNPIPE_INSIDE[@]}" sunpipe pipeline --local "$@"

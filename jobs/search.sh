@@ -5,4 +5,4 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
-srun sunpipe search "$@"
+srun "${SUNPIPE_INSIDE[@]}" sunpipe search "$@"

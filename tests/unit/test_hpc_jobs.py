@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def commands() -> dict[str, list[str]]:
 
 def test_every_stage_has_a_template() -> None:
     ran = {words[0] for words in commands().values()}
-    assert ran == {*STAGES, "pipeline", "evaluate", "invert"}
+    assert ran - {"doctor"} == {*STAGES, "pipeline", "evaluate", "invert", "verify", "simulate",
+                                "traverse"}  # fmt: skip
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
@@ -43,6 +45,7 @@ def test_template(job: Path) -> None:
     assert 'source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1\n' in text
     assert text.rstrip().endswith('"$@"')
     assert len(re.findall(r"^srun ", text, re.MULTILINE)) == 1
+    assert len(re.findall(r'^srun .*"\$\{SUNPIPE_INSIDE\[@\]\}" sunpipe ', text, re.MULTILINE)) == 1
     assert os.access(job, os.X_OK)
 
 
@@ -65,8 +68,9 @@ def test_arrays_pass_their_part() -> None:
 
 
 def sourced(tmp_path: Path, **env: str) -> dict[str, str]:
-    """Environment after ``_env.sh``."""
-    script = f'module() {{ echo "$@" > {tmp_path}/modules; }}; source {ENV}; env -0'
+    """Environment after ``_env.sh``, and the words before a command as ``INSIDE``."""
+    script = (f'module() {{ echo "$@" > {tmp_path}/modules; }}; source {ENV};'
+              ' export INSIDE="${SUNPIPE_INSIDE[*]}"; env -0')  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", script], env={"PATH": "/usr/bin:/bin", **env}, capture_output=True,
         text=True, check=True, cwd=tmp_path,
@@ -89,6 +93,42 @@ def test_site_settings_come_from_the_environment(tmp_path: Path) -> None:
     assert (tmp_path / "modules").read_text() == "load python/3.11 cuda/12.8\n"
     assert env["NCCL_SOCKET_IFNAME"] == env["GLOO_SOCKET_IFNAME"] == "ib0"
     assert (env["SITE"], env["OMP_NUM_THREADS"]) == ("1", "3")
+
+
+def test_words_that_enter_a_container(tmp_path: Path) -> None:
+    assert sourced(tmp_path)["INSIDE"] == ""
+    env = sourced(tmp_path, SUNPIPE_CONTAINER="/img/sun.sif", SUNPIPE_ROOT=str(tmp_path),
+                  SUNPIPE_CACHE=f"{tmp_path}/cache", SLURM_JOB_GPUS="0", SLURM_JOB_ID="7")  # fmt: skip
+    assert env["INSIDE"] == (
+        f"apptainer exec --nv --bind {tmp_path} --bind {tmp_path} /img/sun.sif"
+    )
+    assert env["SUNPIPE_REQUEUE_FILE"] == f"{tmp_path}/.sunpipe-again-7"
+    env = sourced(tmp_path, SUNPIPE_CONTAINER="/img/sun.sif", HOME=str(tmp_path))
+    assert env["INSIDE"] == "apptainer exec /img/sun.sif"
+
+
+SCONTROL = """\
+#!/bin/bash
+if [[ "$*" == *show* ]]; then echo "JobId=7 JobState=$STATE Reason=None"; else echo "$*"; fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("RUNNING", "requeue 7\n"), ("COMPLETING", ""), ("CANCELLED", "")]
+)
+def test_what_a_container_cannot_ask_for_is_asked_outside(
+    tmp_path: Path, state: str, said: str
+) -> None:
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
+    inside = "import sunpipe.stop as s; s.shutil.which = lambda _: None; assert s.requeue()"
+    script = f"source {ENV}; {sys.executable} -c '{inside}'; exit 75"
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SUNPIPE_CONTAINER": "/i.sif", "STATE": state,
+           "SUNPIPE_ROOT": str(tmp_path), "SLURM_JOB_ID": "7", "PYTHONPATH": str(REPO)}  # fmt: skip
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True,
+                          check=False, cwd=tmp_path)  # fmt: skip
+    assert (done.returncode, done.stdout) == (75, said), done.stderr
+    assert not (tmp_path / ".sunpipe-again-7").exists()
 
 
 def test_the_1024_configuration_is_config_f() -> None:
