@@ -31,6 +31,7 @@ INSTALL = {
     "mpiexec": "pip install mpich",
     "chromium": "apt-get install chromium",
     "shellcheck": "apt-get install shellcheck",
+    "modulecmd": "apt-get install environment-modules",
     "prometheus": "apt-get install prometheus",
     "promtool": "apt-get install prometheus",
     "prometheus-node-exporter": "apt-get install prometheus-node-exporter",
