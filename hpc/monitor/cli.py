@@ -1,12 +1,14 @@
-"""``sunpipe monitor``: the exporter, rules for Prometheus, a quick start."""
+"""``sunpipe monitor``: the exporter, rules for Prometheus, dashboards, a quick start."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hpc.monitor import dash_cli
+from sunpipe.stage import JsonOption, emit
 
 monitor = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Watch runs and the cluster."
@@ -55,3 +57,80 @@ def serve(
         log(f"serving {server.url}/metrics for {watched.layout.root}; SIGTERM or ctrl-C ends it")
         told.wait()
     log("stopped")
+
+
+ScaleOption = Annotated[
+    float,
+    typer.Option(min=0.001, max=1000, help="Multiplies the times of all alerts; for drills."),
+]
+
+
+@monitor.command()
+def rules(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the three files.")] = Path(
+        "prometheus"
+    ),
+    exporter: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where sunpipe monitor serve answers.")
+    ] = "127.0.0.1:9808",
+    interval: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds between two scrapes.")
+    ] = 15.0,
+    scale: ScaleOption = 1.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that were changed.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write prometheus.yml, recording rules and alerts for a Prometheus of yours."""
+    from hpc.monitor.rules import rule_files, write_rules
+
+    paths = write_rules(out, rule_files(exporter, interval, scale), force)
+    emit({"folder": str(out.resolve()), "files": [path.name for path in paths]}, json_)
+
+
+@monitor.command()
+def check(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Of a prometheus.yml; the files of sunpipe by default.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Check configuration and rules with promtool, and that every metric in them exists."""
+    from hpc.monitor.rules import check_folder, check_shipped
+
+    lines = check_folder(folder) if folder else check_shipped()
+    if json_:
+        emit({"ok": True, "checks": lines}, True)
+        return
+    for line in lines:
+        print(line)
+
+
+@monitor.command()
+def demo(
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keeps history and page; a temporary one by default."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the metrics; 0: a free one.")] = 0,
+    prometheus_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of Prometheus; 0: a free one.")
+    ] = 0,
+    scale: ScaleOption = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Draw the page one time and end.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Start the exporter and a Prometheus with all rules here, and draw the dashboards.
+
+    Needs Debian's package prometheus. All listens on this machine only; ctrl-C ends both.
+    """
+    from hpc.monitor import demo as quick
+    from sunpipe.paths import Layout
+
+    page = quick.demo(Layout.current(), folder, port, prometheus_port, scale, once)
+    emit({"page": str(page)}, json_)
+
+
+monitor.command()(dash_cli.dashboards)
+monitor.command()(dash_cli.preview)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -121,7 +122,7 @@ def promtool(*argv: str | Path, folder: Path) -> str:
     return said
 
 
-def check(folder: Path) -> list[str]:
+def check_folder(folder: Path) -> list[str]:
     """Check configuration and rules of a folder; one line for each thing that is well.
 
     Raises
@@ -143,3 +144,11 @@ def check(folder: Path) -> list[str]:
         promtool("test", "rules", TESTS, folder=folder)
         lines.append(f"{TESTS}: every alert fires when it should and not otherwise")
     return lines
+
+
+def check_shipped() -> list[str]:
+    """`check_folder` of the files that come with sunpipe, their tests included."""
+    with tempfile.TemporaryDirectory(prefix="sunpipe-rules-") as made:
+        folder = Path(made)
+        write_rules(folder, {**rule_files("127.0.0.1:9808"), TESTS: shipped(TESTS)})
+        return check_folder(folder)

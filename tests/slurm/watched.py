@@ -30,8 +30,8 @@ from tests.slurm.conftest import SMALL, Slurm
 SCALE = 0.01  # of the alerts' times: 15 minutes are 9 seconds
 TRAINING = ("--nodes=1", "jobs/train_stylegan_256.sh", "-c", "configs/tiny.toml",
             "--set", "train.kimg=100000", "--set", "train.tick_kimg=0.032",
-            "--set", "train.checkpoint_kimg=0.128", "--set", "train.metrics.kimg=0.064",
-            "--set", "train.metrics.count=32")  # fmt: skip
+            "--set", "train.checkpoint_kimg=0.128", "--set", "train.metrics.kimg=0.128",
+            "--set", "train.metrics.count=64")  # fmt: skip
 
 # What one H200 under dcgm-exporter serves, in its own form (default-counters.csv).
 DCGM = "".join(
@@ -113,6 +113,13 @@ class Watched:
         found = self.query(expression)
         assert len(found) == 1, f"{expression}: {found}"
         return found[0][1]
+
+    def learns(self) -> bool:
+        """Whether the training has shown itself; fails when its job has ended."""
+        state = self.slurm.show(self.job)["JobState"]
+        log = self.root / "log.txt"
+        assert state in ("PENDING", "RUNNING"), log.read_text()[-2000:]
+        return bool(self.query("sunpipe_train_tick_seconds"))
 
     def until(self, what: str, ready: Callable[[], object], patience: float = 40.0) -> float:
         """Wait for a condition; the seconds that it took."""
@@ -197,7 +204,7 @@ def watched(
         found.job = slurm.sbatch(*SMALL, *TRAINING, root=root)
         found.start_exporter()
         try:
-            found.until("the first tick", lambda: found.query("sunpipe_train_tick_seconds"), 120)
+            found.until("the first tick", found.learns, 150)
             yield found
         finally:
             slurm.run("scancel", "--signal=CONT", found.job)
