@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from sunpipe.errors import EXIT_LOST
+from tests.conftest import REPO, free_port
 from tests.slurm.conftest import SMALL, Slurm
+from tests.slurm.test_jobs_slurm import rank_process
 
 pytestmark = pytest.mark.slurm
+TINY = REPO / "configs/tiny.toml"
 JOB = ("jobs/train_stylegan_1024.sh", "-c", "configs/tiny.toml")
 
 # What the interpreter of every rank runs first: ranks die before they have done anything.
@@ -72,3 +78,62 @@ def test_a_requeued_job_with_new_continues_the_run_it_began(
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
         "00000-tiny", folder.name,
     ]  # fmt: skip
+
+
+# A container as the batch script sees one: Slurm's commands and the host's PATH are not in it.
+APPTAINER = """\
+#!/bin/bash
+echo "$*" >> "{seen}"
+[[ "$1" == exec ]] || exit 3
+shift
+while [[ "$1" == --* ]]; do
+    [[ "$1" == --bind ]] && {{ [[ -d "$2" ]] || exit 4; shift; }}
+    shift
+done
+[[ "$1" == /img/sun.sif ]] || exit 5
+shift
+PATH=/nowhere exec "$@"
+"""
+
+
+def test_a_launched_training_in_a_container_starts_again_after_a_lost_rank(
+    slurm: Slurm, tiny_root: Path, tmp_path: Path
+) -> None:
+    """Through ``sunpipe launch``: container, node-local scratch, requeue, bound on restarts."""
+    root, scratch, seen = tmp_path / "root", tmp_path / "node disk", tmp_path / "seen"
+    shutil.copytree(tiny_root / "shards", root / "shards")
+    scratch.mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/apptainer").write_text(APPTAINER.format(seen=seen))
+    (tmp_path / "bin/apptainer").chmod(0o755)
+    profile = tmp_path / "cluster.toml"
+    profile.write_text(
+        f'container = "/img/sun.sif"\npython = "{sys.executable}"\nscratch = "$NODE_DISK"\n'
+        '[default]\ntime = "00:10:00"\n[stages.train]\nnodes = 2\n'
+    )
+    given = {
+        "PATH": f"{tmp_path}/bin:{slurm.env['PATH']}", "NODE_DISK": str(scratch),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),  # no scontrol to ask
+    }  # fmt: skip
+    words = ("launch", "train", "-c", TINY, "--cluster", profile, "--json", "--set",
+             "train.checkpoint_kimg=0.016", "--set", "train.kimg=0.2")  # fmt: skip
+    done = slurm.run("env", *(f"{key}={value}" for key, value in given.items()),
+                     sys.executable, "-m", "sunpipe", *words, root=root)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)["job"]
+    run = root / "runs/00000-tiny"
+    slurm.until("checkpoint", lambda: (run / "checkpoints/latest").exists())
+    os.kill(rank_process(slurm, 1), signal.SIGKILL)
+    logs = "\n".join(path.read_text() for path in (root / "slurm").glob("*.out"))
+    assert slurm.wait(job) == {job: "COMPLETED"}, logs
+    assert slurm.show(job)["Restarts"] == "1"
+    assert (run / "checkpoints/kimg-000000.200/COMPLETE").exists()
+    assert "resumed from kimg-" in (run / "log.txt").read_text()
+    log = (root / f"slurm/{job}_0_log.out").read_text()
+    assert "a rank was killed (exit code 137); Slurm starts the job again, restart 1 of 3" in log
+    assert list((root / "requeues").iterdir()) == [root / f"requeues/{job}.json"]
+    shards = sorted((root / "shards/tiny").glob("*.h5"))
+    assert len(list(scratch.glob("sunpipe-*/*.h5"))) == len(shards) > 0
+    calls = seen.read_text().splitlines()
+    assert {call.split(" /img/")[0] for call in calls} == {f"exec --bind {root} --bind {scratch}"}
+    assert sum("sunpipe.requeue" in call for call in calls) == 1
