@@ -106,12 +106,15 @@ class Training:
         """Lines of `text` that match."""
         return [line for line in self.text(name).splitlines() if re.search(pattern, line)]
 
-    def submit(self, *more: str, options: Sequence[str] = (), kimg: float = 0.0) -> str:
+    def submit(
+        self, *more: str, options: Sequence[str] = (), kimg: float = 0.0,
+        env: dict[str, str] | None = None,
+    ) -> str:  # fmt: skip
         """``sbatch jobs/train_stylegan_1024.sh``; its job id."""
         done = self.rig.slurm(
             "sbatch", "--parsable", f"--output={self.root}/log.txt", *SMALL, *options,
             "jobs/train_stylegan_1024.sh", *SETTINGS,
-            "--set", f"train.kimg={kimg or self.rig.kimg}", *more, root=self.root,
+            "--set", f"train.kimg={kimg or self.rig.kimg}", *more, root=self.root, env=env,
         )  # fmt: skip
         require(done.returncode == 0, done.stderr.strip())
         self.job = done.stdout.strip()
@@ -159,10 +162,14 @@ class Training:
     def same(self, reference: str = "two ranks") -> None:
         """The last weights are those of an undisturbed run, to the last bit."""
         known = self.rig.reference[reference]
-        final = self.run / "checkpoints" / self.newest
-        found = {name: sha256(final / f"{name}.safetensors") for name in FILES}
+        found = self.digests()
         differ = [name for name in FILES if found[name] != known[name]]
         require(not differ, f"{', '.join(differ)} of {self.newest} differ from an undisturbed run")
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file of the last weights."""
+        final = self.run / "checkpoints" / self.newest
+        return {name: sha256(final / f"{name}.safetensors") for name in FILES}
 
     def here(
         self, *more: str, env: dict[str, str] | None = None, kimg: float = 0.0,
@@ -203,11 +210,13 @@ class Rig:
         shutil.copytree(self.shards, root / "shards")
         return Training(self, root)
 
-    def slurm(self, *argv: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def slurm(
+        self, *argv: str, root: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """A command with this cluster in its environment."""
-        env = {**os.environ, "SLURM_CONF": str(self.cluster.conf), "OMP_NUM_THREADS": "1",
-               "SUNPIPE_ROOT": str(root or self.work)}  # fmt: skip
-        return subprocess.run(argv, env=env, cwd=REPO, capture_output=True, text=True,
+        full = {**os.environ, "SLURM_CONF": str(self.cluster.conf), "OMP_NUM_THREADS": "1",
+               "SUNPIPE_ROOT": str(root or self.work), **(env or {})}  # fmt: skip
+        return subprocess.run(argv, env=full, cwd=REPO, capture_output=True, text=True,
                               timeout=60, check=False)  # fmt: skip
 
     def state(self, job: str) -> dict[str, str]:

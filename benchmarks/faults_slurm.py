@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
-from benchmarks.faults_rig import BOUND_S, Rig, Seen, Training, Wrong, kill, require, until
+from benchmarks.faults_rig import BOUND_S, REPO, Rig, Seen, Training, Wrong, kill, require, until
 from hpc.cluster import Cluster
 
 SLURMD_TIMEOUT_S = 20  # of the campaign's cluster; 300 s is Slurm's default
@@ -98,19 +102,10 @@ def _daemon(rig: Rig, number: int, name: str, first: bool) -> Seen:
     for each in (one, straight):
         each.submit(kimg=(reached + 16) / 1000)
     until("both ends", lambda: one.ended() and straight.ended(), 400)
-    rig.reference["other"] = digests(straight)
+    rig.reference["other"] = straight.digests()
     one.same("other")
     said = one.lines("node failure|NODE FAIL|ended without a word|another process|resumed from")
     return Seen("resumed", said[0], detected, again)
-
-
-def digests(one: Training) -> dict[str, str]:
-    """SHA-256 of each file of the last weights."""
-    from benchmarks.faults_rig import FILES
-    from sunpipe.files import sha256
-
-    final = one.run / "checkpoints" / one.newest
-    return {name: sha256(final / f"{name}.safetensors") for name in FILES}
 
 
 def daemon_lost(rig: Rig, number: int) -> Seen:
@@ -168,7 +163,7 @@ def time_limit(rig: Rig, number: int) -> Seen:
     straight = rig.training(f"time-limit-straight-{number}")
     straight.submit(kimg=long)
     until("the undisturbed run", straight.ended, 600)
-    rig.reference["long"] = digests(straight)
+    rig.reference["long"] = straight.digests()
     one.same("long")
     said = one.lines("stopped by SIGUSR2 at")
     require(len(said) == int(row["Restarts"]), "not one clean stop for each restart")
@@ -231,7 +226,49 @@ def lock_after_crash(rig: Rig, number: int) -> Seen:
     return Seen("resumed", one.lines("resumed from")[0], None, again)
 
 
+def secrets(rig: Rig, number: int) -> Seen:
+    """A planted e-mail and W&B key: in no file of the data root, no script, no command line."""
+    mail, key = "planted-mail@example.org", "planted0wandb0key0" + "0" * 22
+    one = rig.training(f"secrets-{number}")
+    config, profile = rig.work / "secret.toml", rig.work / "profile.toml"
+    tiny = REPO / "configs/tiny.toml"
+    config.write_text(f'extends = "{tiny}"\n[fetch]\nemail = "{mail}"\n')
+    profile.write_text('[default]\ntime = "00:10:00"\n')
+    secret = {"JSOC_EMAIL": mail, "WANDB_API_KEY": key}
+    argv = (sys.executable, "-m", "sunpipe", "launch", "fetch", "-c", str(config),
+            "--cluster", str(profile), "--json")  # fmt: skip
+    sent = rig.slurm(*argv, root=one.root, env=secret)
+    require(sent.returncode == 0, sent.stderr[-300:])
+    fetched = json.loads(sent.stdout)["job"]
+    one.submit("-c", str(config), env=secret)
+    words: set[str] = set()
+
+    def ended() -> bool:
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words.add(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return one.ended() and one.ended(fetched)
+
+    until("both ends", ended, 400)
+    states = [rig.state(job)["JobState"] for job in (fetched, one.job)]
+    require(states == ["COMPLETED", "COMPLETED"], f"{states}: {one.text()[-300:]}")
+    require(any("sunpipe" in line for line in words), "no command line was seen")
+    shown = [line for line in words if mail in line or key in line]
+    require(not shown, f"on a command line: {shown[:1]}")
+    files = [file for file in one.root.rglob("*") if file.is_file()]
+    held = [file for file in files if _holds(file, mail, key)]
+    require(not held, f"in {held[:3]}")
+    return Seen("not disturbed", f"{len(files)} files, {len(words)} command lines without them",
+                more={"files": len(files), "command_lines": len(words)})  # fmt: skip
+
+
+def _holds(file: Path, *words: str) -> bool:
+    content = file.read_bytes()
+    return any(word.encode() in content for word in words)
+
+
 CASES = {
+    "planted secrets": (secrets, 1),
     "node lost": (node_lost, 3),
     "first node lost": (first_node_lost, 3),
     "slurmd lost, ranks live on": (daemon_lost, 2),
