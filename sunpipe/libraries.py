@@ -52,7 +52,7 @@ def try_torch() -> Facts:
 
 def try_torchvision() -> Facts:
     """Whether torchvision was built for the torch that is installed."""
-    import torchvision
+    import torchvision  # type: ignore[import-untyped]
 
     return {"version": torchvision.__version__}
 

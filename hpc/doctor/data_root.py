@@ -107,7 +107,7 @@ def space(place: Place) -> Finding:
 
 def renames(place: Place) -> list[Finding]:
     """Renames are seen whole and locks hold between two processes, on two nodes where it can."""
-    return _tried(place, [sys.executable, "-u", "-m", "hpc.doctor.peer"], "two processes here")
+    return _tried(place, [sys.executable, "-u", "-m", "hpc.doctor.peer"], "")
 
 
 def renames_across(place: Place) -> list[Finding]:
@@ -122,7 +122,7 @@ def renames_across(place: Place) -> list[Finding]:
     elif place.where == "allocation":
         return []  # one node: tried already
     command[1:1] = ["--unbuffered", "--quiet"]
-    return _tried(place, command, f"this machine and node {others[0] if others else 'of Slurm'}")
+    return _tried(place, command, " across nodes")
 
 
 def _others(place: Place, here: str | None) -> list[str]:
@@ -132,21 +132,22 @@ def _others(place: Place, here: str | None) -> list[str]:
     return [name for name in listed.out.split() if name != here]
 
 
-def _tried(place: Place, command: list[str], between: str) -> list[Finding]:
-    across = "" if between.endswith("here") else " across nodes"
+def _tried(place: Place, command: list[str], across: str) -> list[Finding]:
     names = f"renames{across}", f"locks{across}"
     try:
         with trial_folder(place.root) as folder:
             seen = peer.play(folder, [*command, str(folder)])
     except (DataError, OSError) as error:
         # that the folder cannot be written to is said by `data_root`
-        return [Finding(names[0], "MISS", f"could not be tried between {between}:"
-                        f" {plain(error)}", "look at the data root and at srun")]  # fmt: skip
-    rename, lock = seen
+        return [Finding(names[0], "MISS", f"could not be tried: {plain(error)}",
+                        "look at the data root and at srun")]  # fmt: skip
+    rename, lock, node = seen
+    between = f"between this machine and node {plain(node, 60)}" if across else (
+        "between two processes here")  # fmt: skip
     return [
-        Finding(names[0], "MISS" if rename.fault else "OK", f"{rename.words}, between {between}",
+        Finding(names[0], "MISS" if rename.fault else "OK", f"{rename.words}, {between}",
                 ELSEWHERE if rename.fault else ""),
-        Finding(names[1], "MISS" if lock.fault else "OK", f"{lock.words}, between {between}",
+        Finding(names[1], "MISS" if lock.fault else "OK", f"{lock.words}, {between}",
                 "mount with locks (Lustre: -o flock, not localflock; NFS: a running lockd), or"
                 f" {ELSEWHERE}" if lock.fault else ""),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 
 from hpc.doctor.ask import ask
-from hpc.doctor.finding import Finding
+from hpc.doctor.finding import Finding, Level
 from hpc.doctor.place import Place, on_nodes
 from hpc.profile import Profile
 from hpc.status.text import plain
@@ -22,7 +22,7 @@ def wanted(profile: Profile | None) -> bool:
 
 def library(place: Place) -> Finding:
     """mpi4py loads an MPI library."""
-    level = "MISS" if wanted(place.profile) else "WARN"
+    level: Level = "MISS" if wanted(place.profile) else "WARN"
     try:
         version = importlib.metadata.version("mpi4py")
     except importlib.metadata.PackageNotFoundError:
@@ -46,7 +46,7 @@ def size(place: Place) -> list[Finding]:
         return [Finding("mpi under srun", "OK", f"2 ranks on {nodes} nodes with --mpi={kind}")]
     kinds = ask(["srun", "--mpi=list"], 10.0)
     known = plain(" ".join((kinds.err + kinds.out).split()), 120)
-    level = "MISS" if wanted(place.profile) or place.profile is None else "WARN"
+    level: Level = "MISS" if wanted(place.profile) or place.profile is None else "WARN"
     return [Finding("mpi under srun", level, f"--mpi={kind}: {answer.words}",
                     "mpi in the profile (SUNPIPE_MPI for jobs/*.sh) must fit the library: pmi2 for"
                     f" MPICH, pmix for Open MPI; srun knows: {known}")]  # fmt: skip

@@ -8,7 +8,7 @@ import socket
 import struct
 from pathlib import Path
 
-from hpc.doctor.finding import Finding
+from hpc.doctor.finding import Finding, Level
 from hpc.doctor.place import Place
 
 SIOCGIFADDR = 0x8915  # netdevice(7)
@@ -47,7 +47,7 @@ def judge(interface: str, found: list[str] | None, known: list[str], login: bool
     login : bool
         A login node may lack what compute nodes have.
     """
-    level = "WARN" if login else "MISS"
+    level: Level = "WARN" if login else "MISS"
     fix = f"interface in the profile; there are: {', '.join(known)}"
     if login:
         fix += "; ask the nodes themselves: sunpipe doctor --srun"

@@ -11,6 +11,7 @@ import fcntl
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,12 +91,14 @@ class _Peer:
         self.process.wait()
 
 
-def play(folder: Path, command: Sequence[str]) -> tuple[Seen, Seen]:
+def play(folder: Path, command: Sequence[str]) -> tuple[Seen, Seen, str]:
     """Try it with the process that `command` starts.
 
     Returns
     -------
     renames, locks : Seen
+    node : str
+        Where the other process runs.
 
     Raises
     ------
@@ -108,9 +111,9 @@ def play(folder: Path, command: Sequence[str]) -> tuple[Seen, Seen]:
     except OSError as error:
         raise DataError(f"{command[0]}: {error.strerror}") from None
     try:
-        other.hear(PATIENCE_S)
+        node = other.hear(PATIENCE_S).partition(" ")[2]
         renames = _renames(folder, other)
-        return renames, _locks(folder, other)
+        return renames, _locks(folder, other), node
     except BrokenPipeError:
         raise DataError("the second process ended early") from None
     finally:
@@ -193,7 +196,7 @@ def _read_for_a_while(folder: Path) -> str:
 def main() -> None:
     """The second process: does what it is told until its pipe ends."""
     folder = Path(sys.argv[1])
-    print("ready", flush=True)
+    print("ready", os.environ.get("SLURMD_NODENAME") or socket.gethostname(), flush=True)
     with open(folder / "lock", "w+") as handle:
         for line in sys.stdin:
             if line.strip() == "read":

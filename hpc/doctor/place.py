@@ -91,7 +91,7 @@ def find_place(
         gpus = _number(env, "SLURM_GPUS_ON_NODE")
         tasks = gpus or 1
         # --overlap: the step that this runs in may hold the whole allocation
-        begins = ("srun", "--overlap")
+        begins: tuple[str, ...] = ("srun", "--overlap")
         return Place(where, env, root, config, profile, nodes, tasks, gpus, begins)
     if srun and where == "no slurm":
         raise UsageError("--srun needs Slurm's commands, and srun is not here")

@@ -6,7 +6,7 @@ from pathlib import Path
 from shutil import which
 
 from hpc.doctor.ask import ask
-from hpc.doctor.finding import Finding
+from hpc.doctor.finding import Finding, Level
 from hpc.doctor.place import Place
 from hpc.script import MODULES
 
@@ -45,7 +45,7 @@ def container(place: Place) -> list[Finding]:
     if not image:
         return []
     program = which("apptainer")
-    level = "MISS" if place.where == "allocation" else "WARN"
+    level: Level = "MISS" if place.where == "allocation" else "WARN"
     found = []
     if not program:
         found.append(Finding("container", level, "apptainer is not on PATH here",
@@ -65,7 +65,7 @@ def other_python(place: Place) -> list[Finding]:
         return []
     answer = ask([profile.python, "-c", SHOW], 60.0)
     if answer.code != 0:
-        level = "MISS" if place.where == "allocation" or not profile.modules else "WARN"
+        level: Level = "MISS" if place.where == "allocation" or not profile.modules else "WARN"
         return [Finding("profile's python", level, f"{profile.python}: {answer.words}",
                         f"{profile.python} -m pip install sunpipe; or correct python in the"
                         " profile")]  # fmt: skip

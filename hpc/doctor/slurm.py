@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from hpc.doctor.ask import ask
-from hpc.doctor.finding import Finding
+from hpc.doctor.finding import Finding, Level
 from hpc.doctor.place import Place, options
 from hpc.profile import Profile, Resources, minutes
 from hpc.slurm_query import Node, slurm_nodes
@@ -20,7 +20,7 @@ USABLE = ("idle", "mixed", "allocated", "completing", "draining")
 def reachable(place: Place) -> Finding:
     """The controller answers."""
     if place.where == "no slurm":
-        level = "MISS" if place.profile else "WARN"
+        level: Level = "MISS" if place.profile else "WARN"
         return Finding("slurm", level, "Slurm's commands are not on PATH",
                        "load the site's Slurm module, or use --local; a Slurm of this machine:"
                        " sunpipe cluster up")  # fmt: skip

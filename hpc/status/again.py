@@ -6,6 +6,7 @@ what was submitted; ``sacct``, where the site has accounting, remembers for days
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from hpc.script import log_folder
 from hpc.slurm_query import Job, ask_slurm
 from hpc.stages import STAGES
-from hpc.status.files import last_line, modified
+from hpc.status.files import last_words, modified
 from hpc.status.text import plain
 from hpc.submitted import part_of, submissions
 from sunpipe.errors import DataError
@@ -140,13 +141,16 @@ def _launched(
 ) -> Ended:
     log = folder / Path(bad[0][0]["log"]).name
     parts = [plain(task["part"], 20) for task, _ in bad if task.get("part")]
-    words = ["sunpipe", "launch", row["stage"], *_options(folder, row)]
+    cluster = [] if os.environ.get("SUNPIPE_CLUSTER") else ["--cluster", "PROFILE"]
+    words = ["sunpipe", "launch", row["stage"], *cluster, *_options(folder, row)]
     line = shlex.join(words)
-    if len(parts) == 1:
-        line += f" --part {shlex.quote(parts[0])}"
-    elif parts:
-        line = f"for part in {shlex.join(parts)}; do {line} --part $part; done"
-    return Ended(row["job"], row["stage"], bad[0][1], parts, str(log), plain(last_line(log), 160),
+    if parts:
+        before, dashes, after = line.partition(" -- ")
+        part = shlex.quote(parts[0]) if len(parts) == 1 else "$part"
+        line = f"{before} --part {part}{dashes}{after}"
+    if len(parts) > 1:
+        line = f"for part in {shlex.join(parts)}; do {line}; done"
+    return Ended(row["job"], row["stage"], bad[0][1], parts, str(log), plain(last_words(log), 160),
                  plain(line, 600))  # fmt: skip
 
 
@@ -194,7 +198,7 @@ def _plain_jobs(jobs: Sequence[Job]) -> list[Ended]:
     found = []
     arrays: dict[str, list[Job]] = {}
     for job in jobs:
-        if job.stage and job.state in FAILED:
+        if job.stage not in (None, "doctor") and job.state in FAILED:
             arrays.setdefault(job.array, []).append(job)
     for number, bad in arrays.items():
         shown = _show_job(bad[0].job)
@@ -202,11 +206,13 @@ def _plain_jobs(jobs: Sequence[Job]) -> list[Ended]:
                         and job.id.partition("_")[2].isdigit())  # fmt: skip
         log = Path(shown["StdOut"]) if "StdOut" in shown else None
         again = ""
-        if command := shown.get("Command"):
+        command = shown.get("Command", "(null)")
+        # sbatch --wrap has none; a launch from another data root has a file of submitit's
+        if command != "(null)" and ".submission_file_" not in command:
             every = [job for job in jobs if job.array == number and "_" in job.id]
             again = _sbatch_again(command, tasks, len(every))
         found.append(Ended(number, bad[0].stage or "", bad[0].state, [str(task) for task in tasks],
-                           plain(log or "", 300), plain(last_line(log), 160) if log else "",
+                           plain(log or "", 300), plain(last_words(log), 160) if log else "",
                            plain(again, 600)))  # fmt: skip
     return found
 

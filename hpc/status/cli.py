@@ -62,7 +62,8 @@ def _once(wanted: list[str], all_: bool, as_json: bool) -> None:
         from rich.console import Console
 
         console = Console(highlight=False)
-        console.print(tables(lines, queue, hidden, root, console.width))
+        for line in tables(lines, queue, hidden, root, console.width):
+            console.print(line, soft_wrap=True)  # a command stays in one piece for copying
     else:
         print("\n".join(plain_lines(lines, queue, hidden, root)))
 
@@ -90,5 +91,5 @@ def _watch(wanted: list[str], all_: bool, every: float) -> None:
             lines, queue, hidden, root = _look(wanted, all_)
             foot = Text(f"{now()}, again every {every:g} s; ctrl-C ends it", style="dim")
             shown = tables(lines, queue, hidden, root, console.width)
-            live.update(Group(shown, Text(), foot), refresh=True)
+            live.update(Group(*shown, Text(), foot), refresh=True)
             time.sleep(every)

@@ -63,11 +63,12 @@ def last_rows(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:
     return rows
 
 
-def last_line(path: Path, most: int = 4096) -> str:
-    """The last line of a log that holds something."""
+def last_words(path: Path, most: int = 4096) -> str:
+    """The last line of a log that holds something; what Slurm adds is the last resort."""
     content, _ = _read_end(path, most)
     lines = [line for line in content.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
+    return (own or lines or [""])[-1]
 
 
 def number(value: object) -> float | None:

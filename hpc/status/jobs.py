@@ -80,7 +80,7 @@ def job_line(job: Job, restarts: int, now: float) -> JobLine:
     """One line of a job that has not ended."""
     waits = job.state in ("pending", "requeued", "requeue_hold", "special_exit")
     elapsed = None if waits or job.started is None else max(now - job.started, 0.0)
-    why = why_pending(job, now) if waits else ""
+    why = why_pending(job, now, restarts) if waits else ""
     return JobLine(
         plain(job.id, 40), job.stage or plain(job.name, 40), plain(job.state, 20), job.tasks,
         job.nodes, plain(job.node_list, 60), elapsed, None if waits else job.left, restarts, why,
@@ -103,7 +103,7 @@ def read_queue(root: Path, now: float | None = None) -> Queue:
     except DataError as error:
         return Queue(plain(error, 160), [], failures(root, [], now), None)
     live = [job for job in every if not job.ended]
-    ours = [job for job in live if job.stage]
+    ours = [job for job in live if job.stage not in (None, "doctor")]
     try:
         restarts = slurm_restarts(user_name(), timeout=PATIENCE_S) if ours else {}
     except DataError:

@@ -113,7 +113,7 @@ def read_run(folder: Path, jobs: Collection[str] | None, now: float) -> RunLine:
     if state == "running" and target is not None and nimg is not None and pace is not None:
         left = max(target - nimg, 0.0) / 1000 * pace
     if state == "stopped" and not note:
-        note = _stopped(status)
+        note = _stopped(status, job, jobs)
     return RunLine(
         run=plain(folder.name, 80), stage=stage, state=state,
         kimg=None if nimg is None else nimg / 1000,
@@ -133,10 +133,14 @@ def _state(status: dict[str, Any]) -> str:
     return state if state in STATES else plain(state, 12)
 
 
-def _stopped(status: dict[str, Any]) -> str:
+def _stopped(status: dict[str, Any], job: str | None, jobs: Collection[str] | None) -> str:
     signal = plain(status.get("signal") or "", 20)
     begin = f"by {signal}" if signal else "on request"
-    return f"{begin}; Slurm starts it again" if status.get("requeued") is True else begin
+    if status.get("requeued") is not True:
+        return begin
+    if job is not None and jobs is not None and job not in jobs:
+        return f"{begin}; its job {job} is gone, start it again"
+    return f"{begin}; Slurm starts it again"
 
 
 def _stage(status: dict[str, Any], config: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from hpc.status.runs import RunLine
 from hpc.status.text import duration
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.text import Text
 
 BAR = 12
 COLOUR = {"running": "green", "done": "cyan", "stopped": "yellow", "failed": "bold red",
@@ -58,7 +58,7 @@ def run_notes(line: RunLine) -> list[str]:
 
 def job_cells(queue: Queue) -> list[tuple[tuple[str, ...], str]]:
     """Cells of `JOB_HEAD`, and what is said below."""
-    rows = []
+    rows: list[tuple[tuple[str, ...], str]] = []
     for job in queue.jobs:
         tasks = f" ({job.tasks} tasks)" if job.tasks > 1 else ""
         again = f" restart {job.restarts}" if job.restarts else ""
@@ -112,12 +112,11 @@ def plain_lines(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str) -
 
 
 def tables(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str, width: int
-           ) -> RenderableType:  # fmt: skip
-    """Everything as tables for a terminal of `width` columns.
+           ) -> list[Text]:  # fmt: skip
+    """Everything as coloured lines for a terminal of `width` columns.
 
     Notes go over the whole width below their run, so that 80 columns are enough.
     """
-    from rich.console import Group
     from rich.text import Text
 
     narrow = width < 100
@@ -125,7 +124,7 @@ def tables(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str, width:
     drop = {"requeues", "saved"} if narrow else set()
     if narrow:
         cells = [_without_bar(row) for row in cells]
-    parts: list[RenderableType] = _grid(
+    parts = _grid(
         RUN_HEAD, [(row, run_notes(line)) for row, line in zip(cells, runs, strict=True)], drop,
         width, 2)  # fmt: skip
     if not runs:
@@ -136,10 +135,10 @@ def tables(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str, width:
     parts += [Text(), *_grid(JOB_HEAD, rows, set(), width, 2)] if rows else []
     for lines in failed_lines(queue):
         parts += [Text(), Text(lines[0], style="bold red")]
-        parts += [Text(f"  {line}", overflow="fold") for line in lines[1:]]
+        parts += [Text(f"  {line}") for line in lines[1:]]
     if queue.state not in ("ok", "none"):
         parts += [Text(), Text(f"jobs are not shown: {queue.state}", style="yellow")]
-    return Group(*parts)
+    return parts
 
 
 def _without_bar(row: tuple[str, ...]) -> tuple[str, ...]:
@@ -150,7 +149,7 @@ def _without_bar(row: tuple[str, ...]) -> tuple[str, ...]:
 def _grid(
     head: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]], drop: set[str],
     width: int, state_at: int,
-) -> list[RenderableType]:  # fmt: skip
+) -> list[Text]:  # fmt: skip
     """Aligned lines as coloured text; the first column gives way when they are too long."""
     from rich.text import Text
 
@@ -159,7 +158,7 @@ def _grid(
     widths = [max(len(row[at]) for row in (head, *(row for row, _ in rows))) for at in kept]
     if widths and (over := sum(widths) + 2 * (len(kept) - 1) - width) > 0:
         widths[0] = max(widths[0] - over, 10)
-    out: list[RenderableType] = []
+    out: list[Text] = []
     for number, (row, notes) in enumerate([(head, []), *rows] if rows else []):
         line = Text(no_wrap=True, overflow="crop")
         for at, room in zip(kept, widths, strict=True):

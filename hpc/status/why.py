@@ -35,21 +35,23 @@ WORDS = {
 }
 
 
-def why_pending(job: Job, now: float) -> str:
+def why_pending(job: Job, now: float, restarts: int = 0) -> str:
     """Why `job` waits, with the time at which Slurm expects to start it.
 
     Parameters
     ----------
     now : float
         Unix time.
+    restarts : int
+        How often Slurm started it again: it lets such a job wait before the next start.
     """
     reason = job.reason.strip("()")
     head = reason.partition(",")[0].strip()
     # squeue gives an estimate only for some jobs; one in the past says nothing
     in_s = job.started - now if job.started and job.started > now else None
     if head == "BeginTime":
-        return ("starts again after a requeue" if in_s is None
-                else f"starts again after a requeue in {duration(in_s)}")  # fmt: skip
+        begin = "starts again after a requeue" if restarts else "starts at the time asked for"
+        return begin if in_s is None else f"{begin}, in {duration(in_s)}"
     if head == "Dependency" and job.dependency:
         waits = ", ".join(_dependencies(job.dependency))
         return f"waits for {waits}" if waits else WORDS[head]

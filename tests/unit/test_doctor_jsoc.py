@@ -1,0 +1,76 @@
+"""JSOC's answer, from real HTTP servers: up, down, slow, refusing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from hpc.doctor import jsoc
+from hpc.doctor.finding import Finding
+from hpc.doctor.place import Place
+from sunpipe.config import load_config
+from tests.conftest import free_port
+
+
+@contextmanager
+def server(status: int, wait_s: float = 0.0) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    asked: list[tuple[str, str]] = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append((self.command, self.headers["User-Agent"]))
+            time.sleep(wait_s)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as http:
+        http.daemon_threads = True
+        http.block_on_close = False
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}/", asked
+        http.shutdown()
+
+
+def look(url: str) -> Finding:
+    config = load_config(None, [f"fetch.url={url}"])
+    return jsoc.jsoc(Place("login", {}, Path("/"), config, None))
+
+
+def test_it_answers_and_was_asked_as_the_acquisition_asks() -> None:
+    with server(200) as (url, asked):
+        found = look(url)
+    assert found.level == "OK"
+    assert len(asked) == 1
+    assert asked[0][1].startswith("sunpipe/")
+
+
+def test_a_server_that_fails_or_is_down_is_a_warning() -> None:
+    with server(503) as (url, _):
+        found = look(url)
+    assert (found.level, "HTTP 503" in found.seen) == ("WARN", True)
+    found = look(f"http://127.0.0.1:{free_port()}/")
+    assert found.level == "WARN"
+    assert "fetch where the internet is reached" in found.fix
+
+
+def test_a_slow_server_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsoc, "TIMEOUT_S", 0.4)
+    started = time.monotonic()
+    with server(200, wait_s=3.0) as (url, _):
+        found = look(url)
+    assert time.monotonic() - started < 2.5
+    assert found.level == "WARN"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and says nothing
+        found = look(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+    assert found.level == "WARN"
+    assert "no answer within 0.4 s" in found.seen or "Timeout" in found.seen
