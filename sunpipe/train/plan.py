@@ -102,11 +102,15 @@ def predicted(
     For the process that trains, once its networks are made: on a CPU the resident
     size of the process, less its networks, is part of what is predicted.
     """
+    from sunpipe.train.gpus import gpu_here
     from sunpipe.train.ledger import ledger
     from sunpipe.train.meter import networks
+    from sunpipe.train.pace import pace
 
     t = cfg.train
     found = ledger(resolution, channels, t, ranks, device)
+    gpu = gpu_here() if device == "cuda" else None
+    speed = pace(resolution, channels, t, gpu, ranks) if gpu is not None else None
     g, d = networks(resolution, channels, t.model, t.compute)
     parts = found.parts
     if device == "cpu":
@@ -114,14 +118,15 @@ def predicted(
         parts["process"] = max(resident_bytes() - made, 0)
     return {
         "schema": 1,
-        "by": "memory: the ledger, phases run on shapes alone",
+        "by": "phases run on shapes alone: memory by the ledger, seconds by a roofline of the GPU"
+        " (all ranks taken to be in one node)",
         "device": device,
         "ranks": ranks,
-        "gpu": None,
+        "gpu": gpu.name if gpu else None,
         "memory_bytes": sum(parts.values()),
         "peak_phase": found.peak_phase,
         "parts": parts,
-        "seconds_per_kimg": None,
+        "seconds_per_kimg": speed.seconds_per_kimg if speed else None,
         "parameters": {name: sum(p.numel() for p in net.parameters())
                        for name, net in (("G", g), ("D", d))},
         "checkpoint_bytes": checkpoint_bytes(cfg, resolution, channels),
