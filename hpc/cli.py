@@ -20,6 +20,10 @@ ScriptOption = Annotated[
     bool, typer.Option("--print-script", help="Print the batch script, submit nothing.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run.")]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Submit also what does not fit, or is in the queue already."),
+]
 
 
 def launch(
@@ -37,6 +41,7 @@ def launch(
         str | None, typer.Option(metavar="I/N", help="Only this part, for example one that failed.")
     ] = None,
     local: LocalOption = False,
+    force: ForceOption = False,
     print_script: ScriptOption = False,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
@@ -46,6 +51,7 @@ def launch(
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
     from hpc.argv import all_parts
+    from hpc.guard import refuse_second
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.pipeline import resources
@@ -78,9 +84,12 @@ def launch(
             log(f"runs: sunpipe {shlex.join(argv)}")
         print(batch_script(stage, commands, profile, wanted), end="")
     else:
+        folder = log_folder(data_root())
+        if not force and one is None:  # a part that failed may be repeated beside the others
+            refuse_second(folder, cfg.name, [stage])
         job = submit(stage, commands, profile, wanted, cfg.name)
         emit({"stage": stage, "job": job, "tasks": len(commands),
-              "logs": str(log_folder(data_root()))}, json_)  # fmt: skip
+              "logs": str(folder)}, json_)  # fmt: skip
 
 
 def pipeline(
@@ -97,6 +106,7 @@ def pipeline(
     again: Annotated[
         bool, typer.Option("--again", help="Also start the stages that are done.")
     ] = False,
+    force: ForceOption = False,
     print_script: ScriptOption = False,
     dry_run: DryRunOption = False,
     json_: JsonOption = False,
@@ -119,7 +129,7 @@ def pipeline(
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
 
-    asked = Asked(select(from_, only or ()), config, set_ or [], again)
+    asked = Asked(select(from_, only or ()), config, set_ or [], again, force)
     load_config(config, asked.overrides)
     if local and print_script:
         raise UsageError("--local submits nothing, so there is no script to print")

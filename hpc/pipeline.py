@@ -16,6 +16,7 @@ from typing import Any
 
 from hpc.argv import all_parts, stage_argv
 from hpc.decide import Decision, decide, decide_one
+from hpc.guard import refuse_second
 from hpc.launch import batch_script, submit
 from hpc.local import run_here
 from hpc.profile import Profile, Resources
@@ -42,12 +43,21 @@ class StageFailed(SunpipeError):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a pipeline is asked for: stages, configuration, and whether done ones are repeated."""
+    """What a pipeline is asked for.
+
+    Attributes
+    ----------
+    again : bool
+        Stages that are done are started too.
+    force : bool
+        What does not fit, or is in the queue already, is submitted all the same.
+    """
 
     names: Sequence[str]
     config: Path | None
     overrides: Sequence[str] = ()
     again: bool = False
+    force: bool = False
 
 
 def run_stages(asked: Asked) -> Result:
@@ -190,7 +200,9 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
     """
     made = decisions(asked, profile)
     running = [name for name in asked.names if made[name].run]
-    name_of = load_config(asked.config, asked.overrides).name
+    cfg = load_config(asked.config, asked.overrides)
+    if not asked.force:
+        refuse_second(log_folder(Layout.current().root), cfg.name, running)
     jobs: dict[str, str] = {}
     try:
         for name in asked.names:
@@ -201,7 +213,7 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
             _name_failed(name, made[name], asked, wanted.array)
             commands = commands_of(name, made[name], asked, profile)
             after = [jobs[one] for one in depends_on(name, running)]
-            jobs[name] = submit(name, commands, profile, wanted, name_of, after)
+            jobs[name] = submit(name, commands, profile, wanted, cfg.name, after)
             log(f"{name}: job {jobs[name]}" + (f" after {', '.join(after)}" if after else ""))
     except BaseException:
         if jobs:

@@ -3,10 +3,11 @@
 ``jobs/_env.sh`` calls it with the exit code of srun and the arguments of
 ``sunpipe train``, or ``ssl`` and those of ``sunpipe ssl``; the batch scripts of
 ``sunpipe launch`` name a file that holds them (``--arguments FILE CODE``). A process
-that was killed (137), crashed (134, 135, 139), or lost as the ranks that are left
-say (76), is nobody's mistake in the configuration, and the next start continues
-from the last checkpoint; but what dies again and again at the same place is given
-up. srun returns the highest code of all ranks.
+that was killed (137), crashed (134, 135, 139), got USR2 while Python itself was
+starting (138), or lost as the ranks that are left say (76), is nobody's mistake in
+the configuration, and the next start continues from the last checkpoint; but what
+dies again and again at the same place is given up. srun returns the highest code
+of all ranks.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sunpipe.run import find_run, ssl_name
 from sunpipe.stop import requeue, slurm_job
 
 LOST = {EXIT_LOST: "was lost", 134: "aborted", 135: "died of a bus error", 137: "was killed",
-        139: "crashed"}  # fmt: skip
+        138: "was asked to stop before it could listen", 139: "crashed"}  # fmt: skip
 SCHEMA = 1
 
 

@@ -93,9 +93,31 @@ def test_a_task_that_fails_alone_fails_alone(
     assert not (root / "index").exists()
 
     damaged.write_bytes(content)  # mended: only the failed part is run again
-    argv = ("launch", "embed", "-c", TINY, "--cluster", profile, "--part", "2/2", "--json")
+    planned = slurm.sunpipe(*argv, "--dry-run", root=root)
+    stages = json.loads(planned.stdout)["stages"]
+    assert [words[-1] for words in stages["embed"]["commands"]] == ["2/2"]
+    assert stages["index"]["after"] == ["embed"]
     again = slurm.sunpipe(*argv, root=root)
     assert again.returncode == 0, again.stderr
-    job = json.loads(again.stdout)["job"]
-    assert slurm.wait(job) == {job: "COMPLETED"}
-    assert (root / "embeddings/tiny/embedding.json").exists()
+    assert "embed: of 2 parts 2 did not end well" in again.stderr
+    failed = f"{root}/slurm/{jobs['embed']}_1_0_log.out"
+    assert f"embed 2/2: its last log is {failed}; alone: sunpipe launch embed -c" in again.stderr
+    jobs = json.loads(again.stdout)["jobs"]
+    assert set(slurm.wait(*jobs.values()).values()) == {"COMPLETED"}
+    ran = [json.loads(line)["stage"] for line in (root / "stages.jsonl").read_text().splitlines()]
+    assert ran == ["embed", "embed", "index"]
+    assert (root / "index/tiny/index.json").exists()
+    done = slurm.sunpipe(*argv, root=root)
+    assert json.loads(done.stdout) == {"jobs": {}, "done": ["embed", "index"]}
+
+
+def test_what_the_jobs_have_done_is_known_without_starting_any(
+    piped: tuple[Path, dict[str, str]], slurm: Slurm, profile: Path
+) -> None:
+    argv = ("pipeline", "-c", TINY, "--cluster", profile, "--dry-run")
+    plan = slurm.sunpipe(*argv, root=piped[0]).stdout.splitlines()
+    assert {line.split()[1] for line in plan} == {"done"}
+    plan = slurm.sunpipe(*argv, "--set", "directions.bootstrap=5", root=piped[0]).stdout
+    assert "directions  run as 2 tasks: directions.bootstrap changed\n" in plan
+    assert "report      run, after directions\n" in plan
+    assert plan.count(" run") == 2
