@@ -9,7 +9,7 @@ import numpy as np
 
 from sunpipe.errors import DataError
 from sunpipe.report.pictures import colour_limit, gradient, tile
-from sunpipe.report.sources import RunFolder
+from sunpipe.report.runfolder import RunFolder
 
 SHOWN = 12  # patches of each run
 SEED = 0

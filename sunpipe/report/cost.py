@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunpipe.report.sources import RunFolder
+from sunpipe.report.runfolder import RunFolder
 
 Floats = NDArray[np.float64]
 Rows = list[dict[str, Any]]

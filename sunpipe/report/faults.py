@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sunpipe.report.cost import RESUMED, finite, read_log, tick_hours
-from sunpipe.report.sources import RunFolder
+from sunpipe.report.runfolder import RunFolder
 
 SHOWN = 12  # lines of a table
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?")

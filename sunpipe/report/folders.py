@@ -14,7 +14,7 @@ from sunpipe.config import validate_as
 from sunpipe.errors import ConfigError, DataError, UsageError
 from sunpipe.files import read_json
 from sunpipe.paths import Layout
-from sunpipe.report.sources import RunFolder, read_run
+from sunpipe.report.runfolder import RunFolder, read_run
 from sunpipe.run import ssl_name, trained_run
 from sunpipe.settings import Config
 

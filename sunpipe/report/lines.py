@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sunpipe.report.charts import GREY, RUNS, drawn, thin
 
 Floats = NDArray[np.float64]
+SIZE, LARGE = (3.5, 2.5), (4.7, 3.0)
+START = 0.05  # of a training
 WIDE = 30.0  # largest over smallest value from which an axis is logarithmic
 
 
@@ -65,9 +67,38 @@ def logarithmic(lines: Sequence[Line], levels: Sequence[float] = ()) -> bool:
     return bool(len(values) and values.min() > 0 and values.max() / values.min() > WIDE)
 
 
+def apart(lines: Sequence[Line]) -> bool:
+    """Whether some lines end so early that a linear x would show nothing of them."""
+    ends = [float(np.max(line.x[np.isfinite(line.y)])) for line in lines
+            if np.isfinite(line.y).any()]  # fmt: skip
+    return bool(ends) and min(ends) > 0 and max(ends) / min(ends) > WIDE
+
+
+def calm(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """Limits of y that leave the first plunge of a training out, where it would dwarf the rest.
+
+    Returns
+    -------
+    (float, float) or None
+        None where the first twentieth of x is within three times the range of the rest, and
+        for lines of a few points.
+    """
+    kept = [line for line in lines if np.isfinite(line.y).sum() >= 40]
+    if not kept or len(kept) < sum(bool(np.isfinite(line.y).any()) for line in lines):
+        return None
+    begun = START * max(float(line.x.max()) for line in kept)
+    whole = np.concatenate([line.y[np.isfinite(line.y)] for line in kept])
+    rest = np.concatenate([line.y[np.isfinite(line.y) & (line.x > begun)] for line in kept])
+    if not len(rest) or np.ptp(whole) <= 3 * np.ptp(rest) or np.ptp(rest) == 0:
+        return None
+    margin = 0.25 * float(np.ptp(rest))
+    low, high = float(rest.min()) - margin, float(rest.max()) + margin
+    return max(low, float(whole.min()) - margin), min(high, float(whole.max()) + margin)
+
+
 def lines_chart(
     key: str, lines: Sequence[Line], xlabel: str, ylabel: str,
-    levels: Sequence[float] = (), log: bool | None = None,
+    levels: Sequence[float] = (), log: bool | None = None, size: tuple[float, float] = SIZE,
 ) -> str:  # fmt: skip
     """SVG of lines over their own x.
 
@@ -79,10 +110,12 @@ def lines_chart(
         Dotted horizontal lines for comparison.
     log : bool, optional
         Logarithmic y; None: where the values span more than a factor `WIDE`.
+    size : (float, float)
+        Inches; the page scales it, so it decides how large the letters are.
     """
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    with drawn(key) as (figure, out):
+    with drawn(key, *size) as (figure, out):
         axes = figure.subplots()
         for line in lines:
             x, y = thin(line.x, line.y)
@@ -98,9 +131,19 @@ def lines_chart(
         wide = logarithmic(lines, levels) if log is None else log
         if wide:
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            few = (1, 2, 5) if high / low < 300 else (1,)
+            axes.yaxis.set_major_locator(LogLocator(subs=few, numticks=8))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlim(left=0)
+        elif (span := calm(lines)) is not None:
+            axes.set_ylim(*span)
+        if apart(lines):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_xlim(left=0)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
     return out[0]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sunpipe.report.cost import Cost, cost, finite
-from sunpipe.report.lines import Chart, Line, colour, drawable, lines_chart
+from sunpipe.report.lines import LARGE, Chart, Line, colour, drawable, lines_chart
 from sunpipe.report.quality import SHOWN, XLABEL, curve, curve_rows, label
-from sunpipe.report.sources import RunFolder
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.training import whole_ticks
 
 HOURS = "node-hours"
@@ -48,7 +48,9 @@ def overlaid(
                           marked=marked))  # fmt: skip
     if not drawable(lines):
         return []
-    return [Chart(f"{ylabel} against {xlabel}", lines_chart(key, lines, xlabel, ylabel))]
+    return [
+        Chart(f"{ylabel} against {xlabel}", lines_chart(key, lines, xlabel, ylabel, size=LARGE))
+    ]
 
 
 def learning(runs: Sequence[RunFolder], gan: bool) -> list[Chart]:

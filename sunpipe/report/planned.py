@@ -11,7 +11,7 @@ from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.report import numbers
 from sunpipe.report.cost import finite
-from sunpipe.report.sources import RunFolder
+from sunpipe.report.runfolder import RunFolder
 
 FILE = "plan.json"
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from sunpipe.errors import DataError
 from sunpipe.report.pictures import data_uri
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.section import Section, section
-from sunpipe.report.sources import Found, RunFolder, Sources
+from sunpipe.report.sources import Found, Sources
 
 GRIDS = 6  # of one run
 WIDTH = 640  # pixels a grid is shown with at most

@@ -14,8 +14,9 @@ from sunpipe.files import read_json
 from sunpipe.report.charts import BLUE
 from sunpipe.report.cost import finite
 from sunpipe.report.lines import Chart, Line, drawable, lines_chart
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.section import Section, section
-from sunpipe.report.sources import Found, RunFolder, Sources
+from sunpipe.report.sources import Found, Sources
 from sunpipe.run import read_stats
 
 FILE = "metric-generator"

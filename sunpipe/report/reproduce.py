@@ -9,8 +9,9 @@ from typing import Any
 
 from sunpipe.config import to_dict
 from sunpipe.provenance import git_revision, versions
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.section import Section
-from sunpipe.report.sources import RunFolder, Sources
+from sunpipe.report.sources import Sources
 from sunpipe.shards.schema import dataset_id
 from sunpipe.stage import printable
 

@@ -21,8 +21,9 @@ from sunpipe.report.quality import quality, read
 from sunpipe.report.report import artefacts, run_inputs, shown, stage_lines, write
 from sunpipe.report.reproduce import reproduce
 from sunpipe.report.retrieval import held_out, retrieval
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.scorecard import scorecard
-from sunpipe.report.sources import RunFolder, Sources
+from sunpipe.report.sources import Sources
 from sunpipe.report.spent import spent
 from sunpipe.report.timings import timings
 from sunpipe.report.training import training

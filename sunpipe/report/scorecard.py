@@ -55,10 +55,11 @@ def physics(card: dict[str, Any]) -> tuple[list[str], list[Row]]:
 
 def copies(card: dict[str, Any]) -> Row | None:
     """Whether generated patches are copies of training tiles."""
-    about = card.get("memorisation")
+    about, made = card.get("memorisation"), card.get("generated", {})
     if not isinstance(about, dict) or "generated_copies" not in about:
         return None
-    return {"generated": interval(about["generated_copies"]),
+    return {"run": made.get("run"), "kimg": made.get("kimg"),
+            "generated": interval(about["generated_copies"]),
             "held_out": interval(about.get("held_out_copies")),
             "tiles": about.get("train_tiles")}  # fmt: skip
 

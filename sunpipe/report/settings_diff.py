@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 ABSENT = object()
+DIGEST = re.compile(r"[0-9a-f]{64}")  # shown by its first digits
 NOT_SETTINGS = frozenset({"schema", "name"})  # of the file, and a label
 
 
@@ -27,7 +29,7 @@ def text(value: Any) -> str:
     if value is ABSENT:
         return "not set"
     if isinstance(value, str):
-        return value
+        return f"{value[:12]}…" if DIGEST.fullmatch(value) else value
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from sunpipe.errors import DataError, SunpipeError
-from sunpipe.files import digest, read_json, sha256
+from sunpipe.files import digest, sha256
 from sunpipe.paths import Layout
-from sunpipe.run import read_stats, ssl_name, trained_run
+from sunpipe.report.runfolder import RunFolder, read_run
+from sunpipe.run import ssl_name, trained_run
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
@@ -55,17 +56,6 @@ class Found(Generic[T]):
         return Found(None, self.state, why, (*self.stages, *then))
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """One training run: its folder, configuration, ticks and state."""
-
-    folder: Path
-    config: dict[str, Any]
-    stats: list[dict[str, Any]]
-    status: dict[str, Any]
-    provenance: dict[str, Any]
-
-
 def find(
     marker: Path, stages: tuple[str, ...], read: Callable[[], T],
     stale: Callable[[T], str | None] = lambda value: None,
@@ -91,30 +81,6 @@ def find(
         return Found(None, "broken", f"cannot be read: {error}", stages)
     why = stale(value)
     return Found(None, "stale", why, stages) if why else Found(value, "current")
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; a file with anything else in it is a `DataError`."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(f"{path.name} holds no JSON object")
-    return found
-
-
-def read_run(folder: Path) -> RunFolder:
-    """Everything but the checkpoints of a run folder.
-
-    Raises
-    ------
-    DataError
-        A file that is damaged, or no ``config.json``.
-    """
-    status, made = folder / "status.json", folder / "provenance.json"
-    return RunFolder(
-        folder=folder, config=_object(folder / "config.json"), stats=read_stats(folder),
-        status=_object(status) if status.exists() else {},
-        provenance=_object(made) if made.exists() else {},
-    )  # fmt: skip
 
 
 class Sources:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from sunpipe.report import numbers
-from sunpipe.report.cost import Cost, cost
+from sunpipe.report.cost import JOULE_PER_KWH, Cost, cost
 from sunpipe.report.faults import SHOWN, faults
 from sunpipe.report.planned import planned
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.section import Section, section
-from sunpipe.report.sources import Found, RunFolder, Sources
+from sunpipe.report.sources import Found, Sources
 
 
 def several(values: Any) -> str:
@@ -24,8 +25,11 @@ def energy(found: Cost) -> str:
     """Energy with what it covers; what to say where nobody told it."""
     if found.kwh is None:
         return "not told by the devices"
-    share = found.metered
+    share, total = found.metered, found.total_j
     part = "" if share is None or share > 0.995 else f", of {numbers.percent(share, 0)} of the time"
+    if total is not None and share is not None and total > 1.02 * JOULE_PER_KWH * found.kwh:
+        whole = numbers.with_unit(total / JOULE_PER_KWH, "kWh")
+        part += f"; {whole} with what was done twice"
     return numbers.with_unit(found.kwh, "kWh") + part
 
 
@@ -54,7 +58,7 @@ def fault_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Went on from a checkpoint", f"{found['continued']:,} times"
          if found["continued"] != 1 else "once"),
-        ("Requeued by Slurm", told(found["requeues"])),
+        ("Restarted by itself", told(found["requeues"])),
         ("Steps left out", numbers.number(found["skipped"])
          if found["nonfinite"] is None else told(found["nonfinite"])),
         ("Hangs", f"{len(found['hangs'])}"),

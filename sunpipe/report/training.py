@@ -11,8 +11,9 @@ from sunpipe.errors import DataError
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, GREEN, ORANGE, curves
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.section import Section, section
-from sunpipe.report.sources import RunFolder, Sources
+from sunpipe.report.sources import Sources
 from sunpipe.shards.normalize import describe
 
 Rows = list[dict[str, Any]]

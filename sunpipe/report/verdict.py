@@ -6,7 +6,7 @@ from sunpipe.report import numbers
 from sunpipe.report.cost import cost
 from sunpipe.report.facts import WANTED, Fact
 from sunpipe.report.quality import Measured
-from sunpipe.report.sources import RunFolder
+from sunpipe.report.runfolder import RunFolder
 
 
 def quality_fact(run: RunFolder, found: Measured | None) -> Fact | None:

@@ -19,11 +19,12 @@ from sunpipe.report.planned import planned
 from sunpipe.report.quality import curve_rows, measured
 from sunpipe.report.report import shown, write
 from sunpipe.report.reproduce import made_by
+from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.runs import sources_of
 from sunpipe.report.scorecard import read as read_scorecard
 from sunpipe.report.section import Section
 from sunpipe.report.settings_diff import differences
-from sunpipe.report.sources import RunFolder, Sources
+from sunpipe.report.sources import Sources
 from sunpipe.report.spent import energy
 from sunpipe.report.spent import several as span
 from sunpipe.report.training import cost as pace
@@ -94,10 +95,10 @@ def glance(runs: Runs) -> dict[str, Any]:
         for name in dict.fromkeys(row["label"] for plan in plans for row in plan["rows"]):
             off = [next((row["off"] for row in plan["rows"] if row["label"] == name), numbers.DASH)
                    for plan in plans]  # fmt: skip
-            rows.append((f"{name}, planned − actual", off))
+            rows.append((f"{name}: plan off by", off))
     rows += [
         ("Went on from a checkpoint", [f"{each['continued']}" for each in got]),
-        ("Requeued by Slurm", ["not told" if each["requeues"] is None else str(each["requeues"])
+        ("Restarted by itself", ["not told" if each["requeues"] is None else str(each["requeues"])
                                for each in got]),
         ("Kinds of warnings", [str(len(each["warnings"])) for each in got]),
         ("Hangs", [str(len(each["hangs"])) for each in got]),
@@ -174,16 +175,18 @@ def searched(sources: Sequence[Sources]) -> dict[str, Any]:
 
 
 def data(sources: Sequence[Sources]) -> dict[str, Any]:
-    """The dataset of each run as far as it is there."""
+    """The dataset of each run as far as it is there; one card where it is the same for all."""
     from sunpipe.report.card import facts_table
 
     cards = [dict(facts_table(each.dataset.value)) if each.dataset.value is not None else {}
              for each in sources]  # fmt: skip
     labels = list(dict.fromkeys(label for each in cards for label in each))
-    return {"rows": [(label, [each.get(label, numbers.DASH) for each in cards])
-                     for label in labels],
-            "why": [each.dataset.why if each.dataset.value is None else None
-                    for each in sources]}  # fmt: skip
+    one = cards[0] if all(each == cards[0] for each in cards) else {}
+    return {
+        "same": list(one.items()),
+        "rows": [(label, [each.get(label, numbers.DASH) for each in cards]) for label in labels],
+        "why": [each.dataset.why if each.dataset.value is None else None for each in sources],
+    }
 
 
 def origin(runs: Runs) -> dict[str, Any]:
