@@ -10,7 +10,9 @@ start from nothing, or hang for more than 90 s.
     python benchmarks/faults.py --out benchmarks/results/faults.json
 
 Needs what `sunpipe cluster up` needs; `disk full` and `read-only` need root (mounts), the
-clock needs Debian's faketime. With --out, results of other cases that the file holds stay.
+clock needs Debian's faketime. With --work, cluster and undisturbed runs stay for the next
+call (`sunpipe cluster down --folder WORK/cluster` ends it); with --out, new attempts join
+those that the file holds.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import faults_files, faults_ranks, faults_slurm
-from benchmarks.faults_rig import FILES, REPO, SETTINGS, Rig, Seen, Training, Wrong, until
+from benchmarks.faults_rig import REPO, SETTINGS, Rig, Seen, Wrong, until
 from benchmarks.machine import circumstances, write
 from hpc.cluster import Cluster
 from hpc.machine import find_programs, slurm_version
 from sunpipe.errors import SunpipeError
-from sunpipe.files import sha256
+from sunpipe.files import write_json
 
 Case = Callable[[Rig, int], Seen]
 CASES: dict[str, tuple[Case, int]] = {
@@ -45,26 +47,24 @@ CASES: dict[str, tuple[Case, int]] = {
 KIMG = 0.4
 
 
-def digests(one: Training) -> dict[str, str]:
-    """SHA-256 of each file of the last weights."""
-    final = one.run / "checkpoints" / one.newest
-    return {name: sha256(final / f"{name}.safetensors") for name in FILES}
-
-
 def prepare(cluster: Cluster, work: Path) -> Rig:
-    """The dataset, and undisturbed runs with one rank and two."""
-    source = work / "source"
+    """The dataset, and undisturbed runs with one rank and two; made once in a folder."""
+    source, known = work / "source", work / "reference.json"
+    rig = Rig(cluster, work, source / "shards", KIMG)
+    if known.exists():
+        rig.reference = json.loads(known.read_text())
+        return rig
     env = {**os.environ, "SUNPIPE_ROOT": str(source), "OMP_NUM_THREADS": "1"}
     for stage in ("fetch", "shard"):
         subprocess.run([sys.executable, "-m", "sunpipe", stage, *SETTINGS], cwd=REPO, env=env,
                        check=True, capture_output=True)  # fmt: skip
-    rig = Rig(cluster, work, source / "shards", KIMG)
     two, one = rig.training("straight-2"), rig.training("straight-1")
     two.submit()
     until("the undisturbed run", two.ended, 400)
     if one.here().wait(400):
         raise Wrong(one.text()[-400:])
-    rig.reference = {"two ranks": digests(two), "one rank": digests(one)}
+    rig.reference = {"two ranks": two.digests(), "one rank": one.digests()}
+    write_json(known, rig.reference)
     return rig
 
 
@@ -100,6 +100,26 @@ def printed(name: str, found: dict[str, Any]) -> str:
     return f"{name:42} {found['right']} of {found['times']}  {', '.join(found['outcome'])}  {times}"
 
 
+def _seconds(found: dict[str, Any], key: str) -> str:
+    return f"{found[key]['median']:.0f} ({found[key]['worst']:.0f})" if key in found else ""
+
+
+def table(cases: dict[str, Any]) -> str:
+    """The Markdown table of docs/faults.md."""
+    rows = ["| fault | what is done | seen | right | noticed, s | trains again, s | what is read |",
+            "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name, (case, _) in CASES.items():
+        if name in cases:
+            found = cases[name]
+            done = " ".join((case.__doc__ or "").split()).rstrip(".")
+            rows.append(
+                f"| {name} | {done} | {', '.join(found['outcome'])} | {found['right']} of"
+                f" {found['times']} | {_seconds(found, 'detected_s')} |"
+                f" {_seconds(found, 'again_s')} | `{found['line'].replace('|', ' ')[:200]}` |"
+            )
+    return "\n".join(rows)
+
+
 def result(cases: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
     """What is written: circumstances and cases."""
     found = circumstances("faults", cuda=False)
@@ -115,30 +135,34 @@ def main() -> int:
     parser.add_argument("--times", type=int, help="attempts of each case")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, help="folder for cluster and data roots")
+    parser.add_argument("--table", action="store_true", help="print --out as a table, run nothing")
     given = parser.parse_args()
+    if given.table:
+        print(table(json.loads(given.out.read_text())["cases"]))
+        return 0
     work = given.work or Path(tempfile.mkdtemp(prefix="sunpipe-faults-"))
     cluster = Cluster(work / "cluster")
     cases = json.loads(given.out.read_text())["cases"] if given.out and given.out.exists() else {}
     failed = False
-    cluster.up(4)
     try:
-        faults_slurm.configure(cluster)
+        if cluster.up(4):
+            faults_slurm.configure(cluster)
         rig = prepare(cluster, work)
         for name in given.only or CASES:
             case, times = CASES[name]
-            attempts = []
-            for number in range(given.times or times):
+            attempts = cases.get(name, {}).get("attempts", [])
+            for number in range(len(attempts), len(attempts) + (given.times or times)):
                 attempts.append(attempt(rig, case, number))
                 if not attempts[-1]["right"]:
                     print(f"{name}, attempt {number}: {attempts[-1]['line']}", flush=True)
-            cases[name] = summary(attempts)
+                cases[name] = summary(attempts)
+                if given.out:
+                    write(result(cases, cluster), given.out)
             failed |= cases[name]["right"] < cases[name]["times"]
             print(printed(name, cases[name]), flush=True)
-            if given.out:
-                write(result(cases, cluster), given.out)
     finally:
-        cluster.down()
         if given.work is None:
+            cluster.down()
             shutil.rmtree(work, ignore_errors=True)
     return int(failed)
 

@@ -51,7 +51,7 @@ def rank_killed_at_start(rig: Rig, number: int) -> Seen:
 
 
 def rank_stopped(rig: Rig, number: int) -> Seen:
-    """SIGSTOP of one rank (a hang): named within ``train.timeout_s``, here 40 s."""
+    """SIGSTOP of one rank (a hang): named within ``train.timeout_s``, here 60 s."""
     one = rig.training(f"rank-stopped-{number}")
     one.submit()
     one.first_images()

@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parent.parent
 FILES = ("G", "G_ema", "D", "zero/G", "zero/D")
 SMALL = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--gpus-per-node=0")
 SETTINGS = ("-c", "configs/tiny.toml", "--set", "train.checkpoint_kimg=0.016",
-            "--set", "train.image_kimg=1000", "--set", "train.timeout_s=40")  # fmt: skip
+            "--set", "train.image_kimg=1000", "--set", "train.timeout_s=60")  # fmt: skip
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
 BOUND_S = 90.0  # no fault may leave a training hanging for longer
 

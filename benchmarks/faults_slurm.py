@@ -65,8 +65,8 @@ def _lost(rig: Rig, number: int, name: str, first: bool) -> Seen:
     finally:
         _mend(rig, node)
     require(one.newest >= reached, "an older checkpoint than before")
-    said = one.lines("ended without a word|node failure|NODE FAIL|NodeFail|CANCELLED")
-    return Seen("resumed", said[0] if said else "(no line)", left, again)
+    said = one.lines("ended without a word") or one.lines("^resumed from")
+    return Seen("resumed", said[0], left, again)
 
 
 def node_lost(rig: Rig, number: int) -> Seen:
