@@ -33,10 +33,11 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        if seen == [signal.SIGUSR2]:
-            _requeue()
         print("sunpipe: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(75)
+    finally:  # the command line may have made an exit of the interrupt
+        if seen == [signal.SIGUSR2]:
+            _requeue()
 
 
 if __name__ == "__main__":

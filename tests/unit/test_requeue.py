@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_what_is_older_or_gone_is_no_progress(reached: str) -> None:
     assert requeue.decide(137, "00001-a/kimg-000010.000", before, 3) == (True, 1)
 
 
-@pytest.mark.parametrize("code", [EXIT_LOST, 134, 135, 137, 139])
+@pytest.mark.parametrize("code", [EXIT_LOST, 134, 135, 137, 138, 139])
 def test_a_lost_rank_starts_the_job_again(code: int) -> None:
     assert requeue.decide(code, "", ("", 0), 3) == (True, 1)
 
@@ -125,3 +126,49 @@ def test_the_run_of_an_encoder_is_another_one(root: Path) -> None:
         (folder / "COMPLETE").touch()
     assert requeue.newest_checkpoint(words) == "00000-mine/kimg-000001.000"
     assert requeue.newest_checkpoint(["ssl", *words]) == "00000-mine-ssl/kimg-000001.000"
+
+
+EARLY = """
+import os, signal, sys
+
+class Early:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+sys.meta_path.insert(0, Early())
+"""
+
+
+@pytest.mark.parametrize("module", ["sunpipe.cli", "preprocess.cli", "preprocess.fetch"])
+def test_a_warning_while_modules_are_loaded_is_not_lost(tmp_path: Path, module: str) -> None:
+    """A time limit of a minute: Slurm's warning comes as the job starts."""
+    (tmp_path / "sitecustomize.py").write_text(EARLY.format(module=module))
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}",
+           "SUNPIPE_ROOT": str(tmp_path / "root"), "SLURM_JOB_ID": "12"}  # fmt: skip
+    argv = [sys.executable, "-m", "sunpipe", "fetch", "-c", str(REPO / "configs/tiny.toml")]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=REPO)
+    assert done.returncode == 75, done.stderr
+    assert "interrupted; run the same command again to continue" in done.stderr
+    assert (tmp_path / "asked").read_text() == "requeue 12\n"
+
+
+def test_arguments_of_a_launched_training(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+    monkeypatch.setattr(requeue, "after_loss", lambda code, words: seen.append((code, words)))
+    file = root / "arguments.json"
+    for words in (["train", "--set", "name=a"], ["ssl", "-c", "$(x)"]):
+        file.write_text(json.dumps(words))
+        monkeypatch.setattr("sys.argv", ["requeue", "--arguments", str(file), "137"])
+        requeue.main()
+    assert seen == [(137, ["--set", "name=a"]), (137, ["ssl", "-c", "$(x)"])]
+    for text in ('["report"]', "{", "3"):
+        file.write_text(text)
+        requeue.main()
+    assert len(seen) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.startswith("sunpipe: not started again: ") for line in said] == [True] * 3
