@@ -92,14 +92,28 @@ def clock_spread(device: Any) -> float:
     return min(spreads)
 
 
+def assumed(backend: str, hosts: list[str]) -> float | None:
+    """Bus bandwidth, GB/s, that ``sunpipe plan`` reckons with; None for ranks on CPUs.
+
+    A ring over several nodes is as fast as the link of one node.
+    """
+    from sunpipe.train.communication import HDR100_PER_NODE
+
+    if backend != "nccl":
+        return None
+    between = len(set(hosts)) > 1
+    return (HDR100_PER_NODE.outside if between else HDR100_PER_NODE.inside) / 1e9
+
+
 def measure_all() -> dict[str, Any] | None:
     """Measure in the ranks this process was started among; rank 0 gets the result.
 
     Returns
     -------
     dict or None
-        ``backend``, ``world``, ``hosts``, ``clock_spread_s``, ``sums_right`` and per size
-        ``bytes``, ``seconds``, ``bus_gb_s``.
+        ``backend``, ``world``, ``hosts``, ``assumed_gb_s`` (see `assumed`),
+        ``clock_spread_s``, ``sums_right`` and per size ``bytes``, ``seconds``,
+        ``bus_gb_s``.
     """
     import torch.distributed as torch_dist
 
@@ -128,7 +142,8 @@ def measure_all() -> dict[str, Any] | None:
     if not ranks.is_main:
         return None
     return {"backend": backend, "world": ranks.world, "hosts": sorted(set(hosts)),
-            "clock_spread_s": spread, "sums_right": all(agreed), "sizes": rows}  # fmt: skip
+            "assumed_gb_s": assumed(backend, hosts), "clock_spread_s": spread,
+            "sums_right": all(agreed), "sizes": rows}  # fmt: skip
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ MIB = 2**20
 # At this, the gradients of one iteration of StyleGAN2 at 1024 x 1024 (59 M float32 in G and D,
 # 0.24 GB) take nearly two seconds among many ranks.
 SLOW_GB_S = 0.25
+LESS = 0.5  # of what the plan reckons with
 TCP = "name the fast interface: interface in the profile (SUNPIPE_INTERFACE for jobs/*.sh)"
 
 
@@ -30,6 +31,9 @@ def judge(result: dict[str, Any]) -> list[Finding]:
         found.append(Finding("all-reduce", "MISS", f"{seen}; but a sum came out wrong",
                              "leave nodes out one by one (sbatch --exclude=NODE) to find the one"
                              ))  # fmt: skip
+    elif (plan := result["assumed_gb_s"]) and large["bus_gb_s"] < plan * LESS:
+        found.append(Finding("all-reduce", "WARN", f"{seen}; sunpipe plan reckons with {plan:g}"
+                             " GB/s, so a step takes longer than it says", TCP))  # fmt: skip
     elif large["bus_gb_s"] < SLOW_GB_S and len(result["hosts"]) > 1:
         found.append(Finding("all-reduce", "WARN", f"{seen}: slow for a training", TCP))
     else:

@@ -21,7 +21,7 @@ from hpc.doctor.place import Place, find_place, on_nodes
 from hpc.doctor.table import lines
 from hpc.profile import Profile, Resources, load_profile
 from hpc.slurm_query import Node
-from sunpipe.bandwidth import bus_bandwidth, repeats
+from sunpipe.bandwidth import assumed, bus_bandwidth, repeats
 from sunpipe.config import load_config
 from sunpipe.errors import UsageError
 
@@ -313,12 +313,21 @@ def test_bus_bandwidth() -> None:
 
 def test_links_are_judged_by_sums_and_speed() -> None:
     size = {"bytes": 64 * 2**20, "seconds": 0.1, "bus_gb_s": 0.6}
-    result = {"backend": "nccl", "world": 2, "hosts": ["n1", "n2"], "clock_spread_s": 0.001,
-              "sums_right": True, "sizes": [size]}  # fmt: skip
+    result = {"backend": "gloo", "world": 2, "hosts": ["n1", "n2"], "clock_spread_s": 0.001,
+              "sums_right": True, "assumed_gb_s": None, "sizes": [size]}  # fmt: skip
     assert [one.level for one in links.judge(result)] == ["OK", "OK"]
     slow = {**result, "sizes": [{**size, "bus_gb_s": 0.1}], "clock_spread_s": 60.0}
     assert [one.level for one in links.judge(slow)] == ["WARN", "WARN"]
     assert links.judge({**result, "sums_right": False})[0].level == "MISS"
+    less = links.judge({**result, "assumed_gb_s": 12.5})[0]
+    assert (less.level, "reckons with 12.5 GB/s" in less.seen) == ("WARN", True)
+    assert links.judge({**result, "assumed_gb_s": 1.0})[0].level == "OK"
+
+
+def test_the_plan_and_the_doctor_reckon_with_the_same_network() -> None:
+    assert assumed("nccl", ["n1", "n2"]) == 12.5
+    assert assumed("nccl", ["n1", "n1"]) == 200.0
+    assert assumed("gloo", ["n1", "n2"]) is None
 
 
 def test_lines_are_wrapped_and_coloured_on_a_terminal_only() -> None:
