@@ -109,9 +109,9 @@ def training(start: float, length: float) -> Iterator[Line]:
             yield "sunpipe_train_diversity_ratio", one, noisy(0.78, 0.04, "diversity")
             yield "sunpipe_train_augment_probability", one, lambda s: 0.3 * s
             for name, feature, value in (
-                ("fid", "dinov2", 61),
-                ("fid", "physics", 24),
-                ("kid", "dinov2", 9.1),
+                ("fd", "random", 61),
+                ("fd", "encoder", 24),
+                ("kid", "random", 9.1),
             ):
                 yield (
                     "sunpipe_train_metric",
@@ -148,6 +148,8 @@ def cluster(end: float) -> Iterator[Line]:
         for state, part in states.items():
             for name in (f"sunpipe_slurm_cluster_{kind}", f"sunpipe:{kind}:count"):
                 value = whole(total * part, total * 0.02, kind + state)
+                if state in ("drained", "down"):
+                    value = lambda s, c=round(total * part): float(c + (s > 0.4))  # noqa: E731
                 yield name, {"state": state}, value
     for state, count in (("running", 122), ("pending", 424)):
         yield "sunpipe:jobs:count", {"state": state}, whole(count, 9, state)
@@ -272,7 +274,7 @@ def hardware(length: float) -> Iterator[Line]:
             yield f"node_{name}", {**here, **labels}, lambda s, r=rate: 1e6 + r * s * length
 
 
-def openmetrics(start: float, end: float, step: float = 60.0) -> str:
+def openmetrics(start: float, end: float, step: float = 30.0) -> str:
     """The history as OpenMetrics text with timestamps; every name of the tables is in it."""
     length = end - start
     lines: dict[str, list[str]] = {}

@@ -7,6 +7,7 @@ its size however wide the panel is, which one scaled picture would not.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,4 +178,4 @@ def legend(pattern: str, labels: Mapping[str, str], expr: str) -> str:
     text = pattern
     for key, value in labels.items():
         text = text.replace("{{" + key + "}}", value)
-    return text
+    return re.sub(r"\{\{\w+\}\}", "", text).strip()  # a label with no value is not there

@@ -37,7 +37,11 @@ class Prometheus:
         if not url.startswith(("http://", "https://")):
             raise SunpipeError(f"{url!r} is no address of a Prometheus, such as http://HOST:9090")
         self.url = url.rstrip("/")
-        self._client = httpx.Client(timeout=PATIENCE_S, follow_redirects=True)
+        local = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
+        self._client = httpx.Client(
+            timeout=PATIENCE_S, follow_redirects=True,
+            trust_env=not local,  # a site's proxy does not reach this machine's own addresses
+        )  # fmt: skip
 
     def __enter__(self) -> Prometheus:
         return self

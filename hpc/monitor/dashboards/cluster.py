@@ -169,10 +169,10 @@ def service() -> Section:
                  Column("took", "max by (collector) (sunpipe_collector_seconds)", unit="s"),
                  Column("age", "time() - max by (collector)"
                         " (sunpipe_collector_timestamp_seconds)", unit="dtdurations"),
-             ], width=12, height=6),
+             ], width=16, height=6),
         lines("Time to read each part", "Bad: slurm takes more than a few seconds: the controller "
               "is busy.", [Query("sunpipe_collector_seconds", "{{collector}}")], "s",
-              width=12, height=6, low=0),
+              width=8, height=6, low=0),
     ])  # fmt: skip
 
 

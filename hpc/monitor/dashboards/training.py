@@ -76,13 +76,10 @@ def progress() -> Section:
         lines("Images shown", "Thousands of images (kimg). Bad: flat, or a step back: a resume "
               "from an older checkpoint.",
               [Query(f"sunpipe_train_kimg{RUN}", "shown"),
-               Query(f"sunpipe_train_target_kimg{RUN}", "target")], "kimg", low=0),
+               Query(f"sunpipe_train_target_kimg{RUN}", "target")], "kimg", width=12, low=0),
         lines("Time left", "At the pace of each tick. Bad: rising.",
-              [Query(f"sunpipe_train_eta_seconds{RUN}", "time left")], "dtdurations", low=0),
-        lines("Distance of generated from real", "By metric and the features it compares (FID, "
-              "KID and physical ones; lower is better). Bad: rising over several evaluations "
-              "while the losses look well: D has memorised, or G loses modes.",
-              [Query(f"sunpipe_train_metric{RUN}", "{{name}} ({{feature}})")], low=0),
+              [Query(f"sunpipe_train_eta_seconds{RUN}", "time left")], "dtdurations",
+              width=12, low=0),
         rows("This run", "What runs, and in which job; the job opens its hardware.", [
             Column("run", label="run"), Column("name", label="name"),
             Column("stage", label="stage", width=90), Column("dataset", label="dataset"),
@@ -97,6 +94,15 @@ def progress() -> Section:
 def learning() -> Section:
     """Losses and what else tells a healthy training from a collapsed one."""
     return Section("Is it learning?", [
+        lines("Fréchet distance", "Of generated from real images, by the features compared; lower "
+              "is better. Bad: rising over several evaluations while the losses look well: D has "
+              "memorised, or G loses modes.",
+              [Query('sunpipe_train_metric{run="$run", name="fd"}', "{{feature}}")], width=12,
+              low=0),
+        lines("Other distances", "Kernel distance (kid), distance of physical quantities (w1), "
+              "of spectra in dB; lower is better. Bad: one rises while the others fall.",
+              [Query('sunpipe_train_metric{run="$run", name!="fd"}', "{{name}} {{feature}}")],
+              width=12, low=0),
         lines("Losses", "Means over a tick. Healthy: both hover. Bad: D near 0 while G climbs "
               "(D wins and G gets no gradient), or a jump after a restart.",
               [Query(f"sunpipe_train_loss{RUN}", "{{net}}")]),
