@@ -1,0 +1,70 @@
+"""What a run was expected to take, beside what it took."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunpipe.files import read_json
+from sunpipe.run import read_stats
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity; None where it was not predicted or not seen."""
+
+    what: str
+    unit: str
+    predicted: float | None
+    actual: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Predicted over actual."""
+        return self.predicted / self.actual if self.predicted and self.actual else None
+
+    def as_json(self) -> dict[str, Any]:
+        """As a dictionary."""
+        return {**vars(self), "predicted_over_actual": self.ratio}
+
+
+def compare(run: Path) -> list[Row]:
+    """Rows of a run folder: memory, pace, checkpoint, energy.
+
+    What was predicted is its ``plan.json``, written when it was started; a run of an
+    older version has none. Pace is the median tick.
+
+    Raises
+    ------
+    DataError
+        A file of the run cannot be read.
+    """
+    plan = read_json(run / "plan.json") if (run / "plan.json").exists() else {}
+    rows = read_stats(run)
+    peaks = [peak for row in rows for peak in _peaks(row)]
+    paces = [row["sec_per_kimg"] for row in rows if row.get("sec_per_kimg")]
+    energy = [row["energy_j"] for row in rows if row.get("energy_j") is not None]
+    pace = statistics.median(paces) if paces else None
+    return [
+        Row("memory of a rank", "bytes", plan.get("memory_bytes"), max(peaks, default=None)),
+        Row("seconds per kimg", "s", plan.get("seconds_per_kimg"), pace),
+        Row("checkpoint", "bytes", plan.get("checkpoint_bytes"), _newest_checkpoint(run)),
+        Row("energy", "kWh", None, sum(energy) / JOULES_PER_KWH if energy else None),
+    ]
+
+
+def _peaks(row: dict[str, Any]) -> list[float]:
+    """Peak memory of every rank, of the first one in rows of older versions."""
+    ranks = row.get("rank_peak_memory_bytes") or [row.get("peak_memory_bytes")]
+    return [peak for peak in ranks if peak]
+
+
+def _newest_checkpoint(run: Path) -> int | None:
+    complete = sorted((run / "checkpoints").glob("kimg-*/COMPLETE"))
+    if not complete:
+        return None
+    return sum(path.stat().st_size for path in complete[-1].parent.rglob("*") if path.is_file())

@@ -1,0 +1,75 @@
+"""What a plan is about: the images, as they are or as the configuration will make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sunpipe.errors import DataError
+from sunpipe.paths import Layout
+from sunpipe.settings import Config
+from sunpipe.shard_settings import ShardSettings
+
+ITEM_BYTES = {"int16": 2, "float16": 2, "float32": 4}
+PLANES = {"sharp_vector": 3, "sharp_los": 1, "hmi_fulldisk": 1}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Images of a dataset.
+
+    Attributes
+    ----------
+    images, trained : int or None
+        All of them, and those of the training split; None before there is a dataset.
+    stored_bytes : int or None
+        Of the shards on the disk.
+    source : str
+        Where the numbers come from.
+    """
+
+    resolution: int
+    channels: int
+    item_bytes: int
+    images: int | None
+    trained: int | None
+    stored_bytes: int | None
+    source: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``sunpipe plan --json`` says about the images."""
+        return {**vars(self), "raw_bytes_per_image": self.raw_bytes}
+
+    @property
+    def raw_bytes(self) -> int:
+        """Of one image as it is stored, without compression."""
+        return self.channels * self.resolution**2 * self.item_bytes
+
+
+def planes(shard: ShardSettings) -> int:
+    """Channels of an image that these settings make."""
+    if shard.product == "aia_fulldisk":
+        return len(shard.wavelengths) + shard.magnetogram
+    return PLANES[shard.product]
+
+
+def subject(cfg: Config) -> Subject:
+    """Images of the dataset, or those that ``[shard]`` will make of the archive."""
+    from sunpipe.shards.schema import read_info
+
+    folder = Layout.current().shards(cfg.dataset)
+    try:
+        info = read_info(folder)
+    except DataError:
+        if (folder / "dataset.json").exists():
+            raise  # it is there and cannot be read: not the same as not made yet
+        shard = cfg.shard
+        side = shard.tile // shard.reduce if shard.is_patch else shard.resolution
+        return Subject(side, planes(shard), ITEM_BYTES[shard.dtype], None, None, None,
+                       f"[shard] of the configuration: there is no dataset {cfg.dataset} yet"
+                       )  # fmt: skip
+    stored = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return Subject(
+        info.resolution, len(info.channels), ITEM_BYTES[info.dtype], info.counts["rows"],
+        info.counts["train"], stored, f"dataset {cfg.dataset}",
+    )  # fmt: skip
