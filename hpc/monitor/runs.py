@@ -119,7 +119,11 @@ class Runs:
     def _folders(self) -> list[RunFolder]:
         try:
             with os.scandir(self.layout.runs) as entries:
-                names = {entry.name for entry in entries if RUN_NAME.fullmatch(entry.name)}
+                names = {
+                    entry.name
+                    for entry in entries
+                    if RUN_NAME.fullmatch(entry.name) and entry.is_dir()
+                }
         except FileNotFoundError:
             names = set()
         self._runs = {name: self._runs.get(name) or RunFolder(self.layout.runs / name)

@@ -121,7 +121,7 @@ class Watched:
         assert state in ("PENDING", "RUNNING"), log.read_text()[-2000:]
         return bool(self.query("sunpipe_train_tick_seconds"))
 
-    def until(self, what: str, ready: Callable[[], object], patience: float = 40.0) -> float:
+    def until(self, what: str, ready: Callable[[], object], patience: float = 120.0) -> float:
         """Wait for a condition; the seconds that it took."""
         began = time.monotonic()
         while not ready():
@@ -130,7 +130,7 @@ class Watched:
             time.sleep(0.2)
         return time.monotonic() - began
 
-    def until_fires(self, alert: str, patience: float = 40.0) -> dict[str, str]:
+    def until_fires(self, alert: str, patience: float = 120.0) -> dict[str, str]:
         """Wait until an alert fires; its labels."""
         self.until(f"alert {alert}", lambda: alert in self.prometheus.firing(), patience)
         return dict(self.prometheus.firing()[alert][0])
@@ -204,7 +204,7 @@ def watched(
         found.job = slurm.sbatch(*SMALL, *TRAINING, root=root)
         found.start_exporter()
         try:
-            found.until("the first tick", found.learns, 150)
+            found.until("the first tick", found.learns, 400)
             yield found
         finally:
             slurm.run("scancel", "--signal=CONT", found.job)
