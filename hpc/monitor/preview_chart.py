@@ -69,10 +69,10 @@ def bounds(panel: Panel, tops: Sequence[Points]) -> tuple[float, float]:
     if panel.lined:
         limits = [limit for limit, _ in panel.steps if math.isfinite(limit)]
         high = max([high, *(limit for limit in limits if high < limit <= 1.6 * high)])
-    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    low, high = low - margin, high + margin
-    if panel.low is not None:
-        low = panel.low
+    floor = low if panel.low is None else panel.low
+    margin = 0.06 * (high - floor) or 0.1 * abs(high) or 1.0
+    low = floor - margin if panel.low is None else floor
+    high += margin
     if panel.high is not None:
         high = max(panel.high, high if max(values) > panel.high else panel.high)
     return low, high if high > low else low + 1.0

@@ -314,6 +314,7 @@ def test_axis_holds_all_samples_and_a_near_limit() -> None:
     assert bounds(far, points)[1] < 10
     assert bounds(panel(high=6.0), points)[1] > 8  # never cut off
     assert bounds(panel(low=0.0), [[(0.0, 0.0)]]) == (0.0, 1.0)
+    assert bounds(panel(low=0.0), [[(0.0, 0.02), (1.0, 0.02 + 1e-12)]])[1] > 0.021
 
 
 def test_names_of_series() -> None:
