@@ -118,7 +118,7 @@ def slurm_parameters(
         srun += ["--kill-on-bad-exit=1", f"--mpi={profile.mpi}"]
     elif STAGES[stage].ranks:
         # the ranks that are left end by themselves, and say who was lost
-        srun += ["--kill-on-bad-exit=0", "--wait=300"]
+        srun += ["--kill-on-bad-exit=0", "--wait=120"]
     limit = wanted.array_parallel
     at_once = STAGES[stage].parallel if limit is None else limit
     more: dict[str, Any] = {"requeue": True}

@@ -8,4 +8,4 @@
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
 trap 'again_after_loss $? -c configs/aia193_1024.toml "$@"' EXIT
 # Not --kill-on-bad-exit: the ranks that are left end by themselves, and say who was lost.
-srun --kill-on-bad-exit=0 --wait=300 "${SUNPIPE_INSIDE[@]}" sunpipe train -c configs/aia193_1024.toml "$@"
+srun --kill-on-bad-exit=0 --wait=120 "${SUNPIPE_INSIDE[@]}" sunpipe train -c configs/aia193_1024.toml "$@"

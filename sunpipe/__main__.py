@@ -8,10 +8,10 @@ from types import FrameType
 def _requeue() -> None:
     """USR2 came before the stage could install its own handler (contract C10)."""
     from sunpipe.dist import discover
-    from sunpipe.stop import requeue
+    from sunpipe.stop import requeue_or_end
 
     if discover().is_main:
-        requeue()
+        requeue_or_end()
 
 
 def main() -> None:
@@ -38,6 +38,10 @@ def main() -> None:
     finally:  # the command line may have made an exit of the interrupt
         if seen == [signal.SIGUSR2]:
             _requeue()
+        # Python puts the default actions back while it takes its modules down: a late USR2 would
+        # kill the process, and hide its exit code from the launcher.
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from sunpipe.dist import discover
+from sunpipe.errors import SunpipeError
+from sunpipe.paths import data_root
 
+EARLY_S = 60.0  # a start that is stopped sooner has done nothing
+_LOADED = time.monotonic()
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
@@ -126,6 +131,37 @@ def requeue() -> bool:
     return agreed
 
 
+def requeue_or_end() -> bool:
+    """As `requeue`, where nothing tells progress: a job that never gets to its work ends.
+
+    A time limit shorter than Slurm's warning before it has each start stopped at once.
+    """
+    job = slurm_job()
+    if job and time.monotonic() - _LOADED < EARLY_S and _again_and_again(job):
+        print(f"sunpipe: Slurm asked the job to stop within {EARLY_S:g} s of its start, at every of"
+              " its last starts: its --time is too short for its --signal; the job ends here",
+              file=sys.stderr, flush=True)  # fmt: skip
+        return False
+    return requeue()
+
+
+def _again_and_again(job: str) -> bool:
+    """Whether this start and more than `most_requeues` before it, in a row, were stopped early."""
+    from sunpipe.files import read_json, write_json
+    from sunpipe.requeue import most_requeues
+
+    notes = data_root() / "requeues" / f"{job}-early.json"
+    start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    try:
+        stored = read_json(notes) if notes.exists() else {}
+        count = stored["count"] + 1 if stored.get("start") == start - 1 else 1
+        write_json(notes, {"start": start, "count": count})
+        return bool(count > most_requeues())
+    except (SunpipeError, OSError) as error:
+        print(f"sunpipe: starts are not counted: {error}", file=sys.stderr, flush=True)
+        return False
+
+
 @contextmanager
 def interrupting() -> Iterator[None]:
     """Make SIGTERM and USR2 act like ctrl-C while no `StopFlag` is set up.
@@ -142,7 +178,7 @@ def interrupting() -> Iterator[None]:
             return
         seen.append(number)
         if number == signal.SIGUSR2 or (discover().is_main and preempted()):
-            requeue()
+            requeue_or_end()
         raise KeyboardInterrupt
 
     previous = _install((signal.SIGUSR2, signal.SIGTERM), handle)

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from sunpipe import requeue
+from sunpipe import requeue, stop
 from sunpipe.errors import EXIT_LOST, UsageError
 from tests.conftest import REPO
 
@@ -153,6 +154,31 @@ def test_a_warning_while_modules_are_loaded_is_not_lost(tmp_path: Path, module: 
     assert done.returncode == 75, done.stderr
     assert "interrupted; run the same command again to continue" in done.stderr
     assert (tmp_path / "asked").read_text() == "requeue 12\n"
+
+
+def test_a_job_that_is_always_stopped_as_it_starts_ends(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No storm: Slurm warns up to a minute early, a limit of a minute is always too short."""
+    asked: list[int] = []
+    monkeypatch.setattr(stop, "requeue", lambda: asked.append(1) or True)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr(stop, "_LOADED", time.monotonic())
+    monkeypatch.setenv("SUNPIPE_MAX_REQUEUES", "2")
+
+    def life(start: int) -> bool:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(start) if start else "")
+        return stop.requeue_or_end()
+
+    assert [life(start) for start in range(4)] == [True, True, False, False]
+    assert "too short for its --signal; the job ends here" in capsys.readouterr().err
+    assert [life(start) for start in (7, 8, 10, 11)] == [True] * 4  # start 9 got to its work
+    monkeypatch.setattr(stop, "_LOADED", time.monotonic() - 61)
+    assert life(12)  # and this one, too
+    (root / "requeues/12-early.json").write_text("{")
+    monkeypatch.setattr(stop, "_LOADED", time.monotonic())
+    assert life(13)
+    assert "starts are not counted" in capsys.readouterr().err
 
 
 def test_arguments_of_a_launched_training(
