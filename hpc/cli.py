@@ -51,7 +51,7 @@ def launch(
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
     from hpc.argv import all_parts
-    from hpc.guard import refuse_second
+    from hpc.guard import check_fit, refuse_second
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.pipeline import resources
@@ -85,6 +85,7 @@ def launch(
         print(batch_script(stage, commands, profile, wanted), end="")
     else:
         folder = log_folder(data_root())
+        check_fit(cfg, profile, [stage], force)
         if not force and one is None:  # a part that failed may be repeated beside the others
             refuse_second(folder, cfg.name, [stage])
         job = submit(stage, commands, profile, wanted, cfg.name)

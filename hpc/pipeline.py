@@ -16,7 +16,7 @@ from typing import Any
 
 from hpc.argv import all_parts, stage_argv
 from hpc.decide import Decision, decide, decide_one
-from hpc.guard import refuse_second
+from hpc.guard import check_fit, refuse_second
 from hpc.launch import batch_script, submit
 from hpc.local import run_here
 from hpc.profile import Profile, Resources
@@ -201,6 +201,7 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
     made = decisions(asked, profile)
     running = [name for name in asked.names if made[name].run]
     cfg = load_config(asked.config, asked.overrides)
+    check_fit(cfg, profile, running, asked.force)
     if not asked.force:
         refuse_second(log_folder(Layout.current().root), cfg.name, running)
     jobs: dict[str, str] = {}
