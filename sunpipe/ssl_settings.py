@@ -59,7 +59,7 @@ class SslSettings:
     the field (HMI's line-of-sight noise).
 
     A run ends by itself when its outputs are one vector for every patch: a collapse
-    level above `collapsed` after a tenth of the run.
+    level above `collapsed` after a tenth of the run. `hang_s` is that of ``[train]``.
     """
 
     method: Literal["simsiam", "vicreg", "dino"] = "vicreg"
@@ -85,6 +85,7 @@ class SslSettings:
     noise_g: NonNegative = 6.4
     collapsed: Annotated[float, Field(gt=0, le=1)] = 0.9
     timeout_s: Positive = 600.0
+    hang_s: NonNegative = 300.0
     tick_kimg: Positive = 4.0
     checkpoint_kimg: Positive = 40.0
     keep_checkpoints: Count = 3

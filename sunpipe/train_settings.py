@@ -151,6 +151,10 @@ class TrainSettings:
     hence none by default. `diffaugment` fills with what 0 gauss or 0 DN/s
     becomes; ``color`` is for intensities only. The path-length penalty takes the
     batch divided by `pl_batch_shrink`, R1 and R2 that divided by `r1_batch_shrink`.
+
+    A step that takes longer than `hang_s` seconds, and 10 times as long as the slowest
+    so far, ends the run with the stacks of all ranks; 0 never does
+    (`sunpipe.train.progress`).
     """
 
     kimg: Positive = 25000.0
@@ -184,6 +188,7 @@ class TrainSettings:
     watch: WatchSettings = WatchSettings()
     metrics: MetricSettings = MetricSettings()
     timeout_s: Positive = 600.0
+    hang_s: NonNegative = 300.0
     tick_kimg: Positive = 4.0
     checkpoint_kimg: Positive = 40.0
     image_kimg: Positive = 40.0

@@ -35,7 +35,7 @@ Found = TypeVar("Found")
 FREE_KEYS = frozenset(
     f"train.{key}"
     for key in ("kimg", "tick_kimg", "checkpoint_kimg", "image_kimg", "keep_checkpoints",
-                "timeout_s", "zero.stage", "zero.offload",
+                "timeout_s", "hang_s", "zero.stage", "zero.offload",
                 "compute.checkpoint", "compute.checkpoint_from", "compute.channels_last",
                 "compute.accumulate", "compute.stripes", "compute.stripes_from",
                 "watch.nonfinite", "watch.max_skips", "watch.logit_gap", "watch.diversity",

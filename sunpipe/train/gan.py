@@ -32,10 +32,13 @@ from sunpipe.train.begin import FREE_KEYS, announce, check, on_main, run_config
 from sunpipe.train.clock import due, peak_memory_bytes
 from sunpipe.train.energy import Energy, meters_here
 from sunpipe.train.engine import any_rank, from_main, initialize
+from sunpipe.train.guard import guarding
+from sunpipe.train.late_dump import keep_late_dumps
 from sunpipe.train.metrics import Metrics
 from sunpipe.train.oom import explain_oom
 from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.process_group import finish
+from sunpipe.train.progress import Progress
 from sunpipe.train.selftest import self_test
 from sunpipe.train.shares import Shares
 from sunpipe.train.sinks import TensorboardSink, save_grid
@@ -81,6 +84,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             run = Run.open(layout, cfg.name, config, FREE_KEYS, new)
             checkpoint.sweep(run.folder / "checkpoints", run.log)
             record.begin(run, "train", ranks)
+            keep_late_dumps(run.folder, run.log)
             newest = checkpoint.newest(run.folder / "checkpoints", run.log)
             if source and newest is None and warm is None:  # it was stopped before its first save
                 warm = find_source(layout, source, config, log)
@@ -90,18 +94,19 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
         folder = run.folder if run else None
         where = from_main([str(path or "") for path in (newest, source, folder)], ranks)
         start, warm, folder = (Path(path) if path else None for path in where)
-        if peers is not None and folder is not None:
-            peers.checkpoints = folder / "checkpoints"
         done = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if done < target:
-            with _failure_in_status(run, cfg, ranks):
+            with (
+                _failure_in_status(run, cfg, ranks),
+                guarding(ranks, run, folder, peers, cfg.train.hang_s, device) as progress,
+            ):
                 self_test(cfg.train, ranks, device)
                 made_of = network_identity(run_config(cfg, reader))
                 source = None if start else warm
                 trainer = Trainer(cfg, reader, ranks, device, start, source, made_of)
                 if run is not None:
                     announce(run, trainer, start)
-                _loop(trainer, run, stop, target)
+                _loop(trainer, run, stop, target, progress)
             done = trainer.nimg
         result = _finished(run, done)
     finish()
@@ -157,7 +162,9 @@ class _Books:
             self.writer.check()
 
 
-def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
+def _loop(
+    trainer: Trainer, run: Run | None, stop: StopFlag, target: int, progress: Progress
+) -> None:
     t, ranks = trainer.t, trainer.ranks
     if run:
         record.tell(run, "running", nimg=trainer.nimg, target=target)
@@ -172,7 +179,9 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
         shares = Shares(energy, ranks, trainer.device)
         while trainer.nimg < target:
             before, asked = trainer.nimg, time.perf_counter()
+            progress.ready()
             stored = next(batches).images
+            progress.fed()
             tick.data_wait += time.perf_counter() - asked
             tick.add(trainer.iterate(stored))
             stopping = any_rank(bool(stop), ranks)
@@ -187,23 +196,32 @@ def _loop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> Non
                     seen["diversity"] = trainer.diversity()
                     _report(trainer, books, tick, seen, shares.end(tick.data_wait), target)
                     tick = tick.next(trainer.nimg)
+            progress.stepped()
             if saves or ticks:
                 on_main(books.check, ranks)  # a full disk is not left for the next checkpoint
             # a run that may be diverging does not push good checkpoints out
             if saves and (end or stopping or not seen["nonfinite_now"]):
-                _save(trainer, books, wait=end or stopping)
+                with progress.during("a checkpoint"):
+                    _save(trainer, books, wait=end or stopping)
             if draws and trainer.data_rank == 0:  # stripes of one image draw it together
-                fields = trainer.fields("grid", GRID, GRID_SIDE).numpy()
-                if run:
-                    name = f"fakes-{checkpoint.folder_name(trainer.nimg)}.png"
-                    save_grid(fields, trainer.reader.info, run.folder / "images" / name,
-                              f"generated, {trainer.nimg / 1000:g} kimg")  # fmt: skip
+                with progress.during("images"):
+                    _draw(trainer, run)
             if metrics and not stopping and (end or due(before, trainer.nimg, t.metrics.kimg)):
-                row = metrics.measure()
+                with progress.during("metrics"):
+                    row = metrics.measure()
                 if books.sink and row:
                     books.sink.add(row)
             if stopping and not end:
                 _stop(trainer, run, stop, target)
+
+
+def _draw(trainer: Trainer, run: Run | None) -> None:
+    """A grid of generated images; every rank of the first group of stripes must call it."""
+    fields = trainer.fields("grid", GRID, GRID_SIDE).numpy()
+    if run:
+        name = f"fakes-{checkpoint.folder_name(trainer.nimg)}.png"
+        save_grid(fields, trainer.reader.info, run.folder / "images" / name,
+                  f"generated, {trainer.nimg / 1000:g} kimg")  # fmt: skip
 
 
 def _judge(tick: Tick, trainer: Trainer, run: Run | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ import torch.distributed as torch_dist
 from sunpipe import checkpoint
 from sunpipe.dist import Ranks
 from sunpipe.errors import EXIT_FAILURE, EXIT_LOST, RankLost, Stopped, SunpipeError
+from sunpipe.train.hang import LEAVE_S, LOOK_S, PAUSE_S, HangWatch
 from sunpipe.train.peer_lines import connect
 from sunpipe.train.process_group import shared_store
 from sunpipe.train.rendezvous import KNOCK_S, names
@@ -64,6 +65,10 @@ class Peers:
         Rank to its exit code, of those that failed by an error of their own.
     waited : dict
         Rank to what its exchange said when it failed, as rank 0 hears it.
+    watch : HangWatch or None
+        Looks at the clocks of all ranks, while the training goes on.
+    fail : callable
+        Told what ended the training, on rank 0.
     """
 
     def __init__(self, ranks: Ranks, timeout_s: float) -> None:
@@ -72,6 +77,8 @@ class Peers:
         self.lost: dict[int, str] = {}
         self.codes: dict[int, int] = {}
         self.waited: dict[int, str] = {}
+        self.watch: HangWatch | None = None
+        self.fail: Callable[[str], None] = lambda _: None
         self.spoken = False  # rank 0 names the lost ones; the others need not
         self._left: set[int] = set()
         self._leaving = False
@@ -106,7 +113,7 @@ class Peers:
                 line.close()
 
     def _mind(self) -> None:
-        beaten, known = 0.0, 0.0
+        beaten, looked, known, last = 0.0, 0.0, 0.0, time.monotonic()
         with selectors.DefaultSelector() as readable:
             for peer, line in self._lines.items():
                 readable.register(line, selectors.EVENT_READ, peer)
@@ -114,10 +121,18 @@ class Peers:
                 for key, _ in readable.select(BEAT_S / 2):
                     if not self._read(key.data):
                         readable.unregister(key.fileobj)
-                now = time.monotonic()
+                now, watch = time.monotonic(), self.watch
+                if now - last > PAUSE_S:  # this process was stopped: nobody else was silent
+                    self._heard = {peer: at + now - last for peer, at in self._heard.items()}
+                    if watch is not None:
+                        watch.forgive(now - last)
+                last = now
                 if now - beaten > BEAT_S:
-                    self.tell("beat")
+                    self.tell("beat" if watch is None else f"beat {watch.beat()}")
                     beaten = now
+                if watch is not None and now - looked > LOOK_S and not self._leaving:
+                    watch.look(now, lambda: self.tell("stacks"), self._left | set(self.lost))
+                    looked = now
                 self._note_silence(now)
                 known = known or (now if self.lost else 0.0)
                 if known and now - known > GRACE_S and not self._leaving:
@@ -141,7 +156,9 @@ class Peers:
 
     def _hear(self, peer: int, words: str) -> None:
         verb, _, rest = words.partition(" ")
-        if verb == "bye":
+        if verb in ("beat", "stacks", "answer", "hung"):
+            self._hear_of_hangs(peer, verb, rest)
+        elif verb == "bye":
             self._left.add(peer)
         elif verb == "waited":
             self.waited[peer] = rest
@@ -156,6 +173,26 @@ class Peers:
             who, code, why = rest.split(" ", 2)
             self.codes.setdefault(int(who), int(code))
             self.lost.setdefault(int(who), why)
+
+    def _hear_of_hangs(self, peer: int, verb: str, rest: str) -> None:
+        if verb == "hung":  # rank 0 has said who, and where
+            if self.watch is not None:
+                self.watch.dump.close()
+            os._exit(EXIT_LOST)
+        if self.watch is None:
+            return
+        if verb == "beat" and rest:
+            self.watch.hear(peer, rest)
+        elif verb == "stacks":
+            self._tell(peer, f"answer {self.watch.answer()}")
+        elif verb == "answer":
+            self.watch.hear_answer(peer, rest)
+
+    def hung(self, code: int) -> None:
+        """End all ranks that can hear it, then this one."""
+        self.tell("hung")
+        time.sleep(LEAVE_S)
+        os._exit(code)
 
     def _note_silence(self, now: float) -> None:
         for peer, heard in self._heard.items():
@@ -212,6 +249,7 @@ class Peers:
         self._await(lambda: bool(self.lost) and not self.ranks.is_main, GATHER_S)
         if self.ranks.is_main:
             found = self._fault(why)
+            self.fail(str(found))
             self.tell("spoken")
             return found
         if 0 not in self.lost:
@@ -234,6 +272,8 @@ class Peers:
         speaks = self.ranks.is_main or 0 in self.lost
         if speaks:
             print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
+            if self.ranks.is_main:
+                self.fail(self.line())
             self.tell("spoken")
         os._exit(self.exit_code())
 

@@ -8,7 +8,8 @@ another number of ranks within rounding.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ from sunpipe.train.begin import on_main
 from sunpipe.train.clock import due, peak_memory_bytes
 from sunpipe.train.energy import Energy, meters_here
 from sunpipe.train.engine import any_rank, average_over_ranks, from_main, initialize, leave
+from sunpipe.train.guard import guarding
+from sunpipe.train.late_dump import keep_late_dumps
 from sunpipe.train.peers import naming_lost_peers
+from sunpipe.train.progress import Progress
 from sunpipe.train.shares import Shares
 from sunpipe.train.ssl_begin import FREE, about, check, check_views, environment_kept, judge
 from sunpipe.train.ssl_methods import Seen
@@ -89,7 +93,9 @@ def tick_line(row: dict[str, Any]) -> str:
     )
 
 
-def _loop(run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag) -> None:
+def _loop(
+    run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag, progress: Progress
+) -> None:
     settings, ranks = trainer.settings, trainer.ranks
     tick = Tick(trainer)
     shares = Shares(Energy(meters_here(trainer.device), ranks), ranks, trainer.device)
@@ -99,7 +105,9 @@ def _loop(run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag
     ) as source:  # fmt: skip
         while trainer.nimg < trainer.total:
             before, lr, asked = trainer.nimg, trainer.lr, time.perf_counter()
+            progress.ready()
             batch = next(source)
+            progress.fed()
             wait = time.perf_counter() - asked
             tick.add(trainer.step(batch.images, batch.masks), wait)
             stopping = any_rank(bool(stop), ranks)
@@ -113,8 +121,10 @@ def _loop(run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag
                     record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
                 judge(row, trainer.total, settings.collapsed)  # all ranks decide alike
                 tick = Tick(trainer)
+            progress.stepped()
             if end or stopping or due(before, trainer.nimg, settings.checkpoint_kimg):
-                _save(run, trainer)
+                with progress.during("a checkpoint"):
+                    _save(run, trainer)
             if stopping and not end:
                 _stop(run, trainer, stop)
 
@@ -235,20 +245,23 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
             run = Run.open(layout, ssl_name(config.name), about(config, reader), FREE, new)
             checkpoint.sweep(run.folder / "checkpoints", run.log)
             record.begin(run, "ssl", ranks)
+            keep_late_dumps(run.folder, run.log)
             return run, checkpoint.newest(run.folder / "checkpoints", run.log)
 
         run, newest = on_main(open_run, ranks) or (None, None)
         folder = run.folder if run else None
         where = from_main([str(path or "") for path in (newest, folder)], ranks)
         start, folder = (Path(path) if path else None for path in where)
-        if peers is not None and folder is not None:
-            peers.checkpoints = folder / "checkpoints"
         nimg = checkpoint.load_state(start)["nimg"] if start is not None else 0
         if nimg >= total:
             if run is not None:
                 log(f"{run.folder.name} is finished at {nimg / 1000:g} kimg; nothing to do")
             return _done(run, nimg, nimg)
-        nimg = _train(config, reader, ranks, device, run, start, stop)
+        with (
+            _failure_in_status(run),
+            guarding(ranks, run, folder, peers, config.ssl.hang_s, device) as progress,
+        ):
+            nimg = _train(config, reader, ranks, device, run, start, stop, progress)
     if ranks.world > 1:
         leave()
     return _done(run, nimg, total)
@@ -262,21 +275,28 @@ def _leave_if_alone(ranks: Ranks) -> None:
 
 def _train(
     config: Config, reader: ShardReader, ranks: Ranks, device: torch.device, run: Run | None,
-    start: Path | None, stop: StopFlag,
+    start: Path | None, stop: StopFlag, progress: Progress,
 ) -> int:  # fmt: skip
-    """Train to the end; what ends it early, other than a request, stands in ``status.json``."""
+    """Train to the end; images shown."""
+    pixel_cm = float(np.median(reader.pixel_cm[reader.rows]))
+    trainer = Trainer(config, reader.info, pixel_cm, ranks, device, start)
+    if run is not None:
+        run.rewind_stats(trainer.nimg)
+        run.log(
+            f"{run.folder.name}: {config.ssl.method}, {config.ssl.backbone}, {len(reader)}"
+            f" patches, {trainer.nimg / 1000:g} of {trainer.total / 1000:g} kimg, {ranks.world}"
+            f" rank(s) ({ranks.source}), {device.type}"
+        )
+        record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
+    _loop(run, trainer, reader, stop, progress)
+    return trainer.nimg
+
+
+@contextmanager
+def _failure_in_status(run: Run | None) -> Iterator[None]:
+    """What ends a training early, other than a request, stands in ``status.json``."""
     try:
-        pixel_cm = float(np.median(reader.pixel_cm[reader.rows]))
-        trainer = Trainer(config, reader.info, pixel_cm, ranks, device, start)
-        if run is not None:
-            run.rewind_stats(trainer.nimg)
-            run.log(
-                f"{run.folder.name}: {config.ssl.method}, {config.ssl.backbone}, {len(reader)}"
-                f" patches, {trainer.nimg / 1000:g} of {trainer.total / 1000:g} kimg, {ranks.world}"
-                f" rank(s) ({ranks.source}), {device.type}"
-            )
-            record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
-        _loop(run, trainer, reader, stop)
+        yield
     except Stopped:
         raise
     except BaseException as error:
@@ -284,4 +304,3 @@ def _train(
             with suppress(OSError):  # the disk may be what failed
                 record.tell(run, "failed", reason=str(error) or type(error).__name__)
         raise
-    return trainer.nimg

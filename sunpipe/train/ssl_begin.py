@@ -24,7 +24,7 @@ JUDGED_FROM = 0.1  # share of the run before collapse is judged
 # What may change between a run and its continuation without changing the weights.
 FREE = frozenset(
     f"ssl.{key}" for key in ("tick_kimg", "checkpoint_kimg", "keep_checkpoints", "collapsed",
-                             "timeout_s")
+                             "timeout_s", "hang_s")
 ) | {"weights_file"}  # fmt: skip
 
 

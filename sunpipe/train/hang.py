@@ -1,0 +1,254 @@
+"""A training that stops stepping: who it is, where, and an end instead of an endless wait.
+
+A thread beside the training looks at its clock (`sunpipe.train.progress`). With
+several ranks it is that of `sunpipe.train.peers`: each tells rank 0 how long it has
+been at what it is doing, and whether inside an exchange. When one outside of all
+exchanges takes too long, rank 0 asks all of them for the stacks of their threads,
+names those that keep the others waiting, and ends the run so that it can be started
+again. Nothing is asked of the training itself but a few clock readings per step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sunpipe.dist import Ranks
+from sunpipe.errors import EXIT_LOST
+from sunpipe.files import write_text
+from sunpipe.train.late_dump import LateDump
+from sunpipe.train.progress import Progress
+from sunpipe.train.rendezvous import names
+from sunpipe.train.stacks import Place, in_exchange, look
+
+LOOK_S = 0.5  # between looks at the clock
+ANSWER_S = 5.0  # for a rank's thread to tell its stacks
+WRITE_S = 10.0  # for the report to be written: the file system may be what hangs
+PAUSE_S = 5.0  # of the watching thread itself: the process was stopped, or its interpreter
+LEAVE_S = 1.0  # for the other ranks to end before rank 0
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank tells of itself: seconds at what it does, how many are allowed, in an exchange.
+
+    `at` is when it was heard, on the clock of who heard it.
+    """
+
+    age: float
+    limit: float
+    waits: bool
+    doing: str
+    at: float
+
+    def age_at(self, now: float) -> float:
+        """Seconds at it by now, if it has not gone on."""
+        return self.age + max(now - self.at, 0.0)
+
+
+def stuck(beats: Mapping[int, Beat], now: float) -> bool:
+    """Whether a rank takes too long; one inside an exchange only waits for others.
+
+    When all are inside exchanges, these do not meet, and the most patient decides.
+    """
+    late = {rank: beat.age_at(now) > beat.limit for rank, beat in beats.items()}
+    busy = [rank for rank, beat in beats.items() if not beat.waits]
+    return any(late[rank] for rank in busy) if busy else bool(late) and all(late.values())
+
+
+def culprits(told: Mapping[int, Place | None]) -> list[int]:
+    """Who keeps the others waiting: one that does not answer, else one outside of all exchanges.
+
+    A rank whose host waits for its GPU may be there for the others' sake (NCCL), so
+    it is named only if there is nobody else.
+    """
+    found = {rank: place for rank, place in told.items() if place is not None}
+    silent = sorted(told.keys() - found.keys())
+    busy = sorted(rank for rank, place in found.items() if not place.exchange)
+    own = [rank for rank in busy if not found[rank].device]
+    return silent or own or busy
+
+
+def verdict(told: Mapping[int, Place | None], beats: Mapping[int, Beat], now: float) -> str:
+    """One sentence: who hangs, for how long, where."""
+    guilty = culprits(told)
+    parts = []
+    for rank in guilty or sorted(told):
+        place, beat = told[rank], beats.get(rank)
+        since = f" for {beat.age_at(now):.0f} s ({beat.doing})" if beat else ""
+        who = names([rank]) if len(told) > 1 else "the training"
+        if place is None:
+            parts.append(f"{who} has not gone on{since} and does not answer (stopped, or inside a"
+                         " library)")  # fmt: skip
+            continue
+        what = "waits in an exchange" if not guilty else "has not gone on"
+        at = f", reading {', '.join(place.reading[:3])}" if place.reading else ""
+        gpu = ", waiting for its GPU" if place.device else ""
+        parts.append(f"{who} {what}{since}: {place.where}{at}{gpu}")
+    head = "" if guilty else "all ranks wait in exchanges that do not meet: "
+    return head + "; ".join(parts[:4]) + (f"; and {len(parts) - 4} more" if len(parts) > 4 else "")
+
+
+def report(said: str, told: Mapping[int, Place | None]) -> str:
+    """The file: the sentence, and all stacks, those of the culprits first."""
+    first = culprits(told)
+    order = [*first, *(rank for rank in sorted(told) if rank not in first)]
+    parts = [said, ""]
+    for rank in order:
+        place = told[rank]
+        parts.append(f"===== rank {rank}" + (
+            ": no answer" if place is None
+            else f" after {place.steps} steps: {place.where}\n\n{place.text}"
+        ))  # fmt: skip
+    return "\n".join(parts) + "\n"
+
+
+class HangWatch:
+    """Looks at the clocks of all ranks; alone, at its own.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Of the run; rank 0 writes ``hang-<time>.txt`` into it.
+    fail : callable
+        Puts the reason into ``status.json`` (rank 0).
+    busy : callable
+        Whether the device of this rank has work left; False without one.
+    leave : callable
+        Ends the process with a code.
+    """
+
+    def __init__(
+        self, ranks: Ranks, progress: Progress, folder: Path | None, fail: Callable[[str], None],
+        busy: Callable[[], bool] = lambda: False, leave: Callable[[int], Any] = os._exit,
+    ) -> None:  # fmt: skip
+        self.ranks, self.progress, self.folder = ranks, progress, folder
+        self.fail, self.busy, self.leave = fail, busy, leave
+        self.dump = LateDump(folder, ranks.rank)
+        self.dump.feed(time.monotonic(), progress.limit_s())
+        # a rank that never tells anything is setting up for as long as that may take
+        self.beats = {
+            rank: Beat(0.0, progress.limit_s(), False, progress.doing, time.monotonic())
+            for rank in range(ranks.world)
+        }
+        self.told: dict[int, Place | None] = {}
+        self.over = threading.Event()  # a hang was found: this process ends in a moment
+        self._asked: float | None = None
+
+    def beat(self) -> str:
+        """What this rank tells."""
+        clock = self.progress
+        return json.dumps([clock.age_s(), clock.limit_s(), in_exchange(), clock.doing])
+
+    def hear(self, rank: int, words: str) -> None:
+        """What another one tells, as rank 0 hears it."""
+        age, limit, waits, doing = json.loads(words)
+        self.beats[rank] = Beat(age, limit, waits, doing, time.monotonic())
+
+    def answer(self) -> str:
+        """The stacks of this rank."""
+        return json.dumps(look(self.progress.steps, self._device_waits()).as_json())
+
+    def hear_answer(self, rank: int, words: str) -> None:
+        """The stacks of another one."""
+        self.told[rank] = Place.from_json(json.loads(words))
+
+    def _device_waits(self) -> bool:
+        try:
+            return self.busy()
+        except RuntimeError:  # of a GPU that failed: it will not end by itself
+            return True
+
+    def forgive(self, seconds: float) -> None:
+        """Leave out a time in which this process was stopped (``scontrol suspend``)."""
+        self.progress.forgive(seconds)
+        self.dump.forget()
+        self.beats = {rank: replace(beat, at=beat.at + seconds)
+                      for rank, beat in self.beats.items()}  # fmt: skip
+
+    def look(
+        self, now: float, ask: Callable[[], None] = lambda: None, left: Collection[int] = ()
+    ) -> None:
+        """Put the late dump off; on rank 0, find who hangs, ask for stacks, and end the run.
+
+        Parameters
+        ----------
+        ask : callable
+            Asks the other ranks for their stacks; the answers come to `hear_answer`.
+        left : collection of int
+            Ranks that have ended as they should.
+        """
+        self.dump.feed(now, self.progress.limit_s())
+        if not self.ranks.is_main:
+            return
+        self.hear(self.ranks.rank, self.beat())
+        beats = {rank: beat for rank, beat in self.beats.items() if rank not in left}
+        if self._asked is None:
+            if stuck(beats, now):
+                self._asked, self.told = now, {}
+                ask()
+            return
+        waiting = set(beats) - set(self.told) - {self.ranks.rank}
+        if waiting and now - self._asked < ANSWER_S:
+            return
+        self._asked = None
+        if not stuck(beats, now):
+            return  # it went on meanwhile
+        mine = look(self.progress.steps, self._device_waits())
+        told = {rank: self.told.get(rank) for rank in beats} | {self.ranks.rank: mine}
+        self._conclude(verdict(told, beats, now), told)
+
+    def _conclude(self, said: str, told: Mapping[int, Place | None]) -> None:
+        self.over.set()
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        file = None if self.folder is None else self.folder / f"hang-{stamp}.txt"
+
+        def write() -> None:
+            with suppress(OSError):  # the disk may be what hangs; what is known is printed
+                if file is not None:
+                    write_text(file, report(said, told))
+                self.fail(said)
+
+        where = f"; stacks: {file}" if file else ""
+        print(f"sunpipe: {said}{where}; run the same command again to continue", file=sys.stderr,
+              flush=True)  # fmt: skip
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(WRITE_S)
+        if writer.is_alive():
+            print(report(said, told), file=sys.stderr, flush=True)
+        else:
+            self.dump.close()
+        self.leave(EXIT_LOST)
+
+
+@contextmanager
+def alone(watch: HangWatch) -> Iterator[None]:
+    """Watch this process from a thread of its own."""
+    done = threading.Event()
+
+    def mind() -> None:
+        last = time.monotonic()
+        while not done.wait(LOOK_S):
+            now = time.monotonic()
+            if now - last > PAUSE_S:
+                watch.forgive(now - last)
+            last = now
+            watch.look(now)
+
+    thread = threading.Thread(target=mind, name="hang watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,65 @@
+"""Stacks of a process whose interpreter does not come back from a library."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sunpipe.files import TEMPORARY_PREFIX
+
+FEED_S = 1.0  # between two times that it is put off
+SPARE_S = 2.0  # after the limit of what is being done
+NEVER_S = 1e6  # limits beyond that are none
+
+
+class LateDump:
+    """Stacks from outside of the interpreter, for a thread that does not give it back.
+
+    A library that waits inside C with the interpreter's lock keeps every thread of
+    ours from running. `faulthandler` has one that needs no lock: unless it is put
+    off in time, it writes what it sees.
+    """
+
+    def __init__(self, folder: Path | None, rank: int) -> None:
+        self._path = (
+            None if folder is None else folder / f"{TEMPORARY_PREFIX}stacks-rank-{rank}.txt"
+        )
+        self._file = open(self._path, "w") if self._path else None  # noqa: SIM115
+        self._fed = 0.0
+
+    def feed(self, now: float, limit_s: float) -> None:
+        """Put it off once more."""
+        if self._file is not None and now - self._fed > FEED_S and limit_s < NEVER_S:
+            self._fed = now
+            faulthandler.dump_traceback_later(limit_s + SPARE_S, file=self._file)
+
+    def forget(self) -> None:
+        """Drop what was written while the whole process was stopped."""
+        if self._file is not None:
+            os.ftruncate(self._file.fileno(), 0)
+            os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Call it off; nothing is left of it if nothing was written."""
+        if self._file is not None and self._path is not None:
+            faulthandler.cancel_dump_traceback_later()
+            empty = os.fstat(self._file.fileno()).st_size == 0
+            self._file.close()
+            self._file = None
+            if empty:
+                self._path.unlink(missing_ok=True)
+
+
+def keep_late_dumps(folder: Path, report: Callable[[str], None]) -> None:
+    """Name what a `LateDump` of an earlier start has written; call it under the run's lock."""
+    for left in sorted(folder.glob(f"{TEMPORARY_PREFIX}stacks-rank-*.txt")):
+        if not left.stat().st_size:
+            left.unlink()
+            continue
+        stamp = datetime.fromtimestamp(left.stat().st_mtime, UTC).strftime("%Y%m%dT%H%M%SZ")
+        rank = left.stem.rpartition("-")[2]
+        kept = left.rename(folder / f"hang-{stamp}-rank-{rank}.txt")
+        report(f"rank {rank} of an earlier start hung inside a library; its stacks: {kept.name}")

@@ -1,0 +1,86 @@
+"""What a training is doing and since when: told by its own thread, read by the one that watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SETTING_UP = "setting up"  # until the first step is done: all phases, caches and kernels are new
+STEP, DATA = "a step", "waiting for data"
+SLOWER = 10.0  # than the longest step so far: no step of a training is that much slower
+PATIENCE = 6.0  # times `hang_s`, for all that is no step
+AGAIN = 3.0  # times the longest so far, for what is no step
+
+
+class Progress:
+    """The clock of a training's thread.
+
+    A step may take `hang_s`, or 10 times as long as the slowest one so far: then a
+    training that is slow but goes on is not taken for one that hangs. Everything
+    else (setting up with the first step, a checkpoint, images, metrics) may take six
+    times `hang_s`, or three times its longest so far.
+
+    Parameters
+    ----------
+    hang_s : float
+        Seconds, above 0; infinite to never complain.
+
+    Attributes
+    ----------
+    steps : int
+        Done so far, in this process.
+    doing : str
+        What is going on.
+    """
+
+    def __init__(self, hang_s: float) -> None:
+        self.hang_s, self.steps, self.doing = hang_s, 0, SETTING_UP
+        self._since = time.monotonic()
+        self._longest: dict[str, float] = {}
+
+    def begin(self, doing: str) -> None:
+        """End what was done until now, and begin something else, or the same once more."""
+        now = time.monotonic()
+        self._longest[self.doing] = max(now - self._since, self._longest.get(self.doing, 0.0))
+        self.doing, self._since = doing, now
+
+    def ready(self) -> None:
+        """The next batch is asked for."""
+        if self.steps:
+            self.begin(DATA)
+
+    def fed(self) -> None:
+        """It is there."""
+        if self.steps:
+            self.begin(STEP)
+
+    def stepped(self) -> None:
+        """A step is done, and whatever belongs to it goes on."""
+        self.steps += 1
+        self.begin(STEP)
+
+    @contextmanager
+    def during(self, doing: str) -> Iterator[None]:
+        """Around something that is no step."""
+        before = self.doing
+        self.begin(doing)
+        try:
+            yield
+        finally:
+            self.begin(before)
+
+    def age_s(self) -> float:
+        """Seconds since it began what it is doing."""
+        return time.monotonic() - self._since
+
+    def limit_s(self) -> float:
+        """How long that may take."""
+        longest = self._longest.get(self.doing, 0.0)
+        if self.doing in (STEP, DATA):
+            return max(self.hang_s, SLOWER * longest)
+        return max(PATIENCE * self.hang_s, AGAIN * longest)
+
+    def forgive(self, seconds: float) -> None:
+        """Leave out a time in which the whole process was stopped, as Slurm does to suspend it."""
+        self._since += seconds
