@@ -30,6 +30,8 @@ FAILED = ("failed", "timeout", "node_fail", "out_of_memory", "boot_fail", "deadl
 DAYS = 7  # of failures that are still told
 SACCT_S = 5.0
 MOST_ASKED = 200  # jobs of one question to sacct
+_TOLD: dict[str, str] = {}  # how jobs ended is final: a watch asks once
+_ASKED: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -125,15 +127,22 @@ def _states(jobs: Iterable[Job]) -> dict[str, str]:
 
 def sacct_states(jobs: Sequence[str]) -> dict[str, str]:
     """States of jobs and array tasks that the queue has forgotten; nothing without accounting."""
-    chosen = ",".join(jobs[-MOST_ASKED:])
+    chosen = [job for job in jobs if job not in _ASKED][-MOST_ASKED:]
+    if not chosen:
+        return _TOLD
+    _ASKED.update(chosen)
     try:
-        text = ask_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", chosen,
+        text = ask_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--jobs",
+                         ",".join(chosen),
                          "--format=JobID,State", f"--starttime=now-{DAYS}days",
                          timeout=SACCT_S)  # fmt: skip
     except DataError:
-        return {}
+        return _TOLD
     rows = (line.split("|") for line in text.splitlines())
-    return {row[0]: row[1].split()[0].lower() for row in rows if len(row) == 2 and row[1].split()}
+    _TOLD.update(
+        {row[0]: row[1].split()[0].lower() for row in rows if len(row) == 2 and row[1].split()}
+    )
+    return _TOLD
 
 
 def _launched(
