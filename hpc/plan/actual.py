@@ -32,11 +32,17 @@ class Row:
         return {**vars(self), "predicted_over_actual": self.ratio}
 
 
-def compare(run: Path) -> list[Row]:
+def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
     """Rows of a run folder: memory, pace, checkpoint, energy.
 
     What was predicted is its ``plan.json``, written when it was started; a run of an
     older version has none. Pace is the median tick.
+
+    Parameters
+    ----------
+    cpu_pace : float, optional
+        Seconds per kimg predicted for this CPU: a run on a CPU has no such number of
+        its own, because it needs measurements.
 
     Raises
     ------
@@ -49,9 +55,12 @@ def compare(run: Path) -> list[Row]:
     paces = [row["sec_per_kimg"] for row in rows if row.get("sec_per_kimg")]
     energy = [row["energy_j"] for row in rows if row.get("energy_j") is not None]
     pace = statistics.median(paces) if paces else None
+    expected = plan.get("seconds_per_kimg")
+    if expected is None and plan.get("device") == "cpu":
+        expected = cpu_pace
     return [
         Row("memory of a rank", "bytes", plan.get("memory_bytes"), max(peaks, default=None)),
-        Row("seconds per kimg", "s", plan.get("seconds_per_kimg"), pace),
+        Row("seconds per kimg", "s", expected, pace),
         Row("checkpoint", "bytes", plan.get("checkpoint_bytes"), _newest_checkpoint(run)),
         Row("energy", "kWh", None, sum(energy) / JOULES_PER_KWH if energy else None),
     ]

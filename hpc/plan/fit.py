@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hpc.plan.subject import Subject, subject
+from hpc.plan.subject import Subject, subject, to_be_made
 from hpc.profile import Profile, Resources, minutes
-from sunpipe.errors import DataError, UsageError
+from sunpipe.errors import UsageError
 from sunpipe.settings import Config
 
 GPU_STAGES = ("train", "ssl")  # one rank per GPU
@@ -88,7 +88,7 @@ def _training(cfg: Config, profile: Profile, images: Subject | None) -> Iterator
     if refused is not None:
         yield Finding("refuse", "train", refused)
         return
-    expected = images or subject(cfg)
+    expected = images or to_be_made(cfg)
     side = expected.resolution
     if side < 8 or side & (side - 1):
         yield Finding("refuse" if images else "warn", "train", f"images of {side} x {side} pixels:"
@@ -147,10 +147,3 @@ def _encoder(cfg: Config, profile: Profile) -> Iterator[Finding]:
     if cfg.ssl.batch % ranks or cfg.ssl.batch // ranks < 2:
         yield Finding("refuse", "ssl", f"ssl.batch = {cfg.ssl.batch} does not divide over {ranks}"
                       " ranks with two patches or more each")  # fmt: skip
-
-
-def refuse(found: Sequence[Finding]) -> None:
-    """Raise a `DataError` with every refusal; warnings are left to the caller."""
-    lines = [f"{one.stage}: {one.text}" for one in found if one.level == "refuse"]
-    if lines:
-        raise DataError("not queued: " + "; ".join(lines))

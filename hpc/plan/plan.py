@@ -21,7 +21,7 @@ PREDICTED_BY = {
     "memory": "the ledger: networks counted, every phase run on shapes alone; within 15 % of what"
     " trainings on a CPU took (benchmarks/results/plan_memory.json)",
     "gpu": "a roofline over every kernel of an iteration; fitted to published times of StyleGAN2"
-    " on V100 and A100 with 6 % error (0.83 to 1.08 of each), not tried on a GPU with this code"
+    " on V100 and A100 with 7 % error (0.81 to 1.08 of each), not tried on a GPU with this code"
     " (benchmarks/results/plan_anchors.json)",
     "cpu": "a roofline over every kernel of an iteration with rates measured on this machine just"
     " now; within a factor of two",
@@ -52,6 +52,7 @@ def make_plan(cfg: Config, place: Target) -> dict[str, Any]:
     done = stats[-1]["nimg"] / 1000 if stats else 0.0
     left = max(cfg.train.kimg - done, 0.0)
     seconds = left * speed.seconds_per_kimg
+    cpu_pace = None if place.gpu else speed.seconds_per_kimg
     verdicts = [
         memory_verdict(cfg, *shape, found.peak_bytes, place),
         time_verdict(seconds, place.limit_s),
@@ -82,7 +83,7 @@ def make_plan(cfg: Config, place: Target) -> dict[str, Any]:
         "verdicts": [one.as_json() for one in verdicts],
         "fits": not any(one.word == "does not fit" for one in verdicts),
         "run": None if run is None else {"name": run.name,
-                                         "rows": [row.as_json() for row in compare(run)]},
+                                         "rows": [row.as_json() for row in compare(run, cpu_pace)]},
     }  # fmt: skip
 
 

@@ -54,7 +54,13 @@ def planes(shard: ShardSettings) -> int:
 
 
 def subject(cfg: Config) -> Subject:
-    """Images of the dataset, or those that ``[shard]`` will make of the archive."""
+    """Images of the dataset, or those that ``[shard]`` will make of the archive.
+
+    Raises
+    ------
+    DataError
+        A dataset that is there and cannot be read.
+    """
     from sunpipe.shards.schema import read_info
 
     folder = Layout.current().shards(cfg.dataset)
@@ -63,13 +69,17 @@ def subject(cfg: Config) -> Subject:
     except DataError:
         if (folder / "dataset.json").exists():
             raise  # it is there and cannot be read: not the same as not made yet
-        shard = cfg.shard
-        side = shard.tile // shard.reduce if shard.is_patch else shard.resolution
-        return Subject(side, planes(shard), ITEM_BYTES[shard.dtype], None, None, None,
-                       f"[shard] of the configuration: there is no dataset {cfg.dataset} yet"
-                       )  # fmt: skip
+        return to_be_made(cfg)
     stored = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     return Subject(
-        info.resolution, len(info.channels), ITEM_BYTES[info.dtype], info.counts["rows"],
-        info.counts["train"], stored, f"dataset {cfg.dataset}",
+        info.resolution, len(info.channels), ITEM_BYTES[info.dtype], info.counts.get("rows"),
+        info.counts.get("train"), stored, f"dataset {cfg.dataset}",
     )  # fmt: skip
+
+
+def to_be_made(cfg: Config) -> Subject:
+    """Images that ``[shard]`` makes, whatever the dataset holds now."""
+    shard = cfg.shard
+    side = shard.tile // shard.reduce if shard.is_patch else shard.resolution
+    return Subject(side, planes(shard), ITEM_BYTES[shard.dtype], None, None, None,
+                   "[shard] of the configuration")  # fmt: skip

@@ -67,18 +67,18 @@ def _memory(plan: dict[str, Any]) -> Iterator[str]:
     yield "each alternative, all else as it is ('*': as configured)"
     now = next((one for one in plan["levers"] if one["on"]), None)
     cells = [_lever_cells(one, now) for one in plan["levers"]]
-    yield from table(("", "peak", "saves", "s/kimg", "slower by", "host", "peak in"), cells)
+    yield from table(("", "peak", "memory", "s/kimg", "time", "host", "peak in"), cells)
 
 
 def _lever_cells(one: dict[str, Any], now: dict[str, Any] | None) -> tuple[str, ...]:
     """Saving and cost against the settings as they are."""
-    saves = slower = ""
+    memory = time = ""
     if now is not None and not one["on"]:
-        saves = f"{1 - one['peak_bytes'] / now['peak_bytes']:+.0%}"
-        slower = f"{one['seconds_per_kimg'] / now['seconds_per_kimg'] - 1:+.0%}"
+        memory = f"{one['peak_bytes'] / now['peak_bytes'] - 1:+.0%}"
+        time = f"{one['seconds_per_kimg'] / now['seconds_per_kimg'] - 1:+.0%}"
     host = size(one["host_bytes"]) if one["host_bytes"] else ""
-    return (("* " if one["on"] else "  ") + one["setting"], size(one["peak_bytes"]), saves,
-            f"{one['seconds_per_kimg']:.2f}", slower, host, one["peak_phase"])  # fmt: skip
+    return (("* " if one["on"] else "  ") + one["setting"], size(one["peak_bytes"]), memory,
+            f"{one['seconds_per_kimg']:.2f}", time, host, one["peak_phase"])  # fmt: skip
 
 
 def _pace(plan: dict[str, Any]) -> Iterator[str]:
