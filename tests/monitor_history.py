@@ -190,6 +190,7 @@ def cluster(end: float) -> Iterator[Line]:
         )
     for node in NODES:
         yield "sunpipe_slurm_job_nodes_info", {"slurm_job": "4711", "node": node}, steady(1)
+    yield "sunpipe_slurm_job_nodes_info", {"slurm_job": "4720_1", "node": "gpu03"}, steady(1)
     for state, count in (("completed", 14), ("failed", 1)):
         yield (
             "sunpipe_slurm_own_jobs_ended_total",

@@ -20,6 +20,7 @@ POINTS = 320  # samples of a curve
 MARK_STEP_S = 30.0  # expressions of marks look back two minutes
 LONGEST_S = 14 * 86400.0  # Prometheus answers at most 11 000 samples of a series
 SCRAPE_S = 15.0
+NONE = "none seen"  # no series has this value either
 
 
 def preview(
@@ -78,7 +79,7 @@ def page(
     values: dict[str, str] = {}
     shown: list[tuple[str, str]] = []
     for choice in board.choices:
-        value, text = chosen(choice, source, window, values, asked.get(choice.name), known)
+        value, text = chosen(choice, source, window, values, asked)
         values[choice.name] = value
         shown.append((choice.title, text))
 
@@ -96,28 +97,45 @@ def page(
 
 def chosen(
     choice: Choice, source: Prometheus, window: Window, values: Mapping[str, str],
-    wanted: str | None, known: set[str],
+    asked: Mapping[str, str | None],
 ) -> tuple[str, str]:  # fmt: skip
-    """Value of a variable as it stands in an expression, and as a reader sees it."""
+    """Value of a variable as it stands in an expression, and as a reader sees it.
+
+    Raises
+    ------
+    UsageError
+        If Prometheus has not seen the value that is asked for.
+    """
     metric = substituted(choice.metric, values, window)
     options = source.label_values(metric, choice.label, window.start, window.end)
     options.sort(key=natural, reverse=choice.descending)
+    wanted = asked.get(choice.name)
     if wanted is not None:
         if wanted not in options:
             near = ", ".join(options[:5]) or "none"
             raise UsageError(f"Prometheus knows no {choice.title.lower()} {wanted!r}; "
                              f"it has seen: {near}")  # fmt: skip
         return quoted(wanted), wanted
-    if choice.several:
-        alternatives = "|".join(quoted(re.escape(option)) for option in options)
-        return choice.all_value or alternatives or "none seen", ", ".join(options) or "none seen"
     if not options:
-        return "", "none seen"
-    if choice.name == "run" and "sunpipe_train_state" in known:
-        running = source.newest('sunpipe_train_state{state="running"} == 1', window.end)
-        going = {each.labels.get("run", "") for each in running}
-        options.sort(key=lambda option: option not in going)  # stable: the newest stays first
+        return choice.all_value or NONE, NONE
+    if choice.several:
+        every = "|".join(quoted(re.escape(option)) for option in options)
+        return choice.all_value or every, ", ".join(options)
+    first = preferred(choice, source, window, asked.get("run"))
+    options.sort(key=lambda option: option not in first)  # stable: the newest stays first
     return quoted(options[0]), options[0]
+
+
+def preferred(choice: Choice, source: Prometheus, window: Window, run: str | None) -> set[str]:
+    """Values to show rather than the newest: the running runs, and the jobs of what is shown."""
+    running = 'sunpipe_train_state{state="running"} == 1'
+    expr = {
+        "run": running,
+        "slurm_job": f'sunpipe_train_info{{run="{quoted(run)}"}}' if run
+        else f"sunpipe_train_info and on (run) ({running})",
+    }.get(choice.name)  # fmt: skip
+    found = source.newest(expr, window.end) if expr else []
+    return {each.labels.get(choice.label, "") for each in found}
 
 
 def natural(text: str) -> list[Any]:

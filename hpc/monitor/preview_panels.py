@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpc.monitor import preview_numbers as numbers
-from hpc.monitor.preview_chart import Window, chart, finite, legend, reached, spark
+from hpc.monitor.preview_chart import Window, chart, colour, finite, legend, reached, spark
 from hpc.monitor.preview_model import Panel
 from hpc.monitor.preview_source import Prometheus, Series
 
@@ -86,8 +86,6 @@ def counted(panel: Panel, values: Sequence[tuple[str, float]]) -> dict[str, Any]
         return {"kind": "bars", "bars": bars}
     name, value = values[0]
     if panel.named:
-        from hpc.monitor.preview_chart import colour
-
         named = panel.colours.get(name)
         return {"kind": "value", "text": name, "spark": "",
                 "colour": colour(named) if named else "var(--ink)"}  # fmt: skip

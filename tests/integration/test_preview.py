@@ -111,6 +111,7 @@ def test_page_is_one_file_with_every_panel(page: Path) -> None:
 def test_page_shows_what_prometheus_knows(page: Path) -> None:
     text = page.read_text()
     assert f"<dt>Run</dt><dd>{RUN}</dd>" in text  # the running one
+    assert "<dt>Job</dt><dd>4711</dd>" in text  # the running one's, not the newest
     assert f"<dd>{', '.join(NODES)}</dd>" in text
     progress = re.search(r"<h4>Progress</h4>.*?<p class=\"value\"[^>]*>(.*?)</p>", text, re.DOTALL)
     assert progress is not None
