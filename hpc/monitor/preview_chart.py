@@ -108,11 +108,11 @@ def area(lower: Points, upper: Points, window: Window, low: float, high: float) 
     return "M" + "L".join([*map(at, upper), *map(at, reversed(lower))]) + "Z"
 
 
-def stack(curves: Sequence[Points]) -> list[tuple[list[tuple[float, float]], ...]]:
+def stack(curves: Sequence[Points]) -> list[tuple[Points, Points]]:
     """Lower and upper edge of each curve when they stand on each other; missing counts as 0."""
     moments = sorted({moment for points in curves for moment, _ in points})
     floor = dict.fromkeys(moments, 0.0)
-    found = []
+    found: list[tuple[Points, Points]] = []
     for points in curves:
         values = dict(points)
         lower = [(moment, floor[moment]) for moment in moments]
@@ -130,7 +130,7 @@ def chart(
     `marks` are (moment, colour, title).
     """
     layers = stack([points for _, points in curves]) if panel.stacked else []
-    tops = [upper for _, upper in layers] or [points for _, points in curves]
+    tops: list[Points] = [upper for _, upper in layers] or [points for _, points in curves]
     low, high = bounds(panel, tops)
     drawn = []
     for place, (name, points) in enumerate(curves):

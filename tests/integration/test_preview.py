@@ -14,12 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hpc.monitor import preview_numbers as numbers
-from hpc.monitor.preview import moments, preview, quoted, substituted
-from hpc.monitor.preview_chart import Window, area, bounds, legend, path, stack
-from hpc.monitor.preview_model import Header, Panel, load
-from hpc.monitor.preview_panels import table
-from hpc.monitor.preview_source import Prometheus, Series
+from hpc.monitor.preview import moments, preview, quoted
+from hpc.monitor.preview_chart import Window
+from hpc.monitor.preview_model import load
+from hpc.monitor.preview_source import Prometheus
 from sunpipe.errors import SunpipeError, UsageError
 from tests.conftest import free_port, need
 from tests.monitor_history import NODES, RUN, SSL, write_blocks
@@ -239,105 +237,3 @@ def test_page_in_a_browser(page: Path, tmp_path: Path, width: int, columns: int)
     found = re.search(r"<title>(\{.*?\})</title>", done.stdout)
     assert found, done.stderr[-500:]
     assert found[1] == f'{{"row":{columns},"wide":0,"small":0,"out":0}}'
-
-
-# arithmetic
-
-
-def panel(**changes: object) -> Panel:
-    given: dict[str, object] = {
-        "kind": "timeseries", "title": "t", "description": "d", "unit": "short", "width": 8,
-        "targets": (), "low": None, "high": None, "decimals": None, "steps": (), "lined": False,
-        "stacked": False, "stairs": False, "named": False, "spark": False, "none": "no data",
-        "colours": {}, "headers": (), "sort": None,
-    }  # fmt: skip
-    return Panel(**{**given, **changes})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("value", "unit", "text"), [
-    (0, "short", "0"), (1234567, "short", "1.23 M"), (999, "short", "999"), (0.5, "short", "0.500"),
-    (-1.5, "short", "−1.50"), (float("nan"), "short", "–"), (2**30, "bytes", "1 GiB"),
-    (0.156, "percentunit", "15.6 %"), (0.0, "bytes", "0 B"), (25.9, "s", "25.9 s"),
-    (41.4, "dtdurations", "41 s"), (76320, "dtdurations", "21 h 12 min"),
-    (90061, "dtdurations", "1 d 1 h"), (3599.9, "dtdurations", "1 h 0 min"),
-    (7, "apples", "7 apples"),
-    (1e-7, "short", "1.00e−07"),
-])  # fmt: skip
-def test_values_with_units(value: float, unit: str, text: str) -> None:
-    assert numbers.text(value, unit).replace("\u00a0", " ") == text
-
-
-@pytest.mark.parametrize(("low", "high", "unit", "labels"), [
-    (0, 100, "short", ["0", "20", "40", "60", "80", "100"]),
-    (0, 1, "percentunit", ["0", "20 %", "40 %", "60 %", "80 %", "100 %"]),
-    (-1.2, 1.2, "short", ["−1.0", "−0.5", "0", "0.5", "1.0"]),
-    (0, 4 * 2**30, "bytes", ["0", "1 GiB", "2 GiB", "3 GiB", "4 GiB"]),
-    (0, 3600, "dtdurations", ["0", "15 min", "30 min", "45 min", "60 min"]),
-    (0, 5000, "short", ["0", "1 k", "2 k", "3 k", "4 k", "5 k"]),
-])  # fmt: skip
-def test_ticks_are_round(low: float, high: float, unit: str, labels: list[str]) -> None:
-    found = numbers.ticks(low, high, unit)
-    assert [label.replace("\u00a0", " ") for _, label in found] == labels
-    assert all(low - 1e-9 <= place <= high * (1 + 1e-9) for place, _ in found)
-
-
-def test_moments_are_round_and_inside() -> None:
-    start = 1_800_000_123.0
-    for length, form in ((120, r"\d\d:\d\d:\d\d"), (21600, r"\d\d:\d\d"), (864000, r"\w{3} \d\d")):
-        found = numbers.moments(start, start + length)
-        assert 3 <= len(found) <= 7
-        assert all(start <= moment <= start + length for moment, _ in found)
-        assert all(re.fullmatch(form, label) for _, label in found)
-
-
-def test_curves_break_where_samples_are_missing() -> None:
-    window = Window(0, 100, 10)
-    drawn = path([(0, 0.0), (10, 1.0), (50, 1.0), (60, 0.5)], window, 0, 1)
-    assert drawn == "M0.0 300.0h0L100.0 0.0M500.0 0.0h0L600.0 150.0"
-    assert path([(0, 0.0), (10, 1.0)], window, 0, 1, stairs=True) == "M0.0 300.0h0H100.0V0.0"
-
-
-def test_stacked_curves_stand_on_each_other() -> None:
-    lower, upper = stack([[(0, 1.0), (10, 2.0)], [(10, 3.0)]])
-    assert upper == ([(0, 1.0), (10, 2.0)], [(0, 1.0), (10, 5.0)])
-    assert area(lower[0], lower[1], Window(0, 10, 10), 0, 4) == (
-        "M0.0 225.0L1000.0 150.0L1000.0 300.0L0.0 300.0Z")  # fmt: skip
-
-
-def test_axis_holds_all_samples_and_a_near_limit() -> None:
-    points = [[(0.0, 5.0), (1.0, 8.0)]]
-    low, high = bounds(panel(), points)
-    assert low < 5 < 8 < high
-    near = panel(low=0.0, lined=True, steps=((float("-inf"), "green"), (10.0, "red")))
-    assert bounds(near, points)[0] == 0
-    assert bounds(near, points)[1] > 10
-    far = panel(low=0.0, lined=True, steps=((100.0, "red"),))
-    assert bounds(far, points)[1] < 10
-    assert bounds(panel(high=6.0), points)[1] > 8  # never cut off
-    assert bounds(panel(low=0.0), [[(0.0, 0.0)]]) == (0.0, 1.0)
-    assert bounds(panel(low=0.0), [[(0.0, 0.02), (1.0, 0.02 + 1e-12)]])[1] > 0.021
-
-
-def test_names_of_series() -> None:
-    assert legend("{{node}} GPU {{gpu}}", {"node": "a", "gpu": "1"}, "x") == "a GPU 1"
-    assert legend("{{name}} {{feature}}", {"name": "db"}, "x") == "db"
-    assert legend("__auto", {}, "x") == "x"
-
-
-def test_variables_are_replaced() -> None:
-    window = Window(0, 21600, 68)
-    filled = substituted('a{r="$run"}[$__rate_interval] ${run}', {"run": "x"}, window)
-    assert filled == 'a{r="x"}[83s] x'
-
-
-def test_answers_are_joined_into_rows() -> None:
-    headers = (Header("run", "run", ""), Header("state", "state", ""),
-               Header("Value #B", "kimg", "short"))  # fmt: skip
-    shown = panel(kind="table", headers=headers, sort=("run", True))
-    rows = table(shown, {
-        "A": [Series({"run": "9-a", "state": "done"}, ((0, 1.0),)),
-              Series({"run": "10-b", "state": "running"}, ((0, 1.0),))],
-        "B": [Series({"run": "10-b"}, ((0, 5.0),)), Series({"run": "11-c"}, ((0, 6.0),))],
-    })  # fmt: skip
-    assert [[text for text, _ in row] for row in rows] == [
-        ["11-c", "", "6"], ["10-b", "running", "5"], ["9-a", "done", ""]]  # fmt: skip
