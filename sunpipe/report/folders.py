@@ -123,7 +123,8 @@ def _folder(layout: Layout, asked: str) -> Path:
         if (layout.runs / asked / "config.json").is_file():
             return layout.runs / asked
         numbered = [name for name in existing(layout)
-                    if asked.isdecimal() and int(name.split("-")[0]) == int(asked)]  # fmt: skip
+                    if re.fullmatch(rf"0*{re.escape(asked.lstrip('0') or '0')}-.*", name)
+                    and asked.isdecimal()]  # fmt: skip
         if len(numbered) == 1:
             return layout.runs / numbered[0]
         if (newest := trained_run(layout, asked)) is not None:

@@ -136,8 +136,7 @@ def walked(sources: Sequence[Sources]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for table in tables for name in table))
     return {
         "rows": [{"name": name, "cells": [table.get(name) for table in tables]} for name in names],
-        "why": [None if each.value is not None else each.why.replace(f"{own.layout.root}/", "")
-                for each, own in zip(found, sources, strict=True)],
+        "why": [None if each.value is not None else each.why for each in found],
     }  # fmt: skip
 
 
@@ -203,6 +202,20 @@ def settings(runs: Runs) -> dict[str, Any]:
     return {"rows": rows, "same": same}
 
 
+def without(found: Section, roots: set[str], names: list[str]) -> Section:
+    """The same section without paths of this machine, and with the names of the runs."""
+
+    def plain(text: str | None) -> str | None:
+        for root in roots:
+            text = text.replace(root, "") if text else text
+        return text
+
+    data = {key: [plain(text) for text in value] if key in ("why", "left_out") else value
+            for key, value in found.data.items()}  # fmt: skip
+    return Section(found.key, found.title, found.state, plain(found.why) or "", found.commands,
+                   {"names": names, **data})  # fmt: skip
+
+
 def several(runs: Runs, folder: Path, made_from: str) -> Result:
     """Write the comparison of runs of one kind."""
     gan, sources = kind(runs[0]) == "gan", [sources_of(run) for run in runs]
@@ -223,10 +236,8 @@ def several(runs: Runs, folder: Path, made_from: str) -> Result:
         part("vs_data", "Data", lambda: data(sources)),
         part("vs_origin", "Provenance", lambda: origin(runs)),
     ]
-    parts = [
-        Section(each.key, each.title, each.state, each.why, each.commands,
-                {"names": names, **each.data}) for each in parts
-    ]  # fmt: skip
+    roots = {f"{each.layout.root}/" for each in sources}
+    parts = [without(each, roots, names) for each in parts]
     said = notes(runs)
     title = f"{len(runs)} runs compared" if gan else f"{len(runs)} encoders compared"
     eyebrow = f"sunpipe {versions()['sunpipe']} · comparison"
