@@ -14,7 +14,7 @@ from hpc.doctor import peer
 from hpc.doctor.ask import ask
 from hpc.doctor.file_systems import Mount, existing, find_mount
 from hpc.doctor.finding import Finding
-from hpc.doctor.place import Place, on_nodes
+from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.status.text import plain
 from sunpipe.errors import DataError
 
@@ -114,7 +114,7 @@ def renames_across(place: Place) -> list[Finding]:
     """The same between this machine and another node."""
     if place.srun is None:
         return []
-    command = on_nodes(place, 1, 1, sys.executable, "-u", "-m", "hpc.doctor.peer")
+    command = on_nodes(place, 1, 1, *python_on_nodes(place, "-u", "-m", "hpc.doctor.peer"))
     here = os.environ.get("SLURMD_NODENAME")
     others = _others(place, here)
     if others:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 from hpc.doctor.ask import ask
 from hpc.doctor.finding import Finding
 from hpc.doctor.nodes import CLOCK_S, SYNC, shown
-from hpc.doctor.place import Place, on_nodes
+from hpc.doctor.place import Place, on_nodes, python_on_nodes, stage_variables
 
 MIB = 2**20
 # At this, the gradients of one iteration of StyleGAN2 at 1024 x 1024 (59 M float32 in G and D,
@@ -50,9 +49,9 @@ def all_reduce(place: Place) -> list[Finding]:
     """Start ranks as a training does, one per GPU, and let them add tensors."""
     if place.srun is None or place.nodes * place.tasks_per_node < 2:
         return []
-    argv = on_nodes(place, place.nodes, place.tasks_per_node, sys.executable, "-m",
-                    "sunpipe.bandwidth")  # fmt: skip
-    answer = ask(argv, 170.0)
+    command = python_on_nodes(place, "-m", "sunpipe.bandwidth")
+    argv = on_nodes(place, place.nodes, place.tasks_per_node, *command)
+    answer = ask(argv, 170.0, stage_variables(place))
     try:
         result = json.loads(answer.out.splitlines()[-1])
     except (ValueError, IndexError):

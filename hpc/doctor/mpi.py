@@ -7,7 +7,7 @@ import sys
 
 from hpc.doctor.ask import ask
 from hpc.doctor.finding import Finding, Level
-from hpc.doctor.place import Place, on_nodes
+from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.profile import Profile
 from hpc.status.text import plain
 
@@ -40,9 +40,10 @@ def size(place: Place) -> list[Finding]:
         return []
     kind = place.profile.mpi if place.profile else "pmi2"
     nodes = 2 if place.nodes > 1 else 1
-    argv = on_nodes(place, nodes, 2 // nodes, sys.executable, "-m", "hpc.doctor.mpi_size", mpi=kind)
+    argv = on_nodes(place, nodes, 2 // nodes,
+                    *python_on_nodes(place, "-m", "hpc.doctor.mpi_size"), mpi=kind)  # fmt: skip
     answer = ask(argv, 90.0)
-    if answer.code == 0 and answer.out.split() == ["2"]:
+    if answer.code == 0 and answer.out.split()[-1:] == ["2"]:
         return [Finding("mpi under srun", "OK", f"2 ranks on {nodes} nodes with --mpi={kind}")]
     kinds = ask(["srun", "--mpi=list"], 10.0)
     known = plain(" ".join((kinds.err + kinds.out).split()), 120)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 import time
 from typing import Any
 
 from hpc.doctor.ask import Answer, ask
 from hpc.doctor.data_root import ELSEWHERE, trial_folder
 from hpc.doctor.finding import Finding
-from hpc.doctor.place import Place, on_nodes
+from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.status.text import plain
 
 GIB = 2**30
@@ -41,8 +40,8 @@ def nodes(place: Place) -> list[Finding]:
                    "interface": profile.interface if profile else "",
                    "scratch": profile.scratch if profile else ""}  # fmt: skip
         before = time.time()
-        answer = ask(on_nodes(place, place.nodes, 1, sys.executable, "-m", "hpc.doctor.node_facts",
-                              json.dumps(request)), 90.0)  # fmt: skip
+        command = python_on_nodes(place, "-m", "hpc.doctor.node_facts", json.dumps(request))
+        answer = ask(on_nodes(place, place.nodes, 1, *command), 90.0)
         after = time.time()
     rows = read_facts(answer)
     if len(rows) != place.nodes:

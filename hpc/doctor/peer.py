@@ -111,7 +111,9 @@ def play(folder: Path, command: Sequence[str]) -> tuple[Seen, Seen, str]:
     except OSError as error:
         raise DataError(f"{command[0]}: {error.strerror}") from None
     try:
-        node = other.hear(PATIENCE_S).partition(" ")[2]
+        while (first := other.hear(PATIENCE_S)).partition(" ")[0] != "ready":
+            continue  # what a set-up file prints
+        node = first.partition(" ")[2]
         renames = _renames(folder, other)
         return renames, _locks(folder, other), node
     except BrokenPipeError:

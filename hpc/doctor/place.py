@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hpc.profile import Profile, Resources
+from hpc.script import job_environment, python_command, setup_lines
 from sunpipe.errors import UsageError
 from sunpipe.settings import Config
 
@@ -100,6 +103,27 @@ def find_place(
     begins = ("srun", "--job-name=sunpipe-doctor", "--time=5", "--immediate=60", *options(train))
     return Place(where, env, root, config, profile, nodes, train.tasks_per_node,
                  train.gpus_per_node, begins if srun else None)  # fmt: skip
+
+
+def python_on_nodes(place: Place, *words: str) -> list[str]:
+    """Python of a stage with these arguments: after the profile's set-up, in its container."""
+    profile = place.profile
+    if profile is None:
+        return [sys.executable, *words]
+    wanted = profile.stages.train
+    # a stage without ranks and container has no lines but those of modules and setup
+    bare = dataclasses.replace(profile, container="")
+    lines = setup_lines("report", bare, wanted, place.root, [])
+    python = python_command(profile, wanted, place.root)
+    return ["bash", "-c", "\n".join([*lines, f'exec {python} "$@"']), "doctor", *words]
+
+
+def stage_variables(place: Place) -> dict[str, str]:
+    """The environment with what a launched stage gets: the network interface above all."""
+    more = {}
+    if place.profile is not None:
+        more = job_environment(place.profile, place.profile.stages.train, place.root)
+    return {**place.env, **more}
 
 
 def on_nodes(place: Place, nodes: int, tasks_per_node: int, *command: str, mpi: str = "none"
