@@ -19,6 +19,7 @@ from hpc.slurm_words import count_gpus, count_tasks, node_state, span, unix_time
 from sunpipe.errors import DataError
 
 PATIENCE_S = 20.0
+NO_CONFIGURATION = "Could not establish a configuration source"  # installed, but of no cluster
 # job, array, and so on: squeue(1), OUTPUT FORMAT; the name is last
 CODES = "iAFKuPTrDCNVSelLEbj"
 ENDED = frozenset(
@@ -28,7 +29,7 @@ ENDED = frozenset(
 
 
 class NoSlurm(DataError):
-    """Slurm's commands are not installed on this machine."""
+    """Slurm's commands are not installed on this machine, or it belongs to no cluster."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ def ask_slurm(*argv: str, timeout: float = PATIENCE_S) -> str:
         raise DataError(f"{argv[0]} cannot be started ({error.strerror})") from None
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines() or [f"code {done.returncode}"]
+        if any(NO_CONFIGURATION in line for line in words):
+            raise NoSlurm(f"{argv[0]} finds no slurm.conf: this machine belongs to no Slurm cluster"
+                          " (SLURM_CONF names the file of one elsewhere)")  # fmt: skip
         raise DataError(f"{argv[0]} failed: {words[-1]}")
     return done.stdout
 

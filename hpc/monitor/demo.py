@@ -24,7 +24,7 @@ FIRST_S = 60.0  # until the first scrape and the first evaluation of the rules m
 
 
 def _wait(prometheus: Prometheus, told: Event) -> None:
-    """Wait for the first scrape."""
+    """Wait for the first scrape, and the next time that the rules look at it."""
     end = time.monotonic() + FIRST_S
     while not told.wait(0.2):
         if prometheus.query('up{job="sunpipe"} == 1') and prometheus.query(
