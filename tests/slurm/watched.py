@@ -31,7 +31,7 @@ SCALE = 0.01  # of the alerts' times: 15 minutes are 9 seconds
 TRAINING = ("--nodes=1", "jobs/train_stylegan_256.sh", "-c", "configs/tiny.toml",
             "--set", "train.kimg=100000", "--set", "train.tick_kimg=0.032",
             "--set", "train.checkpoint_kimg=0.128", "--set", "train.metrics.kimg=0.128",
-            "--set", "train.metrics.count=64")  # fmt: skip
+            "--set", "train.metrics.count=64", "--set", "train.image_kimg=100")  # fmt: skip
 
 # What one H200 under dcgm-exporter serves, in its own form (default-counters.csv).
 DCGM = "".join(
