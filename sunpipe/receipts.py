@@ -185,14 +185,13 @@ def _stored(path: Path) -> dict[str, Any] | str:
     return stored
 
 
-def _outdated(stage: str, cfg: Config, layout: Layout, note: Mapping[str, Any]) -> str:
-    """What has changed of what the stage reads; empty if nothing."""
+def _outdated(stage: str, cfg: Config, note: Mapping[str, Any], there: Prints) -> str:
+    """What has changed of what the stage reads, `there` being what it would find; else empty."""
     if note["version"] != sunpipe.__version__:
         return f"made by sunpipe {note['version']}, this is {sunpipe.__version__}"
     if changed := changed_keys(note["settings"], settings_of(stage, cfg)):
         return _several(changed) + " changed"
-    now_there = found(stage, cfg, layout)
-    other = [key for key in now_there if note["read"].get(key) != now_there[key]]
+    other = [key for key in there if note["read"].get(key) != there[key]]
     if other == ["stages.jsonl"]:
         return "other stages were run since"
     return f"{_several([key for key in other if key in KINDS])} was made again" if other else ""
@@ -211,7 +210,7 @@ def why_run(stage: str, cfg: Config, layout: Layout) -> str:
     made = stored.get("made")
     if not isinstance(made, dict):
         return "its receipt is of another version of sunpipe"
-    if why := _outdated(stage, cfg, layout, stored):
+    if why := _outdated(stage, cfg, stored, found(stage, cfg, layout)):
         return why
     there = prints(stage, cfg, layout)
     for path, state in there.items():
@@ -224,10 +223,10 @@ def why_run(stage: str, cfg: Config, layout: Layout) -> str:
 
 def done_parts(stage: str, cfg: Config, layout: Layout, count: int) -> set[int]:
     """Those of `count` parts that ended well, from what is there now."""
-    done = set()
+    done, there = set(), found(stage, cfg, layout)
     for number in range(1, count + 1):
         stored = _stored(path_of(layout, stage, cfg, (number, count)))
-        if isinstance(stored, dict) and not _outdated(stage, cfg, layout, stored):
+        if isinstance(stored, dict) and not _outdated(stage, cfg, stored, there):
             done.add(number)
     return done
 
