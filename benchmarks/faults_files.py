@@ -46,7 +46,7 @@ def _stops(one: Training, process: subprocess.Popen[str], words: str) -> str:
 def _goes_on(one: Training, resumed: str) -> float:
     """The same command again ends with the weights of an undisturbed run; its seconds."""
     start = time.monotonic()
-    code = one.here().wait(240)
+    code = one.here().wait(900)
     require(code == 0, one.text()[-400:])
     require(f"resumed from {resumed}\n" in one.text(), f"not resumed from {resumed}")
     one.same("one rank")
@@ -78,7 +78,7 @@ def disk_full(rig: Rig, number: int) -> Seen:
 def read_only(rig: Rig, number: int) -> Seen:
     """The data root is mounted read-only when a run is to go on: refused, nothing is changed."""
     one = rig.training(f"read-only-{number}")
-    require(one.here(kimg=0.032).wait(240) == 0, one.text()[-300:])
+    require(one.here(kimg=0.032).wait(900) == 0, one.text()[-300:])
     before, fault, log = _contents(one), time.monotonic(), rig.work / f"read-only-{number}.txt"
     with mounted(one.root, "--bind", "-o", "ro", str(one.root)):
         code = one.here(log=log).wait(BOUND_S)
@@ -139,12 +139,12 @@ ALTERED: list[Callable[[Path, Path], None]] = [
 def altered_checkpoint(rig: Rig, number: int) -> Seen:
     """The newest checkpoint cut, flipped, unmarked, mixed with another: the one before is used."""
     one = rig.training(f"altered-{number}")
-    require(one.here(kimg=0.048).wait(240) == 0, one.text()[-300:])
+    require(one.here(kimg=0.048).wait(900) == 0, one.text()[-300:])
     before, newest = one.checkpoints[-2:]
     alter = ALTERED[number % len(ALTERED)]
     alter(newest, before)
     if alter is _misname:  # nothing is torn: its own state says how far it is
-        code = one.here().wait(240)
+        code = one.here().wait(900)
         require(code == 0, one.text()[-400:])
         one.same("one rank")
         return Seen("resumed", one.lines("^resumed from|passed over|rejected")[0])

@@ -79,7 +79,7 @@ def _storm(rig: Rig, number: int, name: str, kind: signal.Signals) -> Seen:
     alive = one.pids()
     fault = time.monotonic()
     for _ in range(100):  # in bursts, over a step, the save and the end
-        kill(one.pids() or alive, kind)
+        kill(alive, kind)
         time.sleep(chance.choice((0.0, 0.0, 0.002, 0.05)))
     detected = until("end of the ranks", lambda: not set(alive) & set(one.pids()), BOUND_S)
     new = one.text()[len(before) :]

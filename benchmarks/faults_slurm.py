@@ -151,10 +151,10 @@ def controller_killed(rig: Rig, number: int) -> Seen:
 
 
 def time_limit(rig: Rig, number: int) -> Seen:
-    """``--time=1``: the warning, one checkpoint, requeue, until the training is done."""
+    """``--time=2``: the warning, one checkpoint, requeue, until the training is done."""
     one = rig.training(f"time-limit-{number}")
     long = 2.4
-    one.submit(options=("--time=1", "--signal=USR2@25"), kimg=long)
+    one.submit(options=("--time=2", "--signal=USR2@25"), kimg=long)
     one.first_images()
     until("the end", one.ended, 600)
     row = rig.state(one.job)
