@@ -60,7 +60,7 @@ class _Peer:
     def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
+            start_new_session=True, bufsize=0,  # what is read ahead, select does not see
         )  # fmt: skip
 
     def tell(self, word: str) -> None:

@@ -105,7 +105,8 @@ def test_renames_and_locks_between_two_processes(tmp_path: Path) -> None:
 
 FALSE_PEER = """\
 import sys
-print("ready n2", flush=True)
+sys.stdout.write("set-up says hello\\nready n2\\n")
+sys.stdout.flush()
 answers = {answers!r}
 for line in sys.stdin:
     print(answers.pop(0), flush=True)
