@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ def preview(
     boards = load(tuple(dict.fromkeys(dashboards)) or NAMES)
     end = time.time() if now is None else now
     step = max(1.0, round(seconds / POINTS))
-    window = Window(end - seconds, end, step)
+    window = Window(end - step * math.ceil(seconds / step), end, step)  # so that `end` is a sample
     asked = {"run": run, "slurm_job": job}
     with Prometheus(url) as source:
         known = source.names(window.start, window.end)

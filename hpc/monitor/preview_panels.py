@@ -34,7 +34,9 @@ def why_empty(panel: Panel, known: set[str]) -> str:
         giver = GIVERS[":" if ":" in absent[0] else absent[0].partition("_")[0]]
         verb = "was" if len(absent) == 1 else "were"
         return f"{', '.join(absent)} {verb} not there in this time; it comes from {giver}."
-    return f"{', '.join(wanted)}: scraped, but no series fits the choice made above."
+    if any(re.search(r"\$[a-z]", target.expr) for target in panel.targets):
+        return f"{', '.join(wanted)}: scraped, but no series fits the choice made above."
+    return f"{', '.join(wanted)}: scraped, but without such a value in this time."
 
 
 def drawn(

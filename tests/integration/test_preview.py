@@ -113,10 +113,19 @@ def test_page_shows_what_prometheus_knows(page: Path) -> None:
     assert f"<dd>{', '.join(NODES)}</dd>" in text
     progress = re.search(r"<h4>Progress</h4>.*?<p class=\"value\"[^>]*>(.*?)</p>", text, re.DOTALL)
     assert progress is not None
-    assert progress[1] == "41.2\u00a0%"  # (1200 + 900 * 0.96) / 5000
+    assert progress[1] == "41.3\u00a0%"  # (1200 + 900 * 0.96) / 5000
     assert re.search(r"checkpoint written</dt><dd>[56]</dd>", text)
     assert re.search(r"job started again</dt><dd>1</dd>", text)
     assert "scraped, but no series fits the choice" in text
+
+
+def test_a_first_scrape_is_drawn(server: tuple[str, float], tmp_path: Path) -> None:
+    url, end = server
+    first = end - HOURS * 3600 + 4.0  # four seconds after it, with a step of eleven
+    text = preview(url, tmp_path / "p.html", ["training"], None, 3600, now=first).read_text()
+    losses = re.search(r"<h4>Losses</h4>.*?</article>", text, re.DOTALL)
+    assert losses is not None
+    assert len(re.findall(r'd="M1000.0 [\d.]+h0"', losses[0])) == 2  # a dot each, at the right end
 
 
 def test_chosen_run_range_and_dashboard(server: tuple[str, float], tmp_path: Path) -> None:
