@@ -46,7 +46,7 @@ def actual(run: RunFolder) -> dict[str, float]:
     saved = sorted(run.folder.glob("checkpoints/kimg-*/COMPLETE"))
     size = math.nan
     if saved:
-        size = float(sum(path.stat().st_size for path in saved[-1].parent.iterdir()
+        size = float(sum(path.stat().st_size for path in saved[-1].parent.rglob("*")
                          if path.is_file()))  # fmt: skip
     return {
         "memory_bytes": max((peak for peak in peaks if math.isfinite(peak)), default=math.nan),

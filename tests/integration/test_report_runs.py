@@ -190,7 +190,7 @@ def test_damage_costs_its_section_only(twins: Path, root: Path) -> None:
     found = report_runs(resolve(Layout.current(), ["0", "1"]))
     states = found["sections"]
     assert {key for key, state in states.items() if state == "broken"} == {
-        "vs_glance", "vs_curves", "vs_final"}  # fmt: skip
+        "vs_glance", "vs_curves"}  # fmt: skip
     assert states["vs_samples"] == "current", "of the run that has a checkpoint"
     text = self_contained(Path(found["report"])).text
     assert "Not readable" in text
