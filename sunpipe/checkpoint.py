@@ -90,9 +90,8 @@ def save(
     The order makes a kill or a power cut at any moment harmless: every file and
     folder is on the device and was read back before the folder has its name,
     ``latest`` comes after it, and the removal of older ones after that. One
-    that was passed over when the run continued from an older one is not removed
-    but renamed to ``rejected-<name>``. One writer at a time: the caller holds the
-    lock of the run.
+    that was passed over when the run continued from an older one is renamed to
+    ``rejected-<name>``, of which the last `keep` stay. The caller holds the run's lock.
 
     Parameters
     ----------
@@ -140,6 +139,9 @@ def save(
         _set_aside(rejected, report)
     for old in complete(folder)[:-keep]:
         _discard(old)
+    for old in sorted(folder.glob("rejected-*"), key=lambda path: path.lstat().st_ctime_ns)[:-keep]:
+        _discard(old)
+        report(f"{old.name} is removed: {keep} that were passed over later are kept")
     return target
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import IO, Any
 from sunpipe.errors import DataError
 from sunpipe.files import TEMPORARY_PREFIX
 from sunpipe.paths import Layout
+from sunpipe.provenance import now
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
@@ -39,9 +42,21 @@ def lock_file(handle: IO[Any], operation: int) -> None:
                         " or choose another with SUNPIPE_ROOT") from None  # fmt: skip
 
 
+def owner() -> str:
+    """Who this is, for those who come to a lock: job, process, machine, since when."""
+    from sunpipe.stop import slurm_job
+
+    job = slurm_job()
+    return (f"{f'job {job}, ' if job else ''}process {os.getpid()} on {socket.gethostname()}, since"
+            f" {now()}")  # fmt: skip
+
+
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs.
+    """Hold the lock file `path` while the block runs; it says who holds it.
+
+    The kernel drops the lock when its holder dies: what the file says is for people,
+    and only of use while somebody holds it.
 
     Raises
     ------
@@ -49,11 +64,17 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         When another process holds it; `what` says what that process is doing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
+    with open(path, "a+", encoding="utf-8") as handle:
         try:
             lock_file(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"another process is {what}; wait until it has finished") from None
+            handle.seek(0)
+            line = "".join(c for c in handle.readline(300).strip() if c.isprintable())
+            who = f" ({line})" if line else ""
+            raise DataError(f"another process is {what}{who}; wait until it has finished") from None
+        handle.truncate(0)
+        handle.write(owner() + "\n")
+        handle.flush()
         yield
 
 

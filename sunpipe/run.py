@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from sunpipe.config import changed_keys
 from sunpipe.errors import DataError
-from sunpipe.files import atomic_folder, read_json, write_json
+from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
 from sunpipe.paths import Layout
 from sunpipe.provenance import now, provenance
 
@@ -76,6 +77,27 @@ def _create(layout: Layout, name: str, config: dict[str, Any]) -> Path:
     return folder
 
 
+def _writable(folder: Path) -> None:
+    """Refuse a run that could not be written, before hours of work: by writing to it.
+
+    Raises
+    ------
+    DataError
+        Names the folder.
+    """
+    for path in (folder, folder / "checkpoints", folder / "images"):
+        try:
+            path.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path, prefix=TEMPORARY_PREFIX) as probe:
+                probe.write(b"x")
+                probe.flush()
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be written ({error.strerror}), no checkpoint could be saved;"
+                " give yourself the right to, make room, or start another run with --new"
+            ) from None
+
+
 @dataclass
 class Run:
     """One run folder, open for writing. Only rank 0 holds one.
@@ -112,6 +134,7 @@ class Run:
         folder = None if new else find_run(layout, name)
         if folder is None:
             return cls(_create(layout, name, config))
+        _writable(folder)
         stored = read_json(folder / "config.json")
         stored.pop("schema", None)
         changed = changed_keys(stored, json.loads(json.dumps(config)))

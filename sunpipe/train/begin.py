@@ -23,7 +23,8 @@ from sunpipe.shards.schema import dataset_id
 from sunpipe.train.augment import check_policy
 from sunpipe.train.engine import STAGE_3, from_main
 from sunpipe.train.ledger import Device, ledger
-from sunpipe.train.sinks import save_grid
+from sunpipe.train.plan import predicted
+from sunpipe.train.sinks import check_sinks, save_grid
 from sunpipe.train.symmetries import check_symmetries
 from sunpipe.train_settings import TrainSettings
 
@@ -110,6 +111,7 @@ def check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
         except ValueError as error:
             raise UsageError(f"{section}: {error} (dataset {cfg.dataset})") from None
     check_metrics(reader, t.metrics)
+    check_sinks(cfg.track)
 
 
 def layout_notes(t: TrainSettings, micro: int) -> list[str]:
@@ -159,7 +161,7 @@ def on_main(work: Callable[[], Found], ranks: dist.Ranks) -> Found | None:
 
 
 def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
-    """First lines of a run or its continuation, ``deepspeed.json``, a grid of real images."""
+    """First lines of a run or its continuation, ``deepspeed.json``, ``plan.json``, real images."""
     run.rewind_stats(trainer.nimg)
     write_json(run.folder / "deepspeed.json", {"G": trainer.engine_g.config,
                                                "D": trainer.engine_d.config})  # fmt: skip
@@ -174,6 +176,8 @@ def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
         f" {trainer.device.type}, ZeRO-{t.zero.stage}"
         f"{' with CPU offload' if t.zero.offload and t.zero.stage else ''}"
     )
+    plan = predicted(trainer.cfg, info.resolution, len(info.channels), ranks.world, device)
+    write_json(run.folder / "plan.json", plan)
     run.log(ledger(info.resolution, len(info.channels), t, ranks.world, device).line())
     for line in layout_notes(t, trainer.local_batch // trainer.accumulate):
         run.log(f"note: {line}")

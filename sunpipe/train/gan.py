@@ -18,6 +18,7 @@ import torch
 
 from sunpipe import checkpoint, dist
 from sunpipe.checkpoint_writer import Writer
+from sunpipe.config import to_dict
 from sunpipe.errors import DataError, RankLost, Stopped
 from sunpipe.lock import running
 from sunpipe.paths import Layout
@@ -25,7 +26,7 @@ from sunpipe.run import Run, find_run, network_identity, read_stats
 from sunpipe.settings import Config
 from sunpipe.shards.cache import node_cache
 from sunpipe.shards.reader import ShardReader
-from sunpipe.stage import log
+from sunpipe.stage import log, printable
 from sunpipe.stop import StopFlag, requeue
 from sunpipe.train import record
 from sunpipe.train.begin import FREE_KEYS, announce, check, on_main, run_config
@@ -41,7 +42,7 @@ from sunpipe.train.process_group import finish
 from sunpipe.train.progress import Progress
 from sunpipe.train.selftest import self_test
 from sunpipe.train.shares import Shares
-from sunpipe.train.sinks import TensorboardSink, save_grid
+from sunpipe.train.sinks import open_sinks, save_grid
 from sunpipe.train.tick import Tick
 from sunpipe.train.trainer import Trainer
 from sunpipe.train.warm import find_source
@@ -148,13 +149,11 @@ class _Books:
     def __init__(self, trainer: Trainer, run: Run | None, held: ExitStack) -> None:
         self.run = run
         self.writer: Writer | None = None
-        self.sink: TensorboardSink | None = None
         if run is not None:
             keep = trainer.t.keep_checkpoints
             self.writer = held.enter_context(Writer(run.folder / "checkpoints", keep, run.log))
-            self.sink = held.enter_context(
-                TensorboardSink(run.folder / "tensorboard", trainer.nimg)
-            )
+        shown = printable(to_dict(trainer.cfg))
+        self.sinks = held.enter_context(open_sinks(run, trainer.cfg.track, shown, trainer.nimg))
 
     def check(self) -> None:
         """Raise what stopped the last checkpoint."""
@@ -205,23 +204,25 @@ def _loop(
                     _save(trainer, books, wait=end or stopping)
             if draws and trainer.data_rank == 0:  # stripes of one image draw it together
                 with progress.during("images"):
-                    _draw(trainer, run)
+                    _draw(trainer, books)
             if metrics and not stopping and (end or due(before, trainer.nimg, t.metrics.kimg)):
                 with progress.during("metrics"):
                     row = metrics.measure()
-                if books.sink and row:
-                    books.sink.add(row)
+                if row:
+                    books.sinks.add(row)
             if stopping and not end:
                 _stop(trainer, run, stop, target)
 
 
-def _draw(trainer: Trainer, run: Run | None) -> None:
+def _draw(trainer: Trainer, books: _Books) -> None:
     """A grid of generated images; every rank of the first group of stripes must call it."""
     fields = trainer.fields("grid", GRID, GRID_SIDE).numpy()
-    if run:
+    if books.run:
         name = f"fakes-{checkpoint.folder_name(trainer.nimg)}.png"
-        save_grid(fields, trainer.reader.info, run.folder / "images" / name,
-                  f"generated, {trainer.nimg / 1000:g} kimg")  # fmt: skip
+        path = books.run.folder / "images" / name
+        title = f"generated, {trainer.nimg / 1000:g} kimg"
+        save_grid(fields, trainer.reader.info, path, title)
+        books.sinks.image(trainer.nimg, path)
 
 
 def _judge(tick: Tick, trainer: Trainer, run: Run | None) -> dict[str, float]:
@@ -274,8 +275,7 @@ def _report(
     )
     for line in warned:
         run.log(f"warning: {line}")
-    if books.sink:
-        books.sink.add(row)
+    books.sinks.add(told)
 
 
 def _save(trainer: Trainer, books: _Books, wait: bool) -> None:

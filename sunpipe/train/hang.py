@@ -84,7 +84,9 @@ def verdict(told: Mapping[int, Place | None], beats: Mapping[int, Beat], now: fl
     parts = []
     for rank in guilty or sorted(told):
         place, beat = told[rank], beats.get(rank)
-        since = f" for {beat.age_at(now):.0f} s ({beat.doing})" if beat else ""
+        since = ""
+        if beat is not None:
+            since = f" for {beat.age_at(now):.0f} s ({beat.doing}; {beat.limit:.0f} s are allowed)"
         who = names([rank]) if len(told) > 1 else "the training"
         if place is None:
             parts.append(f"{who} has not gone on{since} and does not answer (stopped, or inside a"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sunpipe import checkpoint
+from sunpipe.config import to_dict
 from sunpipe.dist import Ranks, discover
 from sunpipe.errors import ConfigError, Stopped
 from sunpipe.lock import running
@@ -27,7 +28,7 @@ from sunpipe.shards.cache import node_cache
 from sunpipe.shards.loader import Loader
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import read_info
-from sunpipe.stage import Result, log
+from sunpipe.stage import Result, log, printable
 from sunpipe.stop import StopFlag, requeue
 from sunpipe.train import record
 from sunpipe.train.begin import on_main
@@ -39,6 +40,7 @@ from sunpipe.train.late_dump import keep_late_dumps
 from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.progress import Progress
 from sunpipe.train.shares import Shares
+from sunpipe.train.sinks import open_sinks
 from sunpipe.train.ssl_begin import FREE, about, check, check_views, environment_kept, judge
 from sunpipe.train.ssl_methods import Seen
 from sunpipe.train.ssl_norm import check_norms
@@ -94,15 +96,19 @@ def tick_line(row: dict[str, Any]) -> str:
 
 
 def _loop(
-    run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag, progress: Progress
-) -> None:
+    config: Config, run: Run | None, trainer: Trainer, reader: ShardReader, stop: StopFlag,
+    progress: Progress,
+) -> None:  # fmt: skip
     settings, ranks = trainer.settings, trainer.ranks
     tick = Tick(trainer)
     shares = Shares(Energy(meters_here(trainer.device), ranks), ranks, trainer.device)
-    with Loader(
-        reader, trainer.seed, trainer.nimg, settings.batch, rank=ranks.rank, world=ranks.world,
-        masks=True, pin=trainer.device.type == "cuda",
-    ) as source:  # fmt: skip
+    with (
+        open_sinks(run, config.track, printable(to_dict(config)), trainer.nimg) as sinks,
+        Loader(
+            reader, trainer.seed, trainer.nimg, settings.batch, rank=ranks.rank, world=ranks.world,
+            masks=True, pin=trainer.device.type == "cuda",
+        ) as source,
+    ):  # fmt: skip
         while trainer.nimg < trainer.total:
             before, lr, asked = trainer.nimg, trainer.lr, time.perf_counter()
             progress.ready()
@@ -115,7 +121,9 @@ def _loop(
             if end or stopping or due(before, trainer.nimg, settings.tick_kimg):
                 row = tick.row(lr, shares.end(tick.data_wait))
                 if run is not None:
-                    run.stats({k: v if v == v else None for k, v in row.items()})
+                    told = {k: v if v == v else None for k, v in row.items()}
+                    run.stats(told)
+                    sinks.add(told)
                     record.add_tick(run, row)
                     run.log(tick_line(row))
                     record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
@@ -288,7 +296,7 @@ def _train(
             f" rank(s) ({ranks.source}), {device.type}"
         )
         record.tell(run, "running", nimg=trainer.nimg, target=trainer.total)
-    _loop(run, trainer, reader, stop, progress)
+    _loop(config, run, trainer, reader, stop, progress)
     return trainer.nimg
 
 

@@ -18,6 +18,7 @@ from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import DatasetInfo, dataset_id
 from sunpipe.ssl_settings import SslSettings
+from sunpipe.train.sinks import check_sinks
 from sunpipe.train.symmetries import check_symmetries
 
 JUDGED_FROM = 0.1  # share of the run before collapse is judged
@@ -59,6 +60,7 @@ def check(config: Config, ranks: Ranks, reader: ShardReader) -> None:
         A batch that does not divide over the ranks, or leaves one patch to a rank.
     """
     check_views(reader.info, config.ssl)
+    check_sinks(config.track)
     if not len(reader):
         raise DataError(f"dataset {config.dataset} has no rows in split train")
     if config.ssl.batch % ranks.world:

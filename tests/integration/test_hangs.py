@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sunpipe.errors import EXIT_LOST
@@ -29,7 +30,7 @@ def test_a_rank_that_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
     status = read_json(tmp_path / "status.json")
     assert status["state"] == "failed"
     assert status["reason"].startswith("rank 1 has not gone on for ")
-    waited = float(status["reason"].split(" for ")[1].split()[0])
-    # the slowest step before took 0.4 of hang_s: ten times that is the limit
-    assert 4 * HANG_S <= waited < 4 * HANG_S + 15
+    waited, allowed = map(float, re.findall(r"(\d+) s", status["reason"])[:2])
+    # the slowest step before took 0.4 of hang_s, or more on a busy machine: ten times that
+    assert 4 * HANG_S <= allowed <= waited < allowed + 10
     assert not list(tmp_path.glob(".tmp-*"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +76,24 @@ def elsewhere(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return make
 
 
-def test_n_and_n_images_are_2n(elsewhere: Any) -> None:
+def test_n_and_n_images_are_2n(elsewhere: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = elsewhere("whole")
     done = train_ssl(config())
     assert done is not None
     assert done["state"] == "done"
     assert done["nimg"] == 128
     broken = elsewhere("broken")
+    backwards = itertools.count(2e9, -3600.0)  # the clock of the wall decides nothing
+    monkeypatch.setattr(time, "time", lambda: next(backwards))
     with pytest.raises(Stopped, match=r"SIGTERM at 0\.\d+ kimg"):
         train_ssl(config(), stop=StopAfter(5))
     status = read_json(broken / "runs/00000-tiny-ssl/status.json")
     assert status["state"] == "stopped"
     assert 0 < status["nimg"] < 128
+    assert (status["target"], status["stage"], status["requeues"]) == (128, "ssl", 0)
+    assert status["signal"] == "SIGTERM"
+    assert status["checkpoint"]["bytes"] > 1000
+    assert list((broken / "runs/00000-tiny-ssl/tensorboard").iterdir())
     # A line beyond the checkpoint, as a killed run leaves it, is written again.
     Run(broken / "runs/00000-tiny-ssl").stats({"nimg": 999, "loss": 0.0})
     again = train_ssl(config())
@@ -95,7 +103,7 @@ def test_n_and_n_images_are_2n(elsewhere: Any) -> None:
     assert [row["nimg"] for row in rows] == sorted({row["nimg"] for row in rows})
     assert again["nimg"] == 128
     for key in ("nimg", "kimg", "sec_per_kimg", "loss", "collapse", "data_wait_s",
-                "peak_memory_bytes", "lr", "time"):  # fmt: skip
+                "peak_memory_bytes", "lr", "time", "tick_s", "rank_work_s"):  # fmt: skip
         assert key in again
 
 

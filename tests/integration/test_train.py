@@ -45,13 +45,25 @@ def test_run_folder_has_its_files(tiny_run_root: Path) -> None:
     run = tiny_run_root / "runs/00000-tiny"
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.json", "provenance.json", "stats.jsonl", "status.json", "log.txt",
-                     "deepspeed.json", "checkpoints", "images", "tensorboard"}  # fmt: skip
+                     "deepspeed.json", "plan.json", "checkpoints", "images",
+                     "tensorboard"}  # fmt: skip
     rows = read_stats(run)
     assert [row["nimg"] for row in rows] == [16, 32, 48, 64]
     for key in ("kimg", "sec_per_kimg", "loss_G", "loss_D", "data_wait_s", "peak_memory_bytes",
                 "time"):  # fmt: skip
         assert isinstance(rows[-1][key], float | int)
-    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    for key in ("rank_work_s", "rank_data_wait_s", "rank_peak_memory_bytes"):
+        assert len(rows[-1][key]) == 1
+    assert 0 < rows[-1]["rank_work_s"][0] <= rows[-1]["tick_s"]
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "done"
+    assert (status["stage"], status["nimg"], status["target"]) == ("train", 64, 64)
+    assert (status["world"], status["requeues"], status["nonfinite"]) == (1, 0, 0)
+    assert status["checkpoint"]["name"] == "kimg-000000.064"
+    assert status["checkpoint"]["bytes"] > 100_000
+    plan = json.loads((run / "plan.json").read_text())
+    assert plan["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert plan["memory_bytes"] > 0
     assert (run / "images/reals.png").stat().st_size > 5000
     assert (run / "images/fakes-kimg-000000.064.png").exists()
     deepspeed = json.loads((run / "deepspeed.json").read_text())
@@ -113,7 +125,9 @@ def test_two_trainings_of_one_run_at_once_are_refused(tiny_copy: Path) -> None:
     with running(Layout(tiny_copy), "train", "tiny"):
         done = run_cli("train", "--config", TINY, root=tiny_copy)
     assert done.returncode == 1
-    assert "another process is running sunpipe train for tiny" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert f"another process is running sunpipe train for tiny (process {os.getpid()} on" in last
+    assert "since 20" in last
     assert not (tiny_copy / "runs").exists()
 
 

@@ -105,12 +105,13 @@ def test_the_sentence_and_the_file() -> None:
     told = {0: place(exchange=True), 1: place(reading=("/data/shard-00001.h5",)), 2: None}
     beats = {rank: beat(31) for rank in told}
     assert verdict(told, beats, 1001.0) == (
-        "rank 2 has not gone on for 32 s (a step) and does not answer (stopped, or inside a"
-        " library)"
+        "rank 2 has not gone on for 32 s (a step; 30 s are allowed) and does not answer (stopped,"
+        " or inside a library)"
     )
     del told[2]
     assert verdict(told, beats, 1001.0) == (
-        "rank 1 has not gone on for 32 s (a step): work (a.py:1), reading /data/shard-00001.h5"
+        "rank 1 has not gone on for 32 s (a step; 30 s are allowed): work (a.py:1), reading"
+        " /data/shard-00001.h5"
     )
     text = report("said", told)
     assert text.startswith("said\n")
@@ -173,7 +174,7 @@ def test_a_lone_training_whose_data_do_not_come(
         waiting.join(20)
     assert codes[0] == EXIT_LOST
     assert f"reading {shard}" in reasons[0]
-    assert "(waiting for data)" in reasons[0]
+    assert "(waiting for data; " in reasons[0]
     (file, *_) = tmp_path.glob("hang-*.txt")
     assert f"at {shard}" in file.read_text()
     assert "_fill" in file.read_text()

@@ -1,0 +1,67 @@
+"""A run that cannot be written is refused at its start; a lock says who holds it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sunpipe import checkpoint
+from sunpipe.errors import DataError
+from sunpipe.lock import exclusive
+from sunpipe.paths import Layout
+from sunpipe.run import Run
+
+
+def test_a_lock_says_who_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    lock = tmp_path / "locks/a.lock"
+    lock.parent.mkdir()
+    lock.write_text("a much longer line of the process before, which has died" * 5)
+    who = rf"another process is working \(job 4711, process {os.getpid()} on \S+, since 20\S+\); w"
+    with (
+        exclusive(lock, "working"),
+        pytest.raises(DataError, match=who),
+        exclusive(lock, "working"),
+    ):
+        pass
+    with exclusive(lock, "working"):  # the refused one has changed nothing
+        lock.write_text("")
+        said = "another process is working; wait"
+        with pytest.raises(DataError, match=said), exclusive(lock, "working"):
+            pass
+
+
+def test_a_run_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    made = Run.open(layout, "x", {"a": 1}, frozenset(), new=False)
+    before = sorted(tmp_path.rglob("*"))
+    assert Run.open(layout, "x", {"a": 1}, frozenset(), new=False).folder == made.folder
+    plain = tempfile.NamedTemporaryFile
+
+    def refuse(*args: Any, dir: Path, **more: Any) -> Any:
+        if dir.name == "checkpoints":
+            raise OSError(30, "Read-only file system", str(dir))
+        return plain(*args, dir=dir, **more)
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    with pytest.raises(DataError, match=r"checkpoints cannot be written \(Read-only file system\)"):
+        Run.open(layout, "x", {"a": 1}, frozenset(), new=False)
+    assert [p for p in sorted(tmp_path.rglob("*")) if p.name != "log.txt"] == before
+
+
+def test_few_checkpoints_that_were_passed_over_are_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    for nimg in (5000, 4000, 3000, 2000):  # each start goes on from an older one
+        checkpoint.save(tmp_path, nimg, {"G": {"w": torch.ones(1)}}, {}, keep=2, report=said.append)
+    assert [path.name for path in sorted(tmp_path.glob("rejected-*"))] == [
+        "rejected-kimg-000003.000", "rejected-kimg-000004.000"
+    ]  # fmt: skip
+    assert said[-1] == "rejected-kimg-000005.000 is removed: 2 that were passed over later are kept"
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "kimg-000002.000"
