@@ -31,6 +31,9 @@ def plan(
     gpus_per_node: Annotated[
         int | None, typer.Option(min=1, help="Default: the profile's, else 1.")
     ] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Without the table of alternatives: a few seconds.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="End with exit code 1 where it does not fit.")
     ] = False,
@@ -50,7 +53,7 @@ def plan(
     if file is not None and config is not None:
         raise UsageError("the configuration is named twice; leave out --config")
     cfg = load_config(file or config, set_ or ())
-    found = make_plan(cfg, target(cluster, gpu, nodes, gpus_per_node))
+    found = make_plan(cfg, target(cluster, gpu, nodes, gpus_per_node), brief)
     if json_:
         print(json.dumps(found, allow_nan=False), flush=True)
     else:

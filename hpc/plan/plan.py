@@ -28,8 +28,13 @@ PREDICTED_BY = {
 }
 
 
-def make_plan(cfg: Config, place: Target) -> dict[str, Any]:
+def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]:
     """Everything that ``sunpipe plan`` says, with JSON's types.
+
+    Parameters
+    ----------
+    brief : bool
+        Without the alternatives, each of which is a ledger and a pace of its own.
 
     Raises
     ------
@@ -78,7 +83,7 @@ def make_plan(cfg: Config, place: Target) -> dict[str, Any]:
         "total": {"kimg": cfg.train.kimg, "kimg_done": done, "kimg_left": left,
                   "seconds": seconds, "node_hours": seconds / 3600 * place.nodes,
                   "gpu_hours": seconds / 3600 * place.ranks if place.gpu else None},
-        "levers": [one.as_json() for one in levers(cfg, predictor)],
+        "levers": [] if brief else [one.as_json() for one in levers(cfg, predictor)],
         "storage": [one.as_json() for one in kept],
         "verdicts": [one.as_json() for one in verdicts],
         "fits": not any(one.word == "does not fit" for one in verdicts),

@@ -63,6 +63,8 @@ def _memory(plan: dict[str, Any]) -> Iterator[str]:
             f"  beside it: {allow['context_gib']} GiB CUDA context, {allow['libraries_gib']} GiB"
             f" cuBLAS, cuDNN and NCCL, {1 - allow['usable_share']:.0%} for fragments"
         )
+    if not plan["levers"]:
+        return
     yield ""
     yield "each alternative, all else as it is ('*': as configured)"
     now = next((one for one in plan["levers"] if one["on"]), None)

@@ -34,12 +34,8 @@ def measure_cpu(channels: int = 64, budget_s: float = 0.25) -> tuple[Gpu, Reache
     budget_s : float
         Seconds for each of four measurements.
     """
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.randn(8, channels, 32, 32).to(dtype, memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3).to(dtype)
-        flops = 2 * x.numel() * channels * 9
-        rates[dtype] = flops / _seconds(lambda x=x, w=weight: F.conv2d(x, w, padding=1), budget_s)
+    rates = {dtype: _convolution_rate(channels, dtype, budget_s)
+             for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
     large, small = torch.randn(2**21), torch.randn(64)
     into = torch.empty_like(large)
     moved = 3 * large.numel() * large.element_size()
@@ -49,6 +45,14 @@ def measure_cpu(channels: int = 64, budget_s: float = 0.25) -> tuple[Gpu, Reache
     cpu = Gpu("cpu", memory, rates[torch.float32] / 1e12, 0.0, rates[torch.bfloat16] / 1e12,
               bandwidth / 1e9, "", f"measured with {torch.get_num_threads()} threads")  # fmt: skip
     return cpu, Reached(**REACHED, start_s=STARTS * start)
+
+
+def _convolution_rate(channels: int, dtype: torch.dtype, budget_s: float) -> float:
+    """Operations per second."""
+    x = torch.randn(8, channels, 32, 32).to(dtype, memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3).to(dtype)
+    flops = 2 * x.numel() * channels * 9
+    return flops / _seconds(lambda: F.conv2d(x, weight, padding=1), budget_s)
 
 
 def _seconds(work: Callable[[], object], budget_s: float) -> float:
