@@ -113,7 +113,9 @@ def test_command_reports_what_it_made(made: tuple[Path, dict[str, Any]]) -> None
     assert page == root / "reports/tiny/report.html"
     assert page.is_absolute()
     assert page.stat().st_size == result["bytes"] < 6e6
-    assert result["sections"] == dict.fromkeys(SECTIONS, "current")
+    assert result["sections"] == {
+        **dict.fromkeys(SECTIONS, "current"), "quality": "missing", "scorecard": "missing",
+    }  # fmt: skip
     assert len(result["facts"]) == 3
     physics, direction, found = result["facts"]
     assert re.search(r"HARP|sharp_cea_720s\[377\]", physics)
@@ -267,8 +269,8 @@ def test_another_dataset_makes_everything_stale(inside: Path) -> None:
     path.write_text(json.dumps(info))
     result = report(config(), TINY)
     assert result["sections"] == {
-        "card": "current", "training": "stale", "compare": "stale", "directions": "stale",
-        "search": "stale", "timings": "current", "reproduce": "current",
+        **dict.fromkeys(SECTIONS, "stale"), "card": "current", "scorecard": "missing",
+        "timings": "current", "reproduce": "current",
     }  # fmt: skip
 
 
