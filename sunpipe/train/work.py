@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sunpipe.train.ledger import local_samples
-from sunpipe.train.meter import PHASES, Pass, loss, networks, phase_passes
+from sunpipe.train.meter import PHASES, Pass, loss, networks, phase_passes, tensors_in
 from sunpipe.train_settings import ComputeSettings, ModelSettings, TrainSettings
 
 HALF = (torch.bfloat16, torch.float16)
@@ -77,8 +76,7 @@ class Kernels(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in NO_KERNEL:
             return out
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        given, made = list(tensors_in((args, kwargs))), list(tensors_in(out))
         if not made or (not func._schema.is_mutable and _views(given, made)):
             return out
         formula = flop_registry.get(packet)
@@ -106,8 +104,7 @@ class Kernels(TorchDispatchMode):
 
 def _views(given: list[torch.Tensor], made: list[torch.Tensor]) -> bool:
     """Whether all that was made lies in what was given."""
-    held = {id(one.untyped_storage()): one.untyped_storage() for one in given}
-    keys = {one._cdata for one in held.values()}
+    keys = {one.untyped_storage()._cdata for one in given}
     return all(one.untyped_storage()._cdata in keys for one in made)
 
 

@@ -61,9 +61,9 @@ def test_a_convolution_goes_back_in_two_kernels() -> None:
 
 
 def test_all_phases_are_counted_like_the_flops_of_a_step() -> None:
-    works = phase_works(32, 1, SMALL)
+    works = phase_works(8, 1, SMALL)
     total = sum(often * work.flops.sum() for often, work in works.values())
-    assert total == pytest.approx(step_flops(32, 1, SMALL), rel=1e-12)
+    assert total == pytest.approx(step_flops(8, 1, SMALL), rel=1e-12)
     assert [round(1 / often) for often, _ in works.values()] == [1, 4, 1, 16, 1]
 
 
@@ -86,20 +86,20 @@ def test_products_run_on_the_units_that_there_are() -> None:
 
 
 def test_ranks_add_their_collectives_and_offload_its_way_to_the_host() -> None:
-    alone = pace(32, 1, SMALL, ROUND)
-    two = pace(32, 1, SMALL, ROUND, ranks=2, gpus_per_node=1)
+    alone = pace(8, 1, SMALL, ROUND)
+    two = pace(8, 1, SMALL, ROUND, ranks=2, gpus_per_node=1)
     g, d = (sum(p.numel() for p in net.parameters())
-            for net in networks(32, 1, SMALL.model, SMALL.compute))  # fmt: skip
+            for net in networks(8, 1, SMALL.model, SMALL.compute))  # fmt: skip
     assert two.communication == communication_seconds(traffic(g, d, SMALL), 2, 1, HDR100_PER_NODE)
     assert alone.communication == alone.offload == 0
     assert alone.seconds_per_kimg == 250 * alone.iteration_s
-    assert two.flops == pytest.approx(alone.flops / 2, rel=0.01)
+    assert two.flops == pytest.approx(alone.flops / 2, rel=0.05)
     moved = TrainSettings(**{**vars(SMALL), "zero": ZeroSettings(stage=1, offload=True)})
-    assert pace(32, 1, moved, ROUND).offload > 0
-    assert pace(32, 1, moved, ROUND).update == 0
+    assert pace(8, 1, moved, ROUND).offload > 0
+    assert pace(8, 1, moved, ROUND).update == 0
     block = TrainSettings(**{**vars(SMALL), "compute": ComputeSettings(
         checkpoint="block", checkpoint_from=8)})  # fmt: skip
-    assert pace(32, 1, block, ROUND).flops > 1.1 * alone.flops  # computed again
+    assert pace(8, 1, block, ROUND).flops > 1.1 * alone.flops  # computed again
 
 
 def test_the_fit_meets_the_published_times() -> None:
