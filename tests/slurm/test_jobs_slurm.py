@@ -62,7 +62,7 @@ def rank_process(slurm: Slurm, rank: int) -> int:
     """Process of a rank of the training that runs on this cluster."""
     for pid in daemon.leftovers(slurm.cluster.token):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words[2:3] == [b"train"] and f"SLURM_PROCID={rank}".encode() in (
+        if b"train" in words[2:4] and f"SLURM_PROCID={rank}".encode() in (
             Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         ):
             return pid

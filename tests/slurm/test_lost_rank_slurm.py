@@ -116,7 +116,7 @@ def test_a_launched_training_in_a_container_starts_again_after_a_lost_rank(
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),  # no scontrol to ask
     }  # fmt: skip
     words = ("launch", "train", "-c", TINY, "--cluster", profile, "--json", "--set",
-             "train.checkpoint_kimg=0.016", "--set", "train.kimg=0.2")  # fmt: skip
+             "train.checkpoint_kimg=0.016", "--set", "train.kimg=0.4")  # fmt: skip
     done = slurm.run("env", *(f"{key}={value}" for key, value in given.items()),
                      sys.executable, "-m", "sunpipe", *words, root=root)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -127,7 +127,7 @@ def test_a_launched_training_in_a_container_starts_again_after_a_lost_rank(
     logs = "\n".join(path.read_text() for path in (root / "slurm").glob("*.out"))
     assert slurm.wait(job) == {job: "COMPLETED"}, logs
     assert slurm.show(job)["Restarts"] == "1"
-    assert (run / "checkpoints/kimg-000000.200/COMPLETE").exists()
+    assert (run / "checkpoints/kimg-000000.400/COMPLETE").exists()
     assert "resumed from kimg-" in (run / "log.txt").read_text()
     log = (root / f"slurm/{job}_0_log.out").read_text()
     assert "a rank was killed (exit code 137); Slurm starts the job again, restart 1 of 3" in log
