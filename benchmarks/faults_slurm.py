@@ -196,9 +196,8 @@ def submitted_twice(rig: Rig, number: int) -> Seen:
     first = one.submit()
     if chance:
         one.first_images()
-    fault = time.monotonic()
     second = one.submit(options=(f"--output={one.root}/second.txt",))
-    until("an end of one", lambda: one.ended(first) or one.ended(second), BOUND_S)
+    ends = until("an end of one", lambda: one.ended(first) or one.ended(second), BOUND_S)
     until("both ends", lambda: one.ended(first) and one.ended(second), 300)
     states = sorted(rig.state(job)["JobState"] for job in (first, second))
     require(states == ["COMPLETED", "FAILED"], f"{states}")
@@ -208,7 +207,7 @@ def submitted_twice(rig: Rig, number: int) -> Seen:
         raise Wrong(f"the refusal is not said: {text[-300:]}")
     require("Slurm starts the job again" not in text, "the refused one was started again")
     one.same()
-    return Seen("refused", said[0], time.monotonic() - fault)
+    return Seen("refused", said[0], ends)
 
 
 def lock_after_crash(rig: Rig, number: int) -> Seen:
