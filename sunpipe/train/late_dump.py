@@ -5,8 +5,10 @@ from __future__ import annotations
 import faulthandler
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from sunpipe.files import TEMPORARY_PREFIX
 
@@ -27,8 +29,11 @@ class LateDump:
         self._path = (
             None if folder is None else folder / f"{TEMPORARY_PREFIX}stacks-rank-{rank}.txt"
         )
-        self._file = open(self._path, "w") if self._path else None  # noqa: SIM115
+        self._file: TextIO | None = None
         self._fed = 0.0
+        if self._path is not None:
+            with suppress(OSError):  # a node that does not see the folder yet trains all the same
+                self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
 
     def feed(self, now: float, limit_s: float) -> None:
         """Put it off once more."""
