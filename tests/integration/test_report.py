@@ -319,7 +319,7 @@ def test_an_interrupt_leaves_nothing_half_written(
 ) -> None:
     from sunpipe.report import report as stage
 
-    def stopped(*args: Any) -> str:
+    def stopped(*args: Any, **more: Any) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
