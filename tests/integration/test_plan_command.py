@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_said_with_the_change_that_helps(
     small = dataclasses.replace(gpus.KNOWN["h200"], name="small", memory_gib=(usable + 1) / 0.92)
     monkeypatch.setitem(gpus.KNOWN, "small", small)
     with pytest.raises(typer.Exit) as stop:
-        plan(TINY, set_=["train.batch=64"], gpu="small", check=True)
+        plan(TINY, set_=["train.batch=64"], gpu="small", check=True, brief=True)
     assert stop.value.exit_code == 1
     out = capsys.readouterr().out
     assert "memory: does not fit" in out
