@@ -1,7 +1,7 @@
 """Hours of made-up but plausible history of every metric, as blocks that a real Prometheus reads.
 
-Every name of the exporter's table, the recorded names, and those of DCGM and node exporter that
-the hardware dashboard reads; so dashboards can be drawn without waiting for hours.
+Every name of the exporter's table, and the recorded and foreign ones that dashboards read; so
+these can be drawn without waiting for hours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hpc.monitor.names import NAMES, RECORDED
+from hpc.monitor.dialects import known_names, served_names
+from hpc.monitor.names import TRAIN_STATES
 
 RUN = "00003-regions_1024"
 SSL = "00002-regions_1024-ssl"
@@ -59,7 +60,7 @@ def training(start: float, length: float) -> Iterator[Line]:
             "git": "3de09d9c01aa",
         }
         yield "sunpipe_train_info", {**one, **info}, steady(1)
-        for state in ("running", "stopped", "failed", "done"):
+        for state in TRAIN_STATES:
             now = "running" if stage == "train" else "done"
             yield "sunpipe_train_state", {**one, "state": state}, steady(float(state == now))
         yield "sunpipe_train_kimg", one, kimg if stage == "train" else steady(500)
@@ -223,56 +224,53 @@ def cluster(end: float) -> Iterator[Line]:
 
 
 def hardware(length: float) -> Iterator[Line]:
-    """Two nodes with four GPUs each; DCGM exporter's and node exporter's names."""
+    """Two nodes with four GPUs each: recorded names, and DCGM's and node exporter's others."""
     for node in NODES:
         for gpu in range(4):
             at = {"node": node, "gpu": str(gpu)}
-            key = f"{node}{gpu}"
             for name, middle, spread in (
-                ("DEV_GPU_UTIL", 93, 3),
-                ("PROF_SM_ACTIVE", 0.71, 0.04),
-                ("PROF_PIPE_TENSOR_ACTIVE", 0.34, 0.03),
-                ("PROF_DRAM_ACTIVE", 0.46, 0.03),
-                ("DEV_FB_USED", 62_000, 60),
-                ("DEV_FB_FREE", 19_000, 60),
-                ("DEV_POWER_USAGE", 590, 20),
-                ("DEV_GPU_TEMP", 66, 2),
-                ("DEV_MEMORY_TEMP", 78, 2),
-                ("DEV_SM_CLOCK", 1905, 30),
-                ("DEV_XID_ERRORS", 0, 0),
-                ("PROF_NVLINK_TX_BYTES", 8.1e9, 5e8),
-                ("PROF_NVLINK_RX_BYTES", 8.0e9, 5e8),
-                ("PROF_PCIE_TX_BYTES", 6.1e8, 5e7),
-                ("PROF_PCIE_RX_BYTES", 9.4e8, 5e7),
+                ("sunpipe:gpu_utilisation:ratio", 0.93, 0.03),
+                ("sunpipe:gpu_tensor_active:ratio", 0.34, 0.03),
+                ("sunpipe:gpu_dram_active:ratio", 0.46, 0.03),
+                ("sunpipe:gpu_memory_used:bytes", 65e9, 6e7),
+                ("sunpipe:gpu_memory_size:bytes", 85e9, 0),
+                ("sunpipe:gpu_power:watts", 590, 20),
+                ("sunpipe:gpu_temperature:celsius", 66, 2),
+                ("sunpipe:gpu_sm_clock:hertz", 1.905e9, 3e7),
+                ("sunpipe:gpu_xid:code", 0, 0),
+                ("DCGM_FI_PROF_SM_ACTIVE", 0.71, 0.04),
+                ("DCGM_FI_DEV_MEMORY_TEMP", 78, 2),
+                ("DCGM_FI_PROF_NVLINK_TX_BYTES", 8.1e9, 5e8),
+                ("DCGM_FI_PROF_NVLINK_RX_BYTES", 8.0e9, 5e8),
+                ("DCGM_FI_PROF_PCIE_TX_BYTES", 6.1e8, 5e7),
+                ("DCGM_FI_PROF_PCIE_RX_BYTES", 9.4e8, 5e7),
             ):
-                yield f"DCGM_FI_{name}", at, noisy(middle, spread, name + key)
-        for cpu in range(2):
-            for mode, share in (("idle", 0.6), ("iowait", 0.02), ("user", 0.38)):
-                yield (
-                    "node_cpu_seconds_total",
-                    {"node": node, "cpu": str(cpu), "mode": mode},
-                    lambda s, r=share: 1e5 + r * s * length,
-                )
+                yield name, at, noisy(middle, spread, f"{name}{node}{gpu}")
         here = {"node": node}
-        yield "node_load1", here, noisy(1.1, 0.2, node)
-        yield "node_memory_MemTotal_bytes", here, steady(5.4e11)
-        yield "node_memory_MemAvailable_bytes", here, noisy(3.2e11, 4e9, node + "memory")
+        for name, middle, spread in (
+            ("sunpipe:node_cpu_busy:ratio", 0.4, 0.03),
+            ("sunpipe:node_cpu_iowait:ratio", 0.02, 0.004),
+            ("sunpipe:node_memory_used:ratio", 0.41, 0.01),
+            ("sunpipe:node_disk_busy:ratio", 0.11, 0.02),
+            ("sunpipe:node_disk_read:bytes_per_second", 3.1e8, 3e7),
+            ("sunpipe:node_disk_written:bytes_per_second", 2.2e6, 4e5),
+            ("sunpipe:node_network_received:bytes_per_second", 4.5e9, 2e8),
+            ("sunpipe:node_network_sent:bytes_per_second", 4.4e9, 2e8),
+            ("node_load1", 1.1, 0.2),
+        ):
+            yield name, here, noisy(middle, spread, name + node)
+        for cpu in range(2):
+            core = {**here, "cpu": str(cpu), "mode": "idle"}
+            yield "node_cpu_seconds_total", core, lambda s: 1e5 + 0.6 * s * length
         for what in ("cpu_waiting", "memory_waiting", "io_waiting"):
             yield f"node_pressure_{what}_seconds_total", here, lambda s: 50 + 0.013 * s * length
-        for name, labels, rate in (
-            ("network_transmit_bytes_total", {"device": "eth0"}, 2.1e6),
-            ("network_receive_bytes_total", {"device": "eth0"}, 3.3e6),
-            (
-                "infiniband_port_data_transmitted_bytes_total",
-                {"device": "mlx5_0", "port": "1"},
-                4.4e9,
-            ),
-            ("infiniband_port_data_received_bytes_total", {"device": "mlx5_0", "port": "1"}, 4.5e9),
-            ("disk_read_bytes_total", {"device": "nvme0n1"}, 3.1e8),
-            ("disk_written_bytes_total", {"device": "nvme0n1"}, 2.2e6),
-            ("disk_io_time_seconds_total", {"device": "nvme0n1"}, 0.11),
-        ):
-            yield f"node_{name}", {**here, **labels}, lambda s, r=rate: 1e6 + r * s * length
+        for way, rate in (("transmitted", 4.4e9), ("received", 4.5e9)):
+            port = {**here, "device": "mlx5_0", "port": "1"}
+            yield (
+                f"node_infiniband_port_data_{way}_bytes_total",
+                port,
+                lambda s, r=rate: 1e6 + r * s * length,
+            )
 
 
 def openmetrics(start: float, end: float, step: float = 30.0) -> str:
@@ -287,12 +285,9 @@ def openmetrics(start: float, end: float, step: float = 30.0) -> str:
                 number = value(min(1.0, index * step / length))
                 if number is not None:
                     block.append(f"{name}{{{text}}} {number:.10g} {start + index * step:.3f}")
-    counters = {f"{name}_total" if spec.kind == "counter" else name for name, spec in NAMES.items()}
-    missing = counters - set(lines)
+    missing = served_names() - set(lines)
     assert not missing, f"add to tests/monitor_history.py: {sorted(missing)}"
-    assert set(lines) <= counters | set(RECORDED) | {
-        name for name in lines if name.startswith(("DCGM_FI_", "node_"))
-    }
+    assert set(lines) <= known_names()
     return "\n".join(line for block in lines.values() for line in block) + "\n# EOF\n"
 
 

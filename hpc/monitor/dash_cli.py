@@ -39,7 +39,7 @@ def dashboards(
         emit({"folder": str(folder), "different": different}, True)
     if different:
         raise DataError(
-            f"{', '.join(different)} in {folder}: not what the code builds; "
+            f"{', '.join(different)} in {folder}: not as they should be; "
             "sunpipe monitor dashboards writes them"
         )
     if not json_:

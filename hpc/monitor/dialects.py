@@ -1,4 +1,4 @@
-"""Metrics of other exporters that the recording rules read, and names in expressions.
+"""Metrics of other exporters that rules and panels read, and names in expressions.
 
 An expression may use a name only if it stands in `hpc.monitor.names` or here: a
 misspelt one would be empty for ever without a word from Prometheus.
@@ -30,11 +30,14 @@ DIALECTS: dict[str, tuple[str, ...]] = {
         "slurm_node_count_per_state", "slurm_cpus_total", "slurm_cpus_idle",
         "slurm_partition_job_state_total",
     ),
-    # https://github.com/NVIDIA/dcgm-exporter, etc/default-counters.csv
+    # https://github.com/NVIDIA/dcgm-exporter, etc/default-counters.csv; SM_ACTIVE and those of
+    # NVLink and PCIe: etc/dcp-metrics-included.csv
     "dcgm": (
         "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_PROF_DRAM_ACTIVE",
         "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_POWER_USAGE",
         "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_XID_ERRORS",
+        "DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_DEV_MEMORY_TEMP", "DCGM_FI_PROF_NVLINK_TX_BYTES",
+        "DCGM_FI_PROF_NVLINK_RX_BYTES", "DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_FI_PROF_PCIE_RX_BYTES",
     ),
     # https://github.com/prometheus/node_exporter
     "node": (
@@ -42,7 +45,9 @@ DIALECTS: dict[str, tuple[str, ...]] = {
         "node_disk_io_time_seconds_total", "node_disk_read_bytes_total",
         "node_disk_written_bytes_total", "node_network_receive_bytes_total",
         "node_network_transmit_bytes_total", "node_infiniband_port_data_received_bytes_total",
-        "node_infiniband_port_data_transmitted_bytes_total",
+        "node_infiniband_port_data_transmitted_bytes_total", "node_load1",
+        "node_pressure_cpu_waiting_seconds_total", "node_pressure_memory_waiting_seconds_total",
+        "node_pressure_io_waiting_seconds_total",
     ),
 }  # fmt: skip
 PROMETHEUS = ("up", "ALERTS", "ALERTS_FOR_STATE")  # its own

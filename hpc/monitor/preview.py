@@ -12,8 +12,9 @@ from typing import Any
 from hpc.monitor.dashboards.build import NAMES
 from hpc.monitor.preview_chart import Window
 from hpc.monitor.preview_model import Board, Choice, load
+from hpc.monitor.preview_numbers import duration
 from hpc.monitor.preview_panels import drawn
-from hpc.monitor.preview_source import Prometheus
+from hpc.monitor.preview_source import Client
 from sunpipe.errors import UsageError
 from sunpipe.files import write_text
 
@@ -22,6 +23,7 @@ MARK_STEP_S = 30.0  # expressions of marks look back two minutes
 LONGEST_S = 14 * 86400.0  # Prometheus answers at most 11 000 samples of a series
 SCRAPE_S = 15.0
 NONE = "none seen"  # no series has this value either
+ADVICE = "start it (make monitor), or give its address with --prometheus"
 
 
 def preview(
@@ -55,7 +57,8 @@ def preview(
     SunpipeError
         If the Prometheus does not answer; nothing is written then.
     UsageError
-        For a dashboard, run or time that there is not.
+        For a dashboard, run, job or time that there is not, or a run or job that no chosen
+        dashboard shows.
     """
     if not 60 <= seconds <= LONGEST_S:
         raise UsageError("--range must be from 1m to 14d")
@@ -64,7 +67,8 @@ def preview(
     step = max(1.0, round(seconds / POINTS))
     window = Window(end - step * math.ceil(seconds / step), end, step)  # so that `end` is a sample
     asked = {"run": run, "slurm_job": job}
-    with Prometheus(url) as source:
+    refuse_idle(boards, asked)
+    with Client(url, ADVICE) as source:
         known = source.names(window.start, window.end)
         pages = [page(board, source, window, asked, known) for board in boards]
         shown = source.shown
@@ -72,8 +76,18 @@ def preview(
     return out
 
 
+def refuse_idle(boards: Sequence[Board], asked: Mapping[str, str | None]) -> None:
+    """Refuse a run or job that none of the dashboards would take into account."""
+    has = {choice.name for board in boards for choice in board.choices}
+    names = " and ".join(board.name for board in boards)
+    if asked["slurm_job"] is not None and "slurm_job" not in has:
+        raise UsageError(f"--job chooses what the dashboard hardware shows, not {names}")
+    if asked["run"] is not None and not has & {"run", "slurm_job"}:
+        raise UsageError(f"--run chooses what training and hardware show, not {names}")
+
+
 def page(
-    board: Board, source: Prometheus, window: Window, asked: Mapping[str, str | None],
+    board: Board, source: Client, window: Window, asked: Mapping[str, str | None],
     known: set[str],
 ) -> dict[str, Any]:  # fmt: skip
     """One dashboard with the values of its variables and the data of its panels."""
@@ -97,7 +111,7 @@ def page(
 
 
 def chosen(
-    choice: Choice, source: Prometheus, window: Window, values: Mapping[str, str],
+    choice: Choice, source: Client, window: Window, values: Mapping[str, str],
     asked: Mapping[str, str | None],
 ) -> tuple[str, str]:  # fmt: skip
     """Value of a variable as it stands in an expression, and as a reader sees it.
@@ -112,28 +126,43 @@ def chosen(
     options.sort(key=natural, reverse=choice.descending)
     wanted = asked.get(choice.name)
     if wanted is not None:
-        if wanted not in options:
-            near = ", ".join(options[:5]) or "none"
-            raise UsageError(f"Prometheus knows no {choice.title.lower()} {wanted!r}; "
-                             f"it has seen: {near}")  # fmt: skip
+        refuse_unknown(choice.title, wanted, options)
         return quoted(wanted), wanted
+    if choice.name == "slurm_job" and (run := asked.get("run")) is not None:
+        jobs = jobs_of(run, source, window)
+        found = next((option for option in options if option in jobs), NONE)
+        return quoted(found), found
     if not options:
         return choice.all_value or NONE, NONE
     if choice.several:
         every = "|".join(quoted(re.escape(option)) for option in options)
         return choice.all_value or every, ", ".join(options)
-    first = preferred(choice, source, window, asked.get("run"))
+    first = preferred(choice, source, window)
     options.sort(key=lambda option: option not in first)  # stable: the newest stays first
     return quoted(options[0]), options[0]
 
 
-def preferred(choice: Choice, source: Prometheus, window: Window, run: str | None) -> set[str]:
-    """Values to show rather than the newest: the running runs, and the jobs of what is shown."""
+def refuse_unknown(title: str, wanted: str, options: Sequence[str]) -> None:
+    """Refuse a value that Prometheus has not seen."""
+    if wanted not in options:
+        near = ", ".join(options[:5]) or "none"
+        raise UsageError(f"Prometheus knows no {title.lower()} {wanted!r}; it has seen: {near}")
+
+
+def jobs_of(run: str, source: Client, window: Window) -> set[str]:
+    """Slurm jobs that a run had in the time shown; none if it was not in one then."""
+    between = (window.start, window.end)
+    options = source.label_values("sunpipe_train_info", "run", *between)
+    refuse_unknown("run", run, sorted(options, key=natural, reverse=True))
+    series = f'sunpipe_train_info{{run="{quoted(run)}"}}'
+    return set(source.label_values(series, "slurm_job", *between))
+
+
+def preferred(choice: Choice, source: Client, window: Window) -> set[str]:
+    """Values to show rather than the newest: those of runs that run."""
     running = 'sunpipe_train_state{state="running"} == 1'
     expr = {
-        "run": running,
-        "slurm_job": f'sunpipe_train_info{{run="{quoted(run)}"}}' if run
-        else f"sunpipe_train_info and on (run) ({running})",
+        "run": running, "slurm_job": f"sunpipe_train_info and on (run) ({running})",
     }.get(choice.name)  # fmt: skip
     found = source.newest(expr, window.end) if expr else []
     return {each.labels.get(choice.label, "") for each in found}
@@ -159,7 +188,7 @@ def substituted(expr: str, values: Mapping[str, str], window: Window) -> str:
     return re.sub(r"\$(\w+)|\$\{(\w+)\}", lambda found: known[found[1] or found[2]], expr)
 
 
-def moments(source: Prometheus, expr: str, window: Window) -> list[float]:
+def moments(source: Client, expr: str, window: Window) -> list[float]:
     """First moment of each stretch of time in which `expr` has a value."""
     step = max(MARK_STEP_S, (window.end - window.start) / 10_900)
     step = min(step, max(1.0, (window.end - window.start) / 240))
@@ -172,8 +201,6 @@ def moments(source: Prometheus, expr: str, window: Window) -> list[float]:
 def render(pages: Sequence[Mapping[str, Any]], window: Window, source: str) -> str:
     """The page. Every string is escaped by the template engine."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from sunpipe.report.numbers import duration
 
     environment = Environment(
         loader=PackageLoader("hpc", "monitor"), autoescape=True, undefined=StrictUndefined,

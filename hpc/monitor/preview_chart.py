@@ -6,6 +6,7 @@ its size however wide the panel is, which one scaled picture would not.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -81,44 +82,60 @@ def bounds(panel: Panel, tops: Sequence[Points]) -> tuple[float, float]:
 def path(points: Points, window: Window, low: float, high: float, stairs: bool = False) -> str:
     """SVG path through `points`; broken where samples are missing, a dot where one stands alone."""
     parts: list[str] = []
-    last = -math.inf
-    y_last = ""
-    for moment, value in points:
-        x = f"{WIDTH * window.x(moment):.1f}"
-        y = f"{HEIGHT * (1 - (value - low) / (high - low)):.1f}"
-        if moment - last > 1.5 * window.step:
-            parts.append(f"M{x} {y}h0")
-        elif stairs and y != y_last:
-            parts.append(f"H{x}V{y}")
-        else:
-            parts.append(f"L{x} {y}")
-        last, y_last = moment, y
+    for piece in pieces(points, window):
+        y_last = ""
+        for place, (moment, value) in enumerate(piece):
+            x = f"{WIDTH * window.x(moment):.1f}"
+            y = f"{HEIGHT * (1 - (value - low) / (high - low)):.1f}"
+            if place == 0:
+                parts.append(f"M{x} {y}h0")
+            elif stairs and y != y_last:
+                parts.append(f"H{x}V{y}")
+            else:
+                parts.append(f"L{x} {y}")
+            y_last = y
     return "".join(parts)
 
 
+def pieces(points: Points, window: Window) -> list[Points]:
+    """`points` cut where samples are missing."""
+    cuts = [place for place in range(1, len(points))
+            if points[place][0] - points[place - 1][0] > 1.5 * window.step]  # fmt: skip
+    return [points[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(points)])]
+
+
 def area(lower: Points, upper: Points, window: Window, low: float, high: float) -> str:
-    """Closed path between two curves over the same moments."""
+    """Closed paths between two curves over the same moments, one for each piece of them."""
 
     def at(pair: tuple[float, float]) -> str:
         y = HEIGHT * (1 - (pair[1] - low) / (high - low))
         return f"{WIDTH * window.x(pair[0]):.1f} {y:.1f}"
 
-    if not upper:
-        return ""
-    return "M" + "L".join([*map(at, upper), *map(at, reversed(lower))]) + "Z"
+    edges = zip(pieces(lower, window), pieces(upper, window), strict=True)
+    return "".join("M" + "L".join([*map(at, above), *map(at, reversed(below))]) + "Z"
+                   for below, above in edges if len(above) > 1)  # fmt: skip
 
 
 def stack(curves: Sequence[Points]) -> list[tuple[Points, Points]]:
-    """Lower and upper edge of each curve when they stand on each other; missing counts as 0."""
-    moments = sorted({moment for points in curves for moment, _ in points})
-    floor = dict.fromkeys(moments, 0.0)
+    """Lower and upper edge of each curve when they stand on each other.
+
+    A curve has edges only where it has samples; the ones above it sink down there, since a
+    state that nothing is in has no series either.
+    """
+    floor: dict[float, float] = {}
     found: list[tuple[Points, Points]] = []
     for points in curves:
-        values = dict(points)
-        lower = [(moment, floor[moment]) for moment in moments]
-        floor = {moment: floor[moment] + values.get(moment, 0.0) for moment in moments}
-        found.append((lower, [(moment, floor[moment]) for moment in moments]))
+        lower = [(moment, floor.get(moment, 0.0)) for moment, _ in points]
+        upper = [(moment, floor.get(moment, 0.0) + value) for moment, value in points]
+        floor.update(upper)
+        found.append((lower, upper))
     return found
+
+
+def newest(points: Points, window: Window, unit: str) -> str:
+    """Text of the sample at the end of the time shown; a dash when there is none any more."""
+    moment, value = points[-1]
+    return numbers.text(value, unit) if moment > window.end - 0.5 * window.step else numbers.DASH
 
 
 def chart(
@@ -141,7 +158,7 @@ def chart(
             "colour": colour(named) if named else f"var(--c{place % CYCLE})",
             "line": path(tops[place], window, low, high, panel.stairs),
             "area": area(*layers[place], window, low, high) if layers else "",
-            "last": numbers.text(points[-1][1], panel.unit),
+            "last": newest(points, window, panel.unit),
         })  # fmt: skip
     ticks = numbers.ticks(low, high, panel.unit)
     return {
@@ -159,16 +176,6 @@ def chart(
                   for moment, name, title in marks],
         "summary": "; ".join(f"{curve['name']} {curve['last']}" for curve in drawn[:LEGEND]),
     }  # fmt: skip
-
-
-def spark(points: Points, window: Window) -> str:
-    """A path for the small curve below a number; empty for a single sample."""
-    if len(points) < 2:
-        return ""
-    values = [value for _, value in points]
-    low, high = min(values), max(values)
-    margin = 0.1 * (high - low) or abs(high) or 1.0
-    return path(points, window, low - margin, high + margin)
 
 
 def legend(pattern: str, labels: Mapping[str, str], expr: str) -> str:

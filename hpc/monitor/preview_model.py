@@ -47,7 +47,6 @@ class Panel:
     stacked: bool
     stairs: bool
     named: bool
-    spark: bool
     none: str
     colours: Mapping[str, str]
     headers: tuple[Header, ...]
@@ -155,7 +154,7 @@ def panel(value: Mapping[str, Any]) -> Panel:
         lined="thresholdsStyle" in custom,
         stacked=custom.get("stacking", {}).get("mode") == "normal",
         stairs=custom.get("lineInterpolation") == "stepAfter",
-        named=options.get("textMode") == "name", spark=options.get("graphMode") == "area",
+        named=options.get("textMode") == "name",
         none=defaults.get("noValue", "no data"), colours=_colours(config["overrides"]),
         headers=_headers(value), sort=(sort[0]["displayName"], sort[0]["desc"]) if sort else None,
     )  # fmt: skip

@@ -8,39 +8,48 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpc.monitor import preview_numbers as numbers
-from hpc.monitor.preview_chart import Window, chart, colour, finite, legend, reached, spark
+from hpc.monitor.dialects import DIALECTS, metric_names, served_names
+from hpc.monitor.names import RECORDED
+from hpc.monitor.preview_chart import Window, chart, colour, finite, legend, reached
 from hpc.monitor.preview_model import Panel
-from hpc.monitor.preview_source import Prometheus, Series
+from hpc.monitor.preview_source import Client, Series
+from hpc.monitor.rules import RULES, expressions, shipped
 
-NAME = re.compile(r"\b((?:sunpipe|DCGM|node)[a-zA-Z0-9_:]*[_:][a-zA-Z0-9_:]+)\b")
-GIVERS = {":": "recording.rules.yml", "sunpipe": "sunpipe monitor serve",
-          "DCGM": "dcgm-exporter on the nodes",
-          "node": "node_exporter on the nodes"}  # fmt: skip
+GIVERS = {"dcgm": "dcgm-exporter on the nodes", "node": "node_exporter on the nodes"}
 Fill = Callable[[str], str]
 Marks = Sequence[tuple[float, str, str]]
 
 
-def metrics(expr: str) -> list[str]:
-    """Names of the metrics in an expression, labels and their values left out."""
-    bare = re.sub(r"\{[^}]*\}|\b(?:by|on|group_left|group_right|without)\s*\([^)]*\)", "", expr)
-    return list(dict.fromkeys(NAME.findall(bare)))
+def giver(name: str, known: set[str]) -> str:
+    """Who offers a metric; of a recorded one also from what, unless that is `known`."""
+    if name in RECORDED:
+        asked = {one for rule, expr in expressions(shipped(RULES[0])) if rule == name
+                 for one in metric_names(expr)}  # fmt: skip
+        if asked & known:
+            return "recording.rules.yml, and what the rules read is there: are they loaded?"
+        first = min(asked, key=lambda one: (one not in served_names(), one))
+        return f"recording.rules.yml, made of what {giver(first, known)[:-1]} tells."
+    if name in served_names():
+        return "sunpipe monitor serve."
+    return next(f"{text}." for dialect, text in GIVERS.items() if name in DIALECTS[dialect])
 
 
 def why_empty(panel: Panel, known: set[str]) -> str:
     """Whether metrics of an empty panel are absent, or have no series that fits."""
-    wanted = dict.fromkeys(name for target in panel.targets for name in metrics(target.expr))
+    wanted = dict.fromkeys(name for target in panel.targets
+                           for name in sorted(metric_names(target.expr)))  # fmt: skip
     absent = [name for name in wanted if name not in known]
     if absent:
-        giver = GIVERS[":" if ":" in absent[0] else absent[0].partition("_")[0]]
         verb = "was" if len(absent) == 1 else "were"
-        return f"{', '.join(absent)} {verb} not there in this time; it comes from {giver}."
+        said = giver(absent[0], known)
+        return f"{', '.join(absent)} {verb} not there in this time; it comes from {said}"
     if any(re.search(r"\$[a-z]", target.expr) for target in panel.targets):
         return f"{', '.join(wanted)}: scraped, but no series fits the choice made above."
     return f"{', '.join(wanted)}: scraped, but without such a value in this time."
 
 
 def drawn(
-    panel: Panel, source: Prometheus, window: Window, fill: Fill, known: set[str], marks: Marks
+    panel: Panel, source: Client, window: Window, fill: Fill, known: set[str], marks: Marks
 ) -> dict[str, Any]:
     """Ask for a panel's data and lay it out for the template."""
     asked = [(target, fill(target.expr)) for target in panel.targets]
@@ -50,12 +59,13 @@ def drawn(
     if panel.kind == "table":
         answers = {target.ref: source.newest(expr, window.end) for target, expr in asked}
         cells = table(panel, answers)
-        shown = {"kind": "table", "rows": cells} if cells else {}
-    elif panel.kind == "timeseries" or (panel.kind == "stat" and panel.spark):
+        shown: dict[str, Any] = {"kind": "table", "rows": cells} if cells else {}
+    elif panel.kind == "timeseries":
         found = [(legend(target.legend, each.labels, expr), each) for target, expr in asked
                  for each in source.over(expr, window.start, window.end, window.step)]  # fmt: skip
         curves = [(name, points) for name, each in found if (points := finite(each))]
-        shown = curved(panel, curves, window, marks) if curves else {}
+        plot = chart(panel, curves, window, marks) if curves else None
+        shown = {"kind": "chart", "chart": plot} if plot else {}
     else:
         found = [(legend(target.legend, each.labels, expr), each) for target, expr in asked
                  for each in source.newest(expr, window.end)]  # fmt: skip
@@ -64,17 +74,6 @@ def drawn(
     if not shown:
         shown = {"why": why_empty(panel, known)}
     return out | shown
-
-
-def curved(
-    panel: Panel, curves: Sequence[tuple[str, Any]], window: Window, marks: Marks
-) -> dict[str, Any]:
-    """A plot, or a number above a small curve."""
-    if panel.kind == "timeseries":
-        return {"kind": "chart", "chart": chart(panel, curves, window, marks)}
-    name, points = curves[0]
-    shown = counted(panel, [(name, points[-1][1])])
-    return shown | {"spark": spark(points, window)}
 
 
 def counted(panel: Panel, values: Sequence[tuple[str, float]]) -> dict[str, Any]:
@@ -89,10 +88,10 @@ def counted(panel: Panel, values: Sequence[tuple[str, float]]) -> dict[str, Any]
     name, value = values[0]
     if panel.named:
         named = panel.colours.get(name)
-        return {"kind": "value", "text": name, "spark": "",
+        return {"kind": "value", "text": name,
                 "colour": colour(named) if named else "var(--ink)"}  # fmt: skip
     return {"kind": "value", "text": numbers.text(value, panel.unit, panel.decimals),
-            "colour": reached(value, panel.steps), "spark": ""}  # fmt: skip
+            "colour": reached(value, panel.steps)}  # fmt: skip
 
 
 def table(panel: Panel, answers: dict[str, list[Series]]) -> list[list[tuple[str, bool]]]:

@@ -5,15 +5,18 @@ Source: Prometheus 2.x documentation, "HTTP API": query, query_range, label valu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from sunpipe.errors import SunpipeError
+from sunpipe.errors import DataError, SunpipeError
 
 PATIENCE_S = 30.0
+READY_S = 2.0
+FORMS = ("query", "query_range")  # sent as forms, so that long expressions fit
 
 
 @dataclass(frozen=True)
@@ -24,63 +27,87 @@ class Series:
     samples: tuple[tuple[float, float], ...]
 
 
-class Prometheus:
-    """A Prometheus server.
+class Client:
+    """Asks a Prometheus server.
 
     Parameters
     ----------
     url : str
         Its address, for example ``http://127.0.0.1:9090``; user and password may stand in it.
+    advice : str
+        What to do when it does not answer.
+
+    Raises
+    ------
+    SunpipeError
+        If `url` is no address.
     """
 
-    def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise SunpipeError(f"{url!r} is no address of a Prometheus, such as http://HOST:9090")
+    def __init__(self, url: str, advice: str = "") -> None:
         self.url = url.rstrip("/")
-        local = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
+        self._advice = f"; {advice}" if advice else ""
+        parsed = _parsed(self.url)
+        self.shown = str(parsed.copy_with(userinfo=b""))  # without user and password
+        local = parsed.host in ("127.0.0.1", "::1", "localhost")
         self._client = httpx.Client(
             timeout=PATIENCE_S, follow_redirects=True,
             trust_env=not local,  # a site's proxy does not reach this machine's own addresses
         )  # fmt: skip
 
-    def __enter__(self) -> Prometheus:
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
         self._client.close()
 
-    @property
-    def shown(self) -> str:
-        """The address without user and password."""
-        return str(httpx.URL(self.url).copy_with(userinfo=b""))
-
-    def _ask(self, path: str, fields: Mapping[str, Any], method: str = "POST") -> Any:
-        """``data`` of an answer; a query is sent as a form, so that long expressions fit."""
-        sent = {"data" if method == "POST" else "params": dict(fields)}
+    def ready(self) -> bool:
+        """Whether it answers queries."""
         try:
-            answer = self._client.request(method, f"{self.url}/api/v1/{path}", **sent)  # type: ignore[arg-type]
+            return self._client.get(f"{self.url}/-/ready", timeout=READY_S).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def ask(self, path: str, fields: Mapping[str, Any]) -> Any:
+        """``data`` of its answer to ``/api/v1/<path>``.
+
+        Raises
+        ------
+        DataError
+            It does not answer, or refuses; its own words are in the message.
+        """
+        url = f"{self.url}/api/v1/{path}"
+        try:
+            if path in FORMS:
+                answer = self._client.post(url, data=dict(fields))
+            else:
+                answer = self._client.get(url, params=dict(fields))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SunpipeError(
-                f"Prometheus at {self.shown} does not answer ({error or type(error).__name__}); "
-                "start it (make monitor), or give its address with --prometheus"
+            raise DataError(
+                f"Prometheus at {self.shown} does not answer "
+                f"({error or type(error).__name__}){self._advice}"
             ) from None
         try:
             value = answer.json()
         except ValueError:
             value = None
         if not isinstance(value, dict) or "status" not in value:
-            raise SunpipeError(
+            raise DataError(
                 f"{self.shown} answers, but not as a Prometheus (HTTP {answer.status_code})"
             )
         if value["status"] != "success":
-            raise SunpipeError(
-                f"Prometheus at {self.shown} refused {dict(fields)}: {value.get('error')}"
+            raise DataError(
+                f"Prometheus refuses {dict(fields) or path} ({self.shown}): {value.get('error')}"
             )
         return value["data"]
 
-    def newest(self, expr: str, at: float) -> list[Series]:
-        """Values of `expr` at the time `at`."""
-        found = self._ask("query", {"query": expr, "time": at})
+    def newest(self, expr: str, at: float | None = None) -> list[Series]:
+        """Values of `expr` at the time `at`, or now."""
+        fields = {"query": expr} if at is None else {"query": expr, "time": at}
+        found = self.ask("query", fields)
         if found["resultType"] == "scalar":
             return [Series({}, (_sample(found["result"]),))]
         return [Series(each["metric"], (_sample(each["value"]),)) for each in found["result"]]
@@ -88,7 +115,7 @@ class Prometheus:
     def over(self, expr: str, start: float, end: float, step: float) -> list[Series]:
         """Values of `expr` every `step` seconds."""
         fields = {"query": expr, "start": start, "end": end, "step": step}
-        found = self._ask("query_range", fields)["result"]
+        found = self.ask("query_range", fields)["result"]
         return [Series(each["metric"], tuple(_sample(pair) for pair in each["values"]))
                 for each in found]  # fmt: skip
 
@@ -101,7 +128,19 @@ class Prometheus:
         return self._values(label, {"match[]": metric, "start": start, "end": end})
 
     def _values(self, label: str, fields: Mapping[str, Any]) -> list[str]:
-        return [str(value) for value in self._ask(f"label/{label}/values", fields, "GET")]
+        return [str(value) for value in self.ask(f"label/{label}/values", fields)]
+
+
+def _parsed(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    sound = parsed.scheme in ("http", "https") and parsed.host and (parsed.port or 1) < 65536
+    if not sound:
+        shown = re.sub(r"//[^/@]*@", "//", url)  # without user and password
+        raise SunpipeError(f"{shown!r} is no address of a Prometheus, such as http://HOST:9090")
+    return parsed
 
 
 def _sample(pair: list[Any]) -> tuple[float, float]:

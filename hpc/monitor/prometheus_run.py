@@ -7,19 +7,17 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from hpc.machine import free_ports
+from hpc.monitor.preview_source import Client
 from hpc.monitor.rules import CONFIG, INSTALL
 from sunpipe.errors import DataError
 
 START_S = 30.0
 STOP_S = 10.0
-ASK_S = 10.0
 
 
 @dataclass
@@ -29,6 +27,10 @@ class Prometheus:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    client: Client = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.url)
 
     def get(self, path: str, **params: str) -> Any:
         """What its HTTP API answers to ``/api/v1/<path>``.
@@ -38,21 +40,12 @@ class Prometheus:
         DataError
             It does not answer, or refuses; its own words are in the message.
         """
-        try:
-            with httpx.Client(trust_env=False, timeout=ASK_S) as client:
-                answer = client.get(f"{self.url}/api/v1/{path}", params=params).json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise DataError(f"Prometheus at {self.url} does not answer: {error}") from None
-        if answer.get("status") != "success":
-            raise DataError(f"Prometheus refuses {params or path}: {answer.get('error')}")
-        return answer["data"]
+        return self.client.ask(path, params)
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series of an expression now; a scalar has no labels."""
-        data = self.get("query", query=expression)
-        if data["resultType"] == "scalar":
-            return [({}, float(data["result"][1]))]
-        return [(row["metric"], float(row["value"][1])) for row in data["result"]]
+        return [(dict(each.labels), each.samples[-1][1])
+                for each in self.client.newest(expression)]  # fmt: skip
 
     def firing(self) -> dict[str, list[Mapping[str, str]]]:
         """Labels of the alerts that fire now, by name."""
@@ -61,13 +54,6 @@ class Prometheus:
             if alert["state"] == "firing":
                 found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
         return found
-
-    def ready(self) -> bool:
-        """Whether it answers queries."""
-        try:
-            return httpx.get(f"{self.url}/-/ready", trust_env=False, timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL to one that does not end; only this process."""
@@ -78,6 +64,7 @@ class Prometheus:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.client.close()
 
 
 def start(folder: Path, port: int = 0) -> Prometheus:
@@ -110,7 +97,7 @@ def start(folder: Path, port: int = 0) -> Prometheus:
     found = Prometheus(f"http://{listen}", process, log)
     end = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end:
-        if found.ready():
+        if found.client.ready():
             return found
         time.sleep(0.05)
     found.stop()

@@ -17,7 +17,7 @@ import pytest
 from hpc.monitor.preview import moments, preview, quoted
 from hpc.monitor.preview_chart import Window
 from hpc.monitor.preview_model import load
-from hpc.monitor.preview_source import Prometheus
+from hpc.monitor.preview_source import Client
 from sunpipe.errors import SunpipeError, UsageError
 from tests.conftest import free_port, need
 from tests.monitor_history import NODES, RUN, SSL, write_blocks
@@ -150,10 +150,23 @@ def test_absent_metrics_are_named_with_who_offers_them(
 ) -> None:
     url, end = server
     text = preview(url, tmp_path / "p.html", seconds=600, now=end - 86400).read_text()
-    assert "DCGM_FI_DEV_GPU_UTIL was not there in this time; it comes from dcgm-exporter" in text
+    assert "DCGM_FI_PROF_SM_ACTIVE was not there in this time; it comes from dcgm-exporter" in text
+    assert "sunpipe:gpu_power:watts was not there in this time; it comes from recording" in text
     assert "sunpipe:gpus:count was not there in this time; it comes from recording.rules" in text
     assert "sunpipe_train_state was not there in this time; it comes from sunpipe monitor" in text
     assert "<dt>Run</dt><dd>none seen</dd>" in text
+
+
+def test_numbers_end_with_the_scrapes(server: tuple[str, float], tmp_path: Path) -> None:
+    url, end = server
+    text = preview(url, tmp_path / "p.html", ["cluster"], None, 3600, now=end + 1200).read_text()
+    idle = re.search(r"<h4>Idle GPUs</h4>.*?</article>", text, re.DOTALL)
+    assert idle is not None
+    assert "<b>No GPUs</b>" in idle[0]
+    gpus = re.search(r"<h4>GPUs</h4>.*?</article>", text, re.DOTALL)
+    assert gpus is not None
+    assert 'class="line"' in gpus[0]
+    assert set(re.findall(r"</i>\w+ <b>(.*?)</b>", gpus[0])) == {"\u2013"}
 
 
 def test_prometheus_down_or_another_server_is_one_line(tmp_path: Path) -> None:
@@ -192,7 +205,7 @@ def test_names_from_prometheus_are_escaped(page: Path, server: tuple[str, float]
     url, end = server
     window = Window(end - 600, end, 5)
     (board,) = load(("training",))
-    with Prometheus(url) as source:
+    with Client(url) as source:
         shown = drawn_page(board, source, window, {}, set())
     evil = "<script>alert(1)</script>\"'>"
     shown["choices"] = [("Run", evil)]
@@ -208,7 +221,7 @@ def test_names_from_prometheus_are_escaped(page: Path, server: tuple[str, float]
 
 
 def test_wrong_expression_is_refused_in_prometheus_words(server: tuple[str, float]) -> None:
-    with Prometheus(server[0]) as source, pytest.raises(SunpipeError, match="parse error"):
+    with Client(server[0]) as source, pytest.raises(SunpipeError, match="parse error"):
         source.newest("sum(", server[1])
 
 
@@ -216,7 +229,7 @@ def test_marks_are_single_moments(server: tuple[str, float]) -> None:
     url, end = server
     window = Window(end - HOURS * 3600, end, 20)
     expr = f'changes(sunpipe_train_requeues_total{{run="{RUN}"}}[2m]) > 0'
-    with Prometheus(url) as source:
+    with Client(url) as source:
         (moment,) = moments(source, expr, window)
     assert moment == pytest.approx(end - HOURS * 1800, abs=60)
 

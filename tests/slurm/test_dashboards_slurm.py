@@ -17,7 +17,7 @@ import pytest
 from hpc.monitor.preview import preview, substituted
 from hpc.monitor.preview_chart import Window
 from hpc.monitor.preview_model import Board, load
-from hpc.monitor.preview_source import Prometheus
+from hpc.monitor.preview_source import Client
 from tests.slurm.conftest import SMALL
 from tests.slurm.watched import Watched, watched  # noqa: F401
 
@@ -102,6 +102,9 @@ def complete(watched: Watched) -> Iterator[Watched]:  # noqa: F811
             "sunpipe_train_checkpoint_bytes",
             "sunpipe:train_unsaved:seconds",
             "node_load1",
+            f'sunpipe:gpu_power:watts{{node="{node}"}}',
+            f'sunpipe:node_disk_written:bytes_per_second{{node="{node}"}} > 0',
+            f'sunpipe:node_cpu_busy:ratio{{node="{node}"}}',
         ):
             watched.until(expr, lambda expr=expr: watched.query(expr))  # type: ignore[misc]
         watched.until("two samples for rates", lambda: watched.query(
@@ -123,7 +126,7 @@ def empty(found: Watched, board: Board, run: str = "00000-tiny") -> set[str]:
     now = time.time()
     values = {"run": run, "slurm_job": found.job, "node": ".*", "partition": ".*"}
     window = Window(now - 600, now, 5.0)
-    with Prometheus(found.prometheus.url) as source:
+    with Client(found.prometheus.url) as source:
         return {panel.title for group in board.groups for panel in group.panels
                 if not all(source.newest(substituted(target.expr, values, window), now)
                            for target in panel.targets)}  # fmt: skip
@@ -150,7 +153,7 @@ def test_a_misspelt_metric_is_found(complete: Watched) -> None:
     cluster, training, hardware = load()
     wrong = misspelt(training, lambda expr: re.sub(r"train_kimg\b", "train_kimgs", expr))
     assert empty(complete, wrong) - NOT_HERE == {"Progress", "Images shown"}
-    wrong = misspelt(hardware, lambda expr: expr.replace("GPU_TEMP", "GPU_TEMPERATURE"))
+    wrong = misspelt(hardware, lambda expr: expr.replace("temperature:", "temp:"))
     assert empty(complete, wrong) == {"Hottest GPU", "Temperature"}
     wrong = misspelt(cluster, lambda expr: expr.replace("sunpipe:gpus", "sunpipe:gpu"))
     assert empty(complete, wrong) == {"Idle GPUs", "GPUs"}
@@ -160,7 +163,7 @@ def test_marks_are_valid_and_show_checkpoints(complete: Watched) -> None:
     values = {"run": "00000-tiny", "slurm_job": complete.job}
     now = time.time()
     window = Window(now - 600, now, 5.0)
-    with Prometheus(complete.prometheus.url) as source:
+    with Client(complete.prometheus.url) as source:
         found = {marker.title: source.newest(substituted(marker.expr, values, window), now)
                  for board in load() for marker in board.markers}  # fmt: skip
     assert len(found) == 4  # one title is that of two dashboards

@@ -13,27 +13,11 @@ import pytest
 
 from hpc.monitor.dash_cli import dashboards, seconds
 from hpc.monitor.dashboards import build
-from hpc.monitor.names import NAMES, RECORDED
-from hpc.monitor.preview_panels import metrics
+from hpc.monitor.dialects import DIALECTS, metric_names, served_names, unknown_names
+from hpc.monitor.names import RECORDED, TRAIN_STATES
+from hpc.monitor.rules import RULES, shipped
+from hpc.monitor.rules import expressions as rules_of
 from sunpipe.errors import DataError, SunpipeError, UsageError
-
-# NVIDIA dcgm-exporter, etc/dcp-metrics-included.csv; node_exporter 1.x, docs and /metrics.
-DCGM = {"DEV_GPU_UTIL", "PROF_SM_ACTIVE", "PROF_PIPE_TENSOR_ACTIVE", "PROF_DRAM_ACTIVE",
-        "DEV_FB_USED", "DEV_FB_FREE", "DEV_POWER_USAGE", "DEV_GPU_TEMP", "DEV_MEMORY_TEMP",
-        "DEV_SM_CLOCK", "DEV_XID_ERRORS", "PROF_NVLINK_TX_BYTES", "PROF_NVLINK_RX_BYTES",
-        "PROF_PCIE_TX_BYTES", "PROF_PCIE_RX_BYTES"}  # fmt: skip
-NODE = {"cpu_seconds_total", "load1", "memory_MemTotal_bytes", "memory_MemAvailable_bytes",
-        "pressure_cpu_waiting_seconds_total", "pressure_memory_waiting_seconds_total",
-        "pressure_io_waiting_seconds_total", "network_transmit_bytes_total",
-        "network_receive_bytes_total", "infiniband_port_data_transmitted_bytes_total",
-        "infiniband_port_data_received_bytes_total", "disk_read_bytes_total",
-        "disk_written_bytes_total", "disk_io_time_seconds_total"}  # fmt: skip
-KNOWN = (
-    {f"{name}_total" if spec.kind == "counter" else name for name, spec in NAMES.items()}
-    | set(RECORDED)
-    | {f"DCGM_FI_{name}" for name in DCGM}
-    | {f"node_{name}" for name in NODE}
-)
 
 
 def boards() -> dict[str, Any]:
@@ -64,9 +48,12 @@ def test_a_changed_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "g/dashboards/training.json"
     path.write_text(path.read_text().replace("Losses", "losses"))
     (tmp_path / "g/dashboards/cluster.json").unlink()
+    shutil.rmtree(tmp_path / "g/provisioning/datasources")
     with pytest.raises(DataError) as refused:
         dashboards(tmp_path / "g", check=True)
-    assert str(refused.value).startswith("dashboards/cluster.json, dashboards/training.json in")
+    assert str(refused.value).startswith(
+        "dashboards/cluster.json, dashboards/training.json, provisioning/datasources/sunpipe.yml in"
+    )
 
 
 def test_every_file_for_grafana_is_written(tmp_path: Path) -> None:
@@ -151,29 +138,63 @@ def test_links_lead_to_dashboards_and_variables_that_exist() -> None:
              for board in boards().values()}  # fmt: skip
     links = re.findall(r"/d/([\w-]+)\?var-(\w+)=", json.dumps(boards()))
     assert {("sunpipe-training", "run"), ("sunpipe-hardware", "slurm_job")} <= set(links)
+    whole = re.findall(r'"(/d/[^"]+)"', json.dumps(boards()))
+    assert len(whole) == 3
+    assert all("&${datasource:queryparam}&${__url_time_range}" in link for link in whole)
     assert all(variable in known[uid] for uid, variable in links)
 
 
 def test_metrics_exist() -> None:
-    faults = [f"{where}: {name}" for where, expr in expressions() for name in metrics(expr)
-              if name not in KNOWN]  # fmt: skip
+    faults = [f"{where}: {name}" for where, expr in expressions()
+              for name in sorted(unknown_names(expr))]  # fmt: skip
     assert faults == []
-    assert all(metrics(expr) for _, expr in expressions())
+    assert all(metric_names(expr) for _, expr in expressions())
+    assert unknown_names("sunpip_train_kimg{run='$run'}[$__rate_interval]") == {"sunpip_train_kimg"}
 
 
 def test_every_metric_of_a_run_is_on_a_dashboard() -> None:
-    shown = {name for _, expr in expressions() for name in metrics(expr)}
-    left = {f"{name}_total" if spec.kind == "counter" else name for name, spec in NAMES.items()
-            if name.startswith(("sunpipe_train", "sunpipe_fetch"))} - shown  # fmt: skip
+    shown = {name for _, expr in expressions() for name in metric_names(expr)}
+    left = {name for name in served_names() if name.startswith(("sunpipe_train", "sunpipe_fetch"))}
     by_rules = {"sunpipe_train_data_wait_seconds", "sunpipe_train_started_timestamp_seconds"}
-    assert left == by_rules  # they stand behind recorded ratios and ages
+    assert left - shown == by_rules  # they stand behind recorded ratios and ages
 
 
-@pytest.mark.parametrize(("expr", "names"), [
-    ('sum by (state) (sunpipe:gpus:count{state="node_fail"}) > 0', ["sunpipe:gpus:count"]),
-    ("1 - avg by (node) (rate(node_cpu_seconds_total{mode='idle'}[5m]))",
-     ["node_cpu_seconds_total"]),
-    ("a / on (slurm_job) group_left (node_x) DCGM_FI_DEV_GPU_UTIL", ["DCGM_FI_DEV_GPU_UTIL"]),
-])  # fmt: skip
-def test_names_in_an_expression(expr: str, names: list[str]) -> None:
-    assert metrics(expr) == names
+def test_every_recorded_or_foreign_name_is_read() -> None:
+    read = {name for _, expr in expressions() for name in metric_names(expr)}
+    read |= {name for file in RULES for _, expr in rules_of(shipped(file))
+             for name in metric_names(expr)}  # fmt: skip
+    foreign = {name for names in DIALECTS.values() for name in names}
+    assert (set(RECORDED) | foreign) - read == set()
+
+
+def test_panels_read_what_is_recorded_rather_than_what_it_is_made_of() -> None:
+    sources = {name for rule, expr in rules_of(shipped(RULES[0])) if rule.startswith("sunpipe:gpu_")
+               or rule.startswith("sunpipe:node_") for name in metric_names(expr)}  # fmt: skip
+    raw = {name for name in sources if "infiniband" not in name}  # recorded with Ethernet only
+    counted = [(where, name) for where, expr in expressions()
+               for name in sorted(metric_names(expr) & raw)]  # fmt: skip
+    assert counted == [("hardware: Load per core", "node_cpu_seconds_total")]  # counts the cores
+
+
+def test_a_number_is_that_of_now() -> None:
+    """A range query would show the last value of hours ago when nothing is scraped any more."""
+    numbers = [panel for _, panel in panels() if panel["type"] in ("stat", "bargauge", "table")]
+    assert len(numbers) > 30
+    assert all(target["instant"] and not target.get("range")
+               for panel in numbers for target in panel["targets"])  # fmt: skip
+    legends = {tuple(panel["options"]["legend"]["calcs"]) for _, panel in panels()
+               if panel["type"] == "timeseries"}  # fmt: skip
+    assert legends == {("last",)}  # Grafana puts a null behind a curve that ended
+
+
+def test_every_state_of_a_run_has_its_colour() -> None:
+    (state,) = [panel for _, panel in panels() if panel["title"] == "State"]
+    colours = {each["matcher"]["options"]: each["properties"][0]["value"]["fixedColor"]
+               for each in state["fieldConfig"]["overrides"]}  # fmt: skip
+    assert set(TRAIN_STATES) <= set(colours)
+    assert colours["failed"] == colours["lost"] == "red"
+
+
+def test_restarts_follow_the_partition() -> None:
+    (jobs,) = [panel for _, panel in panels() if panel["title"] == "Jobs"]
+    assert all('partition=~"$partition"' in target["expr"] for target in jobs["targets"])

@@ -7,18 +7,19 @@ import re
 import pytest
 
 from hpc.monitor import preview_numbers as numbers
-from hpc.monitor.preview import substituted
-from hpc.monitor.preview_chart import Window, area, bounds, legend, path, stack
-from hpc.monitor.preview_model import Header, Panel
-from hpc.monitor.preview_panels import table
-from hpc.monitor.preview_source import Series
+from hpc.monitor.preview import NONE, chosen, refuse_idle, substituted
+from hpc.monitor.preview_chart import Window, area, bounds, chart, legend, path, stack
+from hpc.monitor.preview_model import Choice, Header, Panel, load
+from hpc.monitor.preview_panels import drawn, giver, table
+from hpc.monitor.preview_source import Client, Series
+from sunpipe.errors import SunpipeError, UsageError
 
 
 def panel(**changes: object) -> Panel:
     given: dict[str, object] = {
         "kind": "timeseries", "title": "t", "description": "d", "unit": "short", "width": 8,
         "targets": (), "low": None, "high": None, "decimals": None, "steps": (), "lined": False,
-        "stacked": False, "stairs": False, "named": False, "spark": False, "none": "no data",
+        "stacked": False, "stairs": False, "named": False, "none": "no data",
         "colours": {}, "headers": (), "sort": None,
     }  # fmt: skip
     return Panel(**{**given, **changes})  # type: ignore[arg-type]
@@ -68,10 +69,94 @@ def test_curves_break_where_samples_are_missing() -> None:
 
 
 def test_stacked_curves_stand_on_each_other() -> None:
-    lower, upper = stack([[(0, 1.0), (10, 2.0)], [(10, 3.0)]])
-    assert upper == ([(0, 1.0), (10, 2.0)], [(0, 1.0), (10, 5.0)])
-    assert area(lower[0], lower[1], Window(0, 10, 10), 0, 4) == (
+    first, second = stack([[(0, 1.0), (10, 2.0)], [(10, 3.0)]])
+    assert second == ([(10, 2.0)], [(10, 5.0)])
+    assert area(*first, Window(0, 10, 10), 0, 4) == (
         "M0.0 225.0L1000.0 150.0L1000.0 300.0L0.0 300.0Z")  # fmt: skip
+
+
+def test_areas_break_where_curves_do() -> None:
+    window = Window(0, 1000, 100)
+    points = [(float(moment), 1.0) for moment in (0, 100, 200, 800, 900, 1000)]
+    shown = chart(panel(stacked=True), [("idle", points)], window, ())
+    assert shown["curves"][0]["line"].count("M") == 2
+    assert shown["curves"][0]["area"].count("Z") == 2
+
+
+def test_numbers_of_the_past_are_not_those_of_now() -> None:
+    window = Window(0, 21600, 60)
+    (gpus,) = [one for board in load(("cluster",)) for group in board.groups
+               for one in group.panels if one.title == "Idle GPUs"]  # fmt: skip
+
+    class Quiet:
+        """A Prometheus that scrapes nothing any more."""
+
+        def newest(self, expr: str, at: float) -> list[Series]:
+            return []
+
+        def over(self, expr: str, start: float, end: float, step: float) -> list[Series]:
+            return [Series({}, ((0.0, 8.0), (60.0, 8.0)))]
+
+    known = {"sunpipe:gpus:count"}
+    shown = drawn(gpus, Quiet(), window, str, known, ())  # type: ignore[arg-type]
+    assert shown["kind"] == "empty"
+    assert "without such a value" in shown["why"]
+    old = chart(panel(), [("idle", [(0.0, 8.0), (60.0, 8.0)])], window, ())
+    assert old["legend"][0]["last"] == numbers.DASH
+    new = chart(panel(), [("idle", [(0.0, 8.0), (21600.0, 9.0)])], window, ())
+    assert new["legend"][0]["last"] == "9"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:port", "http://[::1", "http://", "h:9090", "http://me:secret@h:99999"]
+)
+def test_a_mistyped_address_is_one_line(url: str) -> None:
+    with pytest.raises(SunpipeError, match="is no address of a Prometheus") as refused:
+        Client(url)
+    assert "secret" not in str(refused.value)
+
+
+class Runs:
+    """A Prometheus that has seen two runs: one ended before its job was seen."""
+
+    def label_values(self, metric: str, label: str, start: float, end: float) -> list[str]:
+        return {
+            ("sunpipe_slurm_job_nodes_info", "slurm_job"): ["776", "777", "778"],
+            ("sunpipe_train_info", "run"): ["00000-ended", "00001-b"],
+            ('sunpipe_train_info{run="00001-b"}', "slurm_job"): ["776", "777"],
+        }.get((metric, label), [])
+
+
+def test_a_run_never_shows_the_hardware_of_another() -> None:
+    job = Choice("slurm_job", "Job", "sunpipe_slurm_job_nodes_info", "slurm_job", False, "", True)
+
+    def shown(run: str, asked: str | None = None) -> tuple[str, str]:
+        options = {"run": run, "slurm_job": asked}
+        return chosen(job, Runs(), Window(0, 600, 5), {}, options)  # type: ignore[arg-type]
+
+    assert shown("00000-ended") == (NONE, NONE)
+    assert shown("00001-b") == ("777", "777")  # its newest
+    assert shown("00001-b", "778") == ("778", "778")
+    with pytest.raises(UsageError, match="knows no run 'x'; it has seen: 00001-b, 00000-ended"):
+        shown("x")
+
+
+def test_options_that_no_dashboard_takes_are_refused() -> None:
+    boards = {name: load((name,)) for name in ("cluster", "training", "hardware")}
+    for name, option in (("cluster", "run"), ("cluster", "slurm_job"), ("training", "slurm_job")):
+        with pytest.raises(UsageError, match=rf"chooses what .* show.*, not {name}"):
+            refuse_idle(boards[name], {"run": None, "slurm_job": None, option: "1"})
+    refuse_idle(boards["hardware"], {"run": "a", "slurm_job": "1"})
+    refuse_idle(boards["cluster"] + boards["training"], {"run": "a", "slurm_job": None})
+
+
+def test_who_offers_a_metric() -> None:
+    assert giver("sunpipe_train_kimg", set()) == "sunpipe monitor serve."
+    assert giver("node_load1", set()) == "node_exporter on the nodes."
+    assert giver("sunpipe:gpu_power:watts", set()) == (
+        "recording.rules.yml, made of what dcgm-exporter on the nodes tells.")  # fmt: skip
+    assert "sunpipe monitor serve" in giver("sunpipe:gpus:count", set())
+    assert "loaded?" in giver("sunpipe:gpu_power:watts", {"DCGM_FI_DEV_POWER_USAGE"})
 
 
 def test_axis_holds_all_samples_and_a_near_limit() -> None:

@@ -53,9 +53,9 @@ def write(out: Path) -> list[Path]:
 
 
 def differing(out: Path) -> list[str]:
-    """Names of dashboards in `out` that are missing or not what the code builds."""
+    """Names of files in `out` that are missing or not what `write` would put there."""
     found = []
-    for name, text in texts().items():
+    for name, text in {**texts(), **provisioning()}.items():
         path = out / name
         if not path.is_file() or path.read_bytes() != text.encode():
             found.append(name)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from hpc.monitor.dashboards.frame import Mark, Section, Variable, dashboard
-from hpc.monitor.dashboards.panels import STATE_COLOURS, Column, Query, bars, lines, rows, value
+from hpc.monitor.dashboards.panels import (
+    STATE_COLOURS,
+    Column,
+    Query,
+    bars,
+    lines,
+    link,
+    rows,
+    value,
+)
 
 P = 'partition=~"$partition"'
 FREE_NODES = f'sunpipe_slurm_nodes{{{P}, state=~"idle|mixed"}}'
-HARDWARE = "/d/sunpipe-hardware?var-slurm_job=${__value.raw}&${__url_time_range}"
-TRAINING = "/d/sunpipe-training?var-run=${__value.raw}&${__url_time_range}"
+HARDWARE = link("sunpipe-hardware", "slurm_job")
+TRAINING = link("sunpipe-training", "run")
 LOST = 'sum(sunpipe:nodes:count{state=~"down|drained|draining"}'
 MARKS = (
     Mark("Nodes lost", f"{LOST}) - {LOST} offset 2m) > 0", "red", "node out of service"),
@@ -96,10 +105,11 @@ def jobs() -> Section:
                  Column("why it waits", label="reason"),
                  Column("", "max by (slurm_job, stage, state, partition, reason)"
                         f" (sunpipe_slurm_job_info{{{P}}})"),
-                 Column("restarts", "max by (slurm_job) (sunpipe_slurm_job_restarts)"),
+                 Column("restarts", "max by (slurm_job) (sunpipe_slurm_job_restarts"
+                        f" and on (slurm_job) sunpipe_slurm_job_info{{{P}}})"),
              ], width=12, sort="job"),
         rows("Runs", "The newest trainings; the name opens the run. Bad: running with a time "
-             "since the last tick of hours.", [
+             "since the last tick of hours; lost; failed.", [
                  Column("run", label="run", link=TRAINING), Column("state", label="state"),
                  Column("", "max by (run, state) (sunpipe_train_state == 1)"),
                  Column("progress",
@@ -134,22 +144,21 @@ def data() -> Section:
               "`sunpipe verify` and quarantine.parquet give the reasons.",
               [Query("sunpipe_shard_records", "{{dataset}} {{state}}")], low=0),
         value("Fetching now", "Processes that fetch. Bad: 0 while records are missing.",
-              Query("sunpipe_fetch_running"), base="blue", spark=False),
+              Query("sunpipe_fetch_running"), base="blue"),
         value("Last change of the archive", "Bad: above an hour while a fetch runs: JSOC does not "
               "deliver, or the transfer hangs.",
-              Query("time() - sunpipe_fetch_last_change_timestamp_seconds"), "dtdurations",
-              spark=False),
+              Query("time() - sunpipe_fetch_last_change_timestamp_seconds"), "dtdurations"),
         value("Vectors in the largest index", "Bad: fewer than the archive has records.",
-              Query("max(sunpipe_index_vectors)"), spark=False),
+              Query("max(sunpipe_index_vectors)")),
         value("Free disk", "Of the disk with the data root. Bad: less than the next checkpoints "
               "and shards need: a full disk stops every run.",
-              Query("sunpipe_disk_free_bytes"), "bytes", spark=False),
+              Query("sunpipe_disk_free_bytes"), "bytes"),
         value("Free share", "Of the disk with the data root.",
               Query("sunpipe_disk_free_bytes / sunpipe_disk_size_bytes"), "percentunit",
-              base="red", steps=((0.05, "orange"), (0.15, "green")), decimals=1, spark=False),
+              base="red", steps=((0.05, "orange"), (0.15, "green")), decimals=1),
         value("Free inodes", "Files that the disk still takes. Bad: below 100 000.",
               Query("sunpipe_disk_free_inodes"), base="red",
-              steps=((10_000, "orange"), (100_000, "green")), spark=False),
+              steps=((10_000, "orange"), (100_000, "green"))),
         lines("Index", "Vectors of each index.",
               [Query("sunpipe_index_vectors", "{{index}}")], width=12, low=0),
         lines("Disk", "Free on the disk of the data root. Bad: the line reaches 0 before the run "

@@ -1,8 +1,11 @@
-"""Hardware of a job: why is it slow? DCGM exporter and node exporter of the job's nodes.
+"""Hardware of a job: why is it slow? GPUs and hosts of the job's nodes.
 
-Names and units: NVIDIA dcgm-exporter, etc/default-counters.csv and etc/dcp-metrics-included.csv
-(the profiling fields SM_ACTIVE, NVLINK and PCIE have to be switched on there), and
-node_exporter 1.x. Both must carry a label `node`, which ``/sd/nodes`` gives.
+Panels read recorded names (recording.rules.yml) wherever there is one: a GPU counts once there,
+also where the site scrapes the exporters a second time, and bridges, bonds, IP over InfiniBand,
+partitions and mapped devices are not added to what lies below them. What is not recorded is
+read from the exporters themselves, each series once (``max by``): NVIDIA dcgm-exporter,
+etc/dcp-metrics-included.csv (the profiling fields SM_ACTIVE, NVLINK and PCIE have to be switched
+on there), and node_exporter 1.x. All carry the label `node`, which ``/sd/nodes`` gives.
 """
 
 from __future__ import annotations
@@ -14,16 +17,27 @@ from hpc.monitor.dashboards.panels import Column, Query, lines, rows, value
 
 N = 'node=~"$node"'
 GPU = "{{node}} GPU {{gpu}}"
-MIB = 1048576
 RATE = "[$__rate_interval]"
-MEMORY = (f"DCGM_FI_DEV_FB_USED{{{N}}} / (DCGM_FI_DEV_FB_USED{{{N}}}"
-          f" + DCGM_FI_DEV_FB_FREE{{{N}}})")  # fmt: skip
-NET = f'{{{N}, device!~"lo|veth.*|docker.*|virbr.*"}}'
-DISK = f'{{{N}, device!~"loop.*|ram.*|sr.*"}}'
 MARKS = (
     Mark("Job restarts", 'changes(sunpipe_slurm_job_restarts{slurm_job="$slurm_job"}[2m]) > 0',
          "orange", "job started again"),
 )  # fmt: skip
+
+
+def gpu(name: str) -> str:
+    """A field of DCGM that is not recorded: one series for each GPU of the nodes."""
+    return f"max by (node, gpu) (DCGM_FI_{name}{{{N}}})"
+
+
+def recorded(name: str) -> str:
+    """A recorded name on the nodes."""
+    return f"sunpipe:{name}{{{N}}}"
+
+
+def infiniband(way: str) -> str:
+    """Bytes per second over all ports of a node, each of which counts once."""
+    name = f"node_infiniband_port_data_{way}_bytes_total"
+    return f"sum by (node) (max by (node, device, port) (rate({name}{{{N}}}{RATE})))"
 
 
 def summary() -> Section:
@@ -33,24 +47,23 @@ def summary() -> Section:
     return Section("Where is the time lost?", [
         value("GPU busy", "Mean share of time with any kernel on the GPU. Bad: below 80 %: the "
               "GPUs wait for data, for the network or for the host.",
-              Query(f"avg(DCGM_FI_DEV_GPU_UTIL{{{N}}})"), "percent", base="red",
-              steps=((50, "orange"), (80, "green")), none="no DCGM", decimals=0),
+              Query(f"avg({recorded('gpu_utilisation:ratio')})"), "percentunit", base="red",
+              steps=((0.5, "orange"), (0.8, "green")), none="no DCGM", decimals=0),
         value("SM active", "Mean share of the processors with work. Bad: far below 'GPU busy': "
               "kernels are too small; a larger batch, compiled operations.",
-              Query(f"avg(DCGM_FI_PROF_SM_ACTIVE{{{N}}})"), "percentunit", base="orange",
+              Query(f"avg({gpu('PROF_SM_ACTIVE')})"), "percentunit", base="orange",
               steps=((0.4, "green"),), none="no DCGM", decimals=0),
         value("Hottest GPU", "Bad: above 83 °C: clocks fall.",
-              Query(f"max(DCGM_FI_DEV_GPU_TEMP{{{N}}})"), "celsius",
+              Query(f"max({recorded('gpu_temperature:celsius')})"), "celsius",
               base="green", steps=((78, "orange"), (83, "red")), none="no DCGM", decimals=0),
         value("GPU power", "Of all GPUs of the job.",
-              Query(f"sum(DCGM_FI_DEV_POWER_USAGE{{{N}}})"), "watt", none="no DCGM", decimals=0),
+              Query(f"sum({recorded('gpu_power:watts')})"), "watt", none="no DCGM", decimals=0),
         value("CPU busy", "Mean over the nodes. Bad: above 90 %: loader workers have no core.",
-              Query(f'1 - avg(rate(node_cpu_seconds_total{{{N}, mode="idle"}}{RATE}))'),
+              Query(f"avg({recorded('node_cpu_busy:ratio')})"),
               "percentunit", steps=((0.9, "orange"),), base="green", none="no node exporter",
               decimals=0),
         value("Least free memory", "Of any node. Bad: below 10 %: the node will kill a process.",
-              Query(f"min(node_memory_MemAvailable_bytes{{{N}}} / node_memory_MemTotal_bytes"
-                    f"{{{N}}})"),
+              Query(f"1 - max({recorded('node_memory_used:ratio')})"),
               "percentunit", base="red", steps=((0.1, "orange"), (0.2, "green")),
               none="no node exporter", decimals=0),
         rows("Nodes of the job", "Nodes that Slurm gave to the job.", [
@@ -65,45 +78,46 @@ def summary() -> Section:
 
 
 def gpus() -> Section:
-    """The devices, from DCGM."""
+    """The devices, as DCGM sees them."""
     return Section("GPUs", [
         lines("GPU busy", "Share of time with any kernel running. Bad: a saw-tooth (waits between "
               "steps) or one GPU apart from the others.",
-              [Query(f"DCGM_FI_DEV_GPU_UTIL{{{N}}}", GPU)], "percent", low=0, high=100),
+              [Query(recorded("gpu_utilisation:ratio"), GPU)], "percentunit", low=0, high=1),
         lines("SM active", "Share of streaming multiprocessors with at least one warp. Bad: "
               "below 40 %.",
-              [Query(f"DCGM_FI_PROF_SM_ACTIVE{{{N}}}", GPU)], "percentunit", low=0, high=1,
+              [Query(gpu("PROF_SM_ACTIVE"), GPU)], "percentunit", low=0, high=1,
               steps=((0.4, "orange"),)),
         lines("Tensor cores active", "Share of cycles. Bad: near 0 with bf16 or TF32 switched on: "
               "shapes do not fit the tensor cores.",
-              [Query(f"DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{{{N}}}", GPU)], "percentunit", low=0,
-              high=1),
+              [Query(recorded("gpu_tensor_active:ratio"), GPU)], "percentunit", low=0, high=1),
         lines("Memory bandwidth", "Share of cycles in which device memory moved data. Near 80 % "
               "is its limit: then fewer, fused operations help, more arithmetic does not hurt.",
-              [Query(f"DCGM_FI_PROF_DRAM_ACTIVE{{{N}}}", GPU)], "percentunit", low=0, high=1,
+              [Query(recorded("gpu_dram_active:ratio"), GPU)], "percentunit", low=0, high=1,
               steps=((0.8, "orange"),)),
         lines("Memory used", "Share of device memory. Bad: above 95 %, or growing.",
-              [Query(MEMORY, GPU)], "percentunit", low=0, high=1, steps=((0.95, "red"),)),
+              [Query(f"{recorded('gpu_memory_used:bytes')}"
+                     f" / {recorded('gpu_memory_size:bytes')}", GPU)],
+              "percentunit", low=0, high=1, steps=((0.95, "red"),)),
         lines("Power", "Bad: one GPU far below the others.",
-              [Query(f"DCGM_FI_DEV_POWER_USAGE{{{N}}}", GPU)], "watt", low=0),
+              [Query(recorded("gpu_power:watts"), GPU)], "watt", low=0),
         lines("Temperature", "Core and memory. Bad: core above 83 °C, memory above 95 °C.",
-              [Query(f"DCGM_FI_DEV_GPU_TEMP{{{N}}}", GPU),
-               Query(f"DCGM_FI_DEV_MEMORY_TEMP{{{N}}}", GPU + " memory")], "celsius",
+              [Query(recorded("gpu_temperature:celsius"), GPU),
+               Query(gpu("DEV_MEMORY_TEMP"), GPU + " memory")], "celsius",
               steps=((83, "orange"), (95, "red"))),
         lines("Clock of the processors", "Bad: falls while the GPU is busy: heat or a power cap.",
-              [Query(f"DCGM_FI_DEV_SM_CLOCK{{{N}}} * 1e6", GPU)], "hertz", low=0),
+              [Query(recorded("gpu_sm_clock:hertz"), GPU)], "hertz", low=0),
         lines("Newest XID error", "Number of the driver's last error, 0 for none. Bad: not 0: "
               "48, 63, 64, 79, 94 and 95 mean the GPU or its memory: drain the node.",
-              [Query(f"DCGM_FI_DEV_XID_ERRORS{{{N}}}", GPU)], low=0, stairs=True),
+              [Query(recorded("gpu_xid:code"), GPU)], low=0, stairs=True),
         lines("NVLink", "Bytes per second that each GPU sends (tx) and receives (rx). Bad: 0 "
               "while several ranks train on the node: traffic goes over PCIe.",
-              [Query(f"DCGM_FI_PROF_NVLINK_TX_BYTES{{{N}}}", GPU + " tx"),
-               Query(f"DCGM_FI_PROF_NVLINK_RX_BYTES{{{N}}}", GPU + " rx")], "Bps", width=12,
+              [Query(gpu("PROF_NVLINK_TX_BYTES"), GPU + " tx"),
+               Query(gpu("PROF_NVLINK_RX_BYTES"), GPU + " rx")], "Bps", width=12,
               low=0),
         lines("PCIe", "Bytes per second. Bad: close to the bus's limit (about 25 GB/s for "
               "generation 4): batches are too large for the bus, or ZeRO-offload moves them.",
-              [Query(f"DCGM_FI_PROF_PCIE_TX_BYTES{{{N}}}", GPU + " tx"),
-               Query(f"DCGM_FI_PROF_PCIE_RX_BYTES{{{N}}}", GPU + " rx")], "Bps", width=12,
+              [Query(gpu("PROF_PCIE_TX_BYTES"), GPU + " tx"),
+               Query(gpu("PROF_PCIE_RX_BYTES"), GPU + " rx")], "Bps", width=12,
               low=0),
     ])  # fmt: skip
 
@@ -113,52 +127,48 @@ def host() -> Section:
 
     def pressure(what: str) -> Query:
         return Query(
-            f"rate(node_pressure_{what}_seconds_total{{{N}}}{RATE})",
+            f"max by (node) (rate(node_pressure_{what}_seconds_total{{{N}}}{RATE}))",
             "{{node}} " + what.replace("_waiting", "").replace("_stalled", ""),
         )
 
     return Section("Hosts and network", [
         lines("CPU busy", "Share of all cores. Bad: above 90 % on a node of the job.",
-              [Query(f'1 - avg by (node) (rate(node_cpu_seconds_total{{{N}, mode="idle"}}{RATE}))',
-                     "{{node}}")], "percentunit", low=0, high=1, steps=((0.9, "orange"),)),
+              [Query(recorded("node_cpu_busy:ratio"), "{{node}}")], "percentunit", low=0, high=1,
+              steps=((0.9, "orange"),)),
         lines("Waiting for the disk", "Share of CPU time that waits for input and output. Bad: "
               "above 5 %: the shards' file system is slow; cache them on the node.",
-              [Query(f'avg by (node) (rate(node_cpu_seconds_total{{{N}, mode="iowait"}}{RATE}))',
-                     "{{node}}")], "percentunit", low=0, steps=((0.05, "orange"),)),
+              [Query(recorded("node_cpu_iowait:ratio"), "{{node}}")], "percentunit", low=0,
+              steps=((0.05, "orange"),)),
         lines("Load per core", "Processes that want a core. Bad: above 1.5: too many loader "
               "workers or threads.",
-              [Query(f"max by (node) (node_load1{{{N}}}) / count by (node)"
-                     f' (node_cpu_seconds_total{{{N}, mode="idle"}})', "{{node}}")],
+              [Query(f"max by (node) (node_load1{{{N}}}) / count by (node) (count by (node, cpu)"
+                     f' (node_cpu_seconds_total{{{N}, mode="idle"}}))', "{{node}}")],
               low=0, steps=((1.5, "orange"),)),
         lines("Memory used", "Share of the node's memory. Bad: above 90 %, or growing.",
-              [Query(f"1 - node_memory_MemAvailable_bytes{{{N}}}"
-                     f" / node_memory_MemTotal_bytes{{{N}}}", "{{node}}")],
-              "percentunit", low=0, high=1, steps=((0.9, "red"),)),
+              [Query(recorded("node_memory_used:ratio"), "{{node}}")], "percentunit", low=0, high=1,
+              steps=((0.9, "red"),)),
         lines("Pressure", "Share of time in which some process waited for CPU, memory or disk "
               "(the kernel's PSI). Bad: above 10 %.",
               [pressure("cpu_waiting"), pressure("memory_waiting"), pressure("io_waiting")],
               "percentunit", low=0, steps=((0.1, "orange"),)),
-        lines("Ethernet", "Bytes per second of each node, loopback left out. Bad: gradients here "
-              "while InfiniBand is idle: set SUNPIPE_INTERFACE.",
-              [Query(f"sum by (node) (rate(node_network_transmit_bytes_total{NET}{RATE}))",
-                     "{{node}} tx"),
-               Query(f"sum by (node) (rate(node_network_receive_bytes_total{NET}{RATE}))",
-                     "{{node}} rx")], "Bps", low=0),
+        lines("Network", "Bytes per second of each node over Ethernet and InfiniBand together. "
+              "Bad: much traffic here while InfiniBand shows none: gradients go over Ethernet; "
+              "set SUNPIPE_INTERFACE.",
+              [Query(recorded("node_network_sent:bytes_per_second"), "{{node}} tx"),
+               Query(recorded("node_network_received:bytes_per_second"), "{{node}} rx")], "Bps",
+              low=0),
         lines("InfiniBand", "Bytes per second of each node. Bad: 0 while several nodes train.",
-              [Query("sum by (node) (rate(node_infiniband_port_data_transmitted_bytes_total"
-                     f"{{{N}}}{RATE}))", "{{node}} tx"),
-               Query("sum by (node) (rate(node_infiniband_port_data_received_bytes_total"
-                     f"{{{N}}}{RATE}))", "{{node}} rx")], "Bps", low=0),
+              [Query(infiniband("transmitted"), "{{node}} tx"),
+               Query(infiniband("received"), "{{node}} rx")], "Bps", low=0),
         lines("Local disks", "Bytes per second that each node reads and writes. Bad: reads near "
               "the disk's limit with a shard cache on it.",
-              [Query(f"sum by (node) (rate(node_disk_read_bytes_total{DISK}{RATE}))",
-                     "{{node}} read"),
-               Query(f"sum by (node) (rate(node_disk_written_bytes_total{DISK}{RATE}))",
-                     "{{node}} write")], "Bps", low=0),
+              [Query(recorded("node_disk_read:bytes_per_second"), "{{node}} read"),
+               Query(recorded("node_disk_written:bytes_per_second"), "{{node}} write")],
+              "Bps", low=0),
         lines("Disk busy", "Share of time with at least one request on the busiest disk. Bad: "
               "near 100 %.",
-              [Query(f"max by (node) (rate(node_disk_io_time_seconds_total{DISK}{RATE}))",
-                     "{{node}}")], "percentunit", low=0, high=1, steps=((0.9, "red"),)),
+              [Query(recorded("node_disk_busy:ratio"), "{{node}}")], "percentunit", low=0, high=1,
+              steps=((0.9, "red"),)),
     ])  # fmt: skip
 
 

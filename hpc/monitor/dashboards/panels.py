@@ -17,7 +17,7 @@ Steps = Sequence[tuple[float, str]]
 Properties = Sequence[tuple[str, Any]]
 # One colour per meaning, on every dashboard.
 STATE_COLOURS = {
-    "running": "green", "done": "blue", "stopped": "orange", "failed": "red",
+    "running": "green", "done": "blue", "stopped": "orange", "failed": "red", "lost": "red",
     "idle": "green", "mixed": "#73bf69", "allocated": "blue", "completing": "yellow",
     "draining": "orange", "drained": "dark-orange", "down": "red", "other": "text",
     "pending": "yellow", "completed": "blue", "cancelled": "text", "timeout": "orange",
@@ -47,6 +47,12 @@ class Column:
     unit: str = ""
     link: str = ""
     width: int = 0
+
+
+def link(board: str, variable: str) -> str:
+    """Address of a dashboard about the cell that is clicked; source and times are kept."""
+    kept = "${datasource:queryparam}&${__url_time_range}"
+    return f"/d/{board}?var-{variable}=${{__value.raw}}&{kept}"
 
 
 def target(query: Query, ref: str, instant: bool = False, as_table: bool = False) -> Any:
@@ -104,7 +110,7 @@ def lines(
         panel.line_width(1.5).show_points(kinds.VisibilityMode.AUTO).point_size(4)
         .span_nulls(False).fill_opacity(35 if stacked else 0)
         .legend(common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST)
-                .placement(kinds.LegendPlacement.BOTTOM).show_legend(True).calcs(["lastNotNull"]))
+                .placement(kinds.LegendPlacement.BOTTOM).show_legend(True).calcs(["last"]))
         .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI)
                  .sort(kinds.SortOrder.DESCENDING))
     )  # fmt: skip
@@ -123,17 +129,19 @@ def value(
     title: str, description: str, query: Query, unit: str = "short", *, width: int = 4,
     height: int = 4, steps: Steps = (), base: str = "text", decimals: int | None = None,
     none: str = "no data", named: bool = False, states: Mapping[str, str] | None = None,
-    spark: bool = True,
 ) -> Any:  # fmt: skip
-    """One number, the newest; `named` shows the series' name instead of its value."""
+    """One number, that of now; `named` shows the series' name instead of its value.
+
+    It is asked for as an instant: a curve behind the number would need a range, of which
+    Grafana shows the last value however old it is, and the panel would say `none` too late.
+    """
     panel = _common(stat.Panel(), title, description, unit, width, height)
     reduced = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
-    drawn = spark and not named
     panel = (
-        panel.with_target(target(query, "A", instant=not drawn)).no_value(none)
+        panel.with_target(target(query, "A", instant=True)).no_value(none)
         .reduce_options(reduced).thresholds(thresholds(steps, base))
         .color_mode(kinds.BigValueColorMode.VALUE)
-        .graph_mode(kinds.BigValueGraphMode.AREA if drawn else kinds.BigValueGraphMode.NONE)
+        .graph_mode(kinds.BigValueGraphMode.NONE)
         .text_mode(kinds.BigValueTextMode.NAME if named else kinds.BigValueTextMode.VALUE)
     )  # fmt: skip
     return _coloured(_bounds(panel, None, None, decimals), states)

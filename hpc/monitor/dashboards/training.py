@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpc.monitor.dashboards.frame import Mark, Section, Variable, dashboard
-from hpc.monitor.dashboards.panels import STATE_COLOURS, Column, Query, lines, rows, value
+from hpc.monitor.dashboards.panels import STATE_COLOURS, Column, Query, lines, link, rows, value
 
 RUN = '{run="$run"}'
 # Recorded, as alerts read them, so that a colour here and an alert mean the same.
@@ -25,8 +25,9 @@ MARKS = (
 def summary() -> Section:
     """What a glance should tell."""
     return Section("Will it finish?", [
-        value("State", "running, stopped (will continue when started again), failed or done. "
-              "Bad: failed; or running while 'Last tick' grows.",
+        value("State", "running, stopped (will continue when started again), failed, done, or lost "
+              "(its process is gone without a word; start it again). Bad: failed, lost, or "
+              "running while 'Last tick' grows.",
               Query(f"sunpipe_train_state{RUN} == 1", "{{state}}"),
               named=True, states=STATE_COLOURS),
         value("Progress", "Images shown as a share of the target. Bad: the curve is flat.",
@@ -34,17 +35,17 @@ def summary() -> Section:
               "percentunit", base="blue", decimals=1),
         value("Time left", "At the pace of the last tick, waits in the queue not counted. "
               "Bad: more than the allocation still has.",
-              Query(f"sunpipe_train_eta_seconds{RUN}"), "dtdurations", spark=False),
+              Query(f"sunpipe_train_eta_seconds{RUN}"), "dtdurations"),
         value("Pace", "Seconds per thousand images. Bad: well above what `sunpipe plan` said, or "
               "above what the same run needed yesterday.",
               Query(f"sunpipe_train_seconds_per_kimg{RUN}"), "s", decimals=2),
         value("Last tick", "Time since the run reported last. Bad: several times the length of a "
               "tick; then look at hang-*.txt in the run folder.",
               Query(QUIET), "dtdurations", steps=((900, "orange"), (3600, "red")),
-              none="not running", spark=False),
+              none="not running"),
         value("Last checkpoint", "Work that a crash would cost now. Bad: hours.",
               Query(UNSAVED), "dtdurations", steps=((7200, "orange"), (14400, "red")),
-              none="not running", spark=False),
+              none="not running"),
         value("Restarts", "How often Slurm started the job of this run again. Bad: restarts "
               "without progress between them (orange marks on the curves).",
               Query(f"sunpipe_train_requeues_total{RUN}"),
@@ -62,8 +63,7 @@ def summary() -> Section:
               Query(SKEW), "percentunit", steps=((0.15, "orange"), (0.25, "red")), decimals=1),
         value("Peak memory", "Most memory of any rank's device (of the process on a CPU). Bad: "
               "close to what the device has.",
-              Query(f"max by (run) (sunpipe_train_gpu_memory_peak_bytes{RUN})"), "bytes",
-              spark=False),
+              Query(f"max by (run) (sunpipe_train_gpu_memory_peak_bytes{RUN})"), "bytes"),
     ])  # fmt: skip
 
 
@@ -71,7 +71,6 @@ def progress() -> Section:
     """How far it is, and what it is."""
     info = ("max by (run, name, stage, dataset, resolution, loss, world, slurm_job, git) "
             f"(sunpipe_train_info{RUN})")  # fmt: skip
-    hardware = "/d/sunpipe-hardware?var-slurm_job=${__value.raw}&${__url_time_range}"
     return Section("Progress", [
         lines("Images shown", "Thousands of images (kimg). Bad: flat, or a step back: a resume "
               "from an older checkpoint.",
@@ -85,8 +84,8 @@ def progress() -> Section:
             Column("stage", label="stage", width=90), Column("dataset", label="dataset"),
             Column("resolution", label="resolution", width=110),
             Column("loss", label="loss"), Column("ranks", label="world", width=80),
-            Column("job", label="slurm_job", link=hardware), Column("code", label="git"),
-            Column("", info),
+            Column("job", label="slurm_job", link=link("sunpipe-hardware", "slurm_job")),
+            Column("code", label="git"), Column("", info),
         ], height=4),
     ])  # fmt: skip
 
