@@ -31,7 +31,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9808,
     interval: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Seconds between two readings.")
+        float, typer.Option(min=0.1, max=300, help="Seconds between two readings.")
     ] = 15.0,
     once: Annotated[bool, typer.Option("--once", help="Print the metrics and end.")] = False,
 ) -> None:
@@ -61,7 +61,7 @@ def serve(
 
 ScaleOption = Annotated[
     float,
-    typer.Option(min=0.001, max=1000, help="Multiplies the times of all alerts; for drills."),
+    typer.Option(min=0.003, max=1000, help="Multiplies the times of all alerts; for drills."),
 ]
 
 
@@ -74,7 +74,8 @@ def rules(
         str, typer.Option(metavar="HOST:PORT", help="Where sunpipe monitor serve answers.")
     ] = "127.0.0.1:9808",
     interval: Annotated[
-        float, typer.Option(min=1, max=3600, help="Seconds between two scrapes.")
+        float,
+        typer.Option(min=1, max=30, help="Seconds between two scrapes; rates need some in 2 min."),
     ] = 15.0,
     scale: ScaleOption = 1.0,
     force: Annotated[
@@ -129,8 +130,5 @@ def demo(
     from sunpipe.paths import Layout
 
     page = quick.demo(Layout.current(), folder, port, prometheus_port, scale, once)
-    emit({"page": str(page)}, json_)
-
-
-monitor.command()(dash_cli.dashboards)
-monitor.command()(dash_cli.preview)
+    if page is not None:
+        emit({"page": str(page)}, json_)

@@ -40,6 +40,7 @@ class Collector:
     samples: Sequence[Sample] = ()
     error: str = ""
     absent: bool = False
+    known: bool = False  # it was read well at least once
     finished: float | None = None
     seconds: float = 0.0
     begun: float | None = field(default=None)
@@ -53,7 +54,9 @@ class Collector:
         try:
             found = self.read()
         except NotHere as reason:
-            error, absent = str(reason), True
+            # what was here and is gone fails: a configless client says the same when the
+            # controller is away for a moment as where there never was a Slurm
+            error, absent = str(reason), not self.known
         except (DataError, OSError) as reason:
             error = str(reason)
         except Exception as reason:  # a fault of ours must not end the thread, but is shown
@@ -62,6 +65,7 @@ class Collector:
             log(f"{self.name}: {error}")
         elif self.error and not error:
             log(f"{self.name}: reads well again")
+        self.known = self.known or not error
         self.seconds = time.perf_counter() - started
         self.samples, self.error, self.absent = found, error, absent
         self.finished = self.clock()

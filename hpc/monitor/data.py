@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpc.monitor.faults import Faults
+from hpc.monitor.faults import Faults, check_root
 from hpc.monitor.names import DATASETS_SHOWN, FETCH_STATES
 from hpc.monitor.rows import number, section
 from hpc.monitor.samples import Sample, sample
+from hpc.status.alive import lock_held
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
+from sunpipe.lock import NO_LOCKS
 from sunpipe.paths import Layout
 
 Mark = tuple[tuple[str, int, int, int], ...]
@@ -78,15 +81,40 @@ def _strings() -> Any:
     return pa.schema([(name, pa.string()) for name in ("record", "segment", "state")])
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process has the lock of a journal: it lives."""
+class Journals:
+    """Which journals of fetches belong to processes that live.
+
+    Those of this machine are looked up in ``/proc/locks``. The lock of another's can
+    only be tried: that leaves a living one alone, and a dead one is never tried again
+    (the name of a journal is used once), so that `merge_dead` is not kept from it.
+    """
+
+    def __init__(self) -> None:
+        self._dead: set[str] = set()
+
+    def living(self, paths: Iterable[Path]) -> int | None:
+        """How many of `paths` are written now; None where the file system has no locks."""
+        lives = {path.name: path.name not in self._dead and is_held(path) for path in paths}
+        self._dead = {name for name, told in lives.items() if told is False}
+        return None if None in lives.values() else sum(map(bool, lives.values()))
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether a process has locked a journal; None where the file system has no locks."""
+    here = socket.gethostname().partition(".")[0]
+    if path.name.startswith(f"{here}-") and (held := lock_held(path)) is not None:
+        return held
     try:
         with open(path, "rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except FileNotFoundError:  # merged meanwhile
         return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
     return False
 
 
@@ -97,6 +125,7 @@ class Data:
         self.layout = layout
         self._faults = Faults("data")
         self._counted: tuple[Mark, Counter[str]] | None = None
+        self._journals = Journals()
 
     def _fetch(self) -> Iterator[Sample]:
         archive = self.layout.archive
@@ -109,7 +138,8 @@ class Data:
             self._counted = (seen, count_records(archive))
         for state in FETCH_STATES:
             yield sample("sunpipe_fetch_records", self._counted[1][state], state=state)
-        yield sample("sunpipe_fetch_running", sum(is_held(path) for path in journals))
+        if (living := self._journals.living(journals)) is not None:
+            yield sample("sunpipe_fetch_running", living)
         newest = max(one[2] for one in seen) / 1e9
         yield sample("sunpipe_fetch_last_change_timestamp_seconds", newest)
 
@@ -134,6 +164,7 @@ class Data:
 
     def read(self) -> list[Sample]:
         """All samples; a folder that cannot be read costs only itself."""
+        check_root(self.layout)
         found: list[Sample] = []
         self._faults.begin()
         with self._faults.of("archive"):
@@ -168,10 +199,8 @@ def datasets(parent: Path) -> list[Path]:
 
 def read_disk(layout: Layout) -> list[Sample]:
     """Room on the disk of the data root, for a user without privileges."""
-    folder = layout.root
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    found = os.statvfs(folder)
+    check_root(layout)
+    found = os.statvfs(layout.root)
     samples = [
         sample("sunpipe_disk_free_bytes", found.f_bavail * found.f_frsize),
         sample("sunpipe_disk_size_bytes", found.f_blocks * found.f_frsize),

@@ -7,7 +7,20 @@ from contextlib import contextmanager
 
 from hpc.monitor.samples import Sample, sample
 from sunpipe.errors import DataError
+from sunpipe.paths import Layout
 from sunpipe.stage import log
+
+
+def check_root(layout: Layout) -> None:
+    """See that the data root is there: else nothing in it would read as nothing going on.
+
+    Raises
+    ------
+    DataError
+        It is no folder (any more).
+    """
+    if not layout.root.is_dir():
+        raise DataError(f"{layout.root} does not exist; set SUNPIPE_ROOT")
 
 
 class Faults:

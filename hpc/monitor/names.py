@@ -127,6 +127,8 @@ RECORDED: dict[str, Name] = {
     "sunpipe:cpus:count": Name("gauge", "CPUs of the cluster by state.", ("state",)),
     "sunpipe:gpus:count": Name("gauge", "GPUs of the cluster by state.", ("state",)),
     "sunpipe:jobs:count": Name("gauge", "Jobs of all users, pending and running.", ("state",)),
+    "sunpipe:nodes_lost:count": Name(
+        "gauge", "Nodes of the cluster that are drained, draining or down."),
     # training
     "sunpipe:train_quiet:seconds": Name(
         "gauge", "Since the last tick of a running training, or since it was started.", RUN),
@@ -169,7 +171,7 @@ RECORDED: dict[str, Name] = {
 }  # fmt: skip
 
 # Values of the labels that have a fixed set; anything else counts as "other".
-TRAIN_STATES = ("running", "stopped", "failed", "done")
+TRAIN_STATES = ("running", "stopped", "failed", "done", "lost")
 NODE_STATES = ("idle", "mixed", "allocated", "completing", "drained", "draining", "down", "other")
 JOB_STATES = ("pending", "running", "completing", "suspended", "completed", "failed", "cancelled",
               "timeout", "node_fail", "out_of_memory", "preempted", "requeued",

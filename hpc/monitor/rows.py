@@ -135,11 +135,11 @@ def target_kimg(config: Mapping[str, Any], status: Mapping[str, Any]) -> float |
     return number((section(config, "train") or section(config, "ssl")).get("kimg"))
 
 
-def state_samples(run: str, status: Mapping[str, Any], config: Mapping[str, Any]
+def state_samples(run: str, state: Any, status: Mapping[str, Any], config: Mapping[str, Any]
                   ) -> Iterator[Sample]:  # fmt: skip
-    """Samples of ``status.json``."""
-    for state in TRAIN_STATES:
-        yield sample("sunpipe_train_state", status.get("state") == state, run=run, state=state)
+    """Samples of ``status.json``; `state` is what the run's state counts as."""
+    for known in TRAIN_STATES:
+        yield sample("sunpipe_train_state", state == known, run=run, state=known)
     for key, name in TOTALS.items():
         if (found := number(status.get(key))) is not None:
             yield sample(name, found, run=run)

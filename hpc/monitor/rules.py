@@ -20,6 +20,8 @@ RULES = ("recording.rules.yml", "alerts.rules.yml")
 TESTS = "tests.yml"
 INSTALL = "apt-get install prometheus"
 PATIENCE_S = 120.0
+SHORTEST_S = 1.0  # between two samples
+LONGEST_S = 30.0  # rates of the recording rules look back two minutes
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -49,6 +51,11 @@ def scaled(text: str, scale: float) -> str:
     return re.sub(r"(\d+) \* 60\b", lambda found: f"{int(found[1]) * 60 * scale:g}", text)
 
 
+def longest_interval(scale: float) -> float:
+    """Seconds between samples of which every range of the alerts holds two, 15 minutes at least."""
+    return min(15 * 60 * scale / 2, LONGEST_S)
+
+
 def rule_files(exporter: str, interval: float = 15.0, scale: float = 1.0) -> dict[str, str]:
     """Name and text of everything a Prometheus needs.
 
@@ -57,12 +64,24 @@ def rule_files(exporter: str, interval: float = 15.0, scale: float = 1.0) -> dic
     exporter : str
         ``host:port`` of `sunpipe monitor serve`.
     interval : float
-        Seconds between scrapes.
+        Seconds between scrapes, 1 to `LONGEST_S`.
     scale : float
         Multiplies the times of the alerts.
+
+    Raises
+    ------
+    UsageError
+        `exporter` is no such address, or samples would be too far apart for the rules.
     """
     if not re.fullmatch(r"[A-Za-z0-9.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", exporter):
         raise UsageError(f"{exporter!r} is not HOST:PORT")
+    if not SHORTEST_S <= interval <= LONGEST_S:
+        raise UsageError(f"samples every {interval:g} s: {SHORTEST_S:g} to {LONGEST_S:g} s work")
+    if interval > (most := longest_interval(scale)):
+        raise UsageError(
+            f"--scale {scale:g} needs a sample every {most:g} s at least (--interval {most:g})"
+            if most >= SHORTEST_S else f"--scale {scale:g} is too small: alerts see no two samples"
+        )  # fmt: skip
     config = Template(shipped(CONFIG)).substitute(exporter=exporter, interval=_duration(interval))
     alerts = scaled(shipped(RULES[1]), scale)
     return {CONFIG: config, RULES[0]: shipped(RULES[0]), RULES[1]: alerts}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.monitor.faults import Faults
+from hpc.monitor.faults import Faults, check_root
+from hpc.monitor.lost import state_now
 from hpc.monitor.names import RUNS_SHOWN
 from hpc.monitor.rows import (
     distances,
@@ -18,15 +20,18 @@ from hpc.monitor.rows import (
     section,
     state_samples,
     target_kimg,
+    tick_seconds,
     unix,
 )
 from hpc.monitor.samples import Sample, sample
 from hpc.monitor.tail import Tail
+from hpc.status.files import modified
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.paths import Layout
 
 RUN_NAME = re.compile(r"\d{5}-.+")
+Jobs = Mapping[str, str]  # states of the jobs that have not ended
 
 
 def checkpoint_samples(run: str, folder: Path, status: Mapping[str, Any]) -> Iterator[Sample]:
@@ -72,13 +77,29 @@ class RunFolder:
         """``status.json``."""
         return self._json("status.json")
 
+    def _stage(self) -> str:
+        return str(self.status().get("stage") or ("ssl" if "ssl" in self._json("config.json")
+                                                  else "train"))  # fmt: skip
+
+    def state(self, jobs: Jobs | None) -> Any:
+        """What its state counts as, see `hpc.monitor.lost`."""
+        status = self.status()
+        if status.get("state") != "running":
+            return status.get("state")
+        changed = max(
+            modified(self.folder / name) or 0.0 for name in ("status.json", "stats.jsonl")
+        )
+        rows = self._stats.look()
+        tick = tick_seconds(rows) if rows else None
+        return state_now(self.folder, self._stage(), status, jobs, time.time() - changed, tick)
+
     def _info(self, config: Mapping[str, Any], status: Mapping[str, Any]) -> Sample:
         data, train = section(config, "data"), section(config, "train")
         git = self._json("provenance.json").get("git") or ""
         name = self.folder.name
-        stage = status.get("stage") or ("ssl" if "ssl" in config else "train")
         return sample(
-            "sunpipe_train_info", 1, run=name, name=config.get("name", name[6:]), stage=stage,
+            "sunpipe_train_info", 1, run=name, name=config.get("name", name[6:]),
+            stage=self._stage(),
             dataset=data.get("dataset") or data.get("name") or "",
             resolution=data.get("resolution", ""),
             loss=train.get("loss") or section(config, "ssl").get("method", ""),
@@ -86,8 +107,13 @@ class RunFolder:
             git=str(git)[:12] + "+dirty" * str(git).endswith("+dirty"),
         )  # fmt: skip
 
-    def read(self) -> list[Sample]:
+    def read(self, jobs: Jobs | None = None) -> list[Sample]:
         """All samples of the run.
+
+        Parameters
+        ----------
+        jobs : mapping of str to str, or None
+            State of each job that has not ended; None where Slurm does not tell.
 
         Raises
         ------
@@ -95,11 +121,11 @@ class RunFolder:
             A file of it is damaged or cannot be read.
         """
         run, config, status = self.folder.name, self._json("config.json"), self.status()
-        rows = self._stats.look()
-        found = [self._info(config, status), *state_samples(run, status, config)]
+        state, rows = self.state(jobs), self._stats.look()
+        found = [self._info(config, status), *state_samples(run, state, status, config)]
         found += [*observations(run, rows), *checkpoint_samples(run, self.folder, status)]
         left = eta(rows, target_kimg(config, status))
-        if left is not None and status.get("state") == "running":
+        if left is not None and state == "running":
             found.append(sample("sunpipe_train_eta_seconds", left, run=run))
         for path in sorted(self.folder.glob("metric-*.jsonl")):
             tail = self._tails.setdefault(path.name, Tail(path))
@@ -109,14 +135,22 @@ class RunFolder:
 
 
 class Runs:
-    """The run folders of a data root that are shown: running ones, then the newest."""
+    """The run folders of a data root that are shown: running ones, then the newest.
 
-    def __init__(self, layout: Layout) -> None:
+    Parameters
+    ----------
+    jobs : callable
+        Gives the states of the jobs that have not ended; None where Slurm does not tell.
+    """
+
+    def __init__(self, layout: Layout, jobs: Callable[[], Jobs | None] = lambda: None) -> None:
         self.layout = layout
+        self._jobs = jobs
         self._faults = Faults("runs")
         self._runs: dict[str, RunFolder] = {}
 
-    def _folders(self) -> list[RunFolder]:
+    def _folders(self, jobs: Jobs | None) -> list[RunFolder]:
+        check_root(self.layout)
         try:
             with os.scandir(self.layout.runs) as entries:
                 names = {
@@ -125,6 +159,8 @@ class Runs:
                     if RUN_NAME.fullmatch(entry.name) and entry.is_dir()
                 }
         except FileNotFoundError:
+            if self._runs:  # as when the root is a mount point, and its file system is gone
+                raise DataError(f"{self.layout.runs} was there, and is gone") from None
             names = set()
         self._runs = {name: self._runs.get(name) or RunFolder(self.layout.runs / name)
                       for name in names}  # fmt: skip
@@ -132,8 +168,7 @@ class Runs:
         def rank(one: RunFolder) -> tuple[bool, float]:
             path = one.folder / "status.json"
             try:
-                running = one.status().get("state") == "running"
-                return running, path.stat().st_mtime
+                return one.state(jobs) == "running", path.stat().st_mtime
             except (DataError, OSError):
                 return False, 0.0
 
@@ -143,7 +178,8 @@ class Runs:
         """Samples of all runs that are shown; one that cannot be read costs only itself."""
         found: list[Sample] = []
         self._faults.begin()
-        for run in self._folders():
+        jobs = self._jobs()
+        for run in self._folders(jobs):
             with self._faults.of(run.folder.name):
-                found += run.read()
+                found += run.read(jobs)
         return [*found, self._faults.sample()]

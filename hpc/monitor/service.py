@@ -18,10 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 from hpc.monitor.collect import Background, Collector
 from hpc.monitor.data import Data, read_disk
 from hpc.monitor.discovery import PORTS, targets
+from hpc.monitor.faults import check_root
 from hpc.monitor.runs import Runs
 from hpc.monitor.samples import Sample, sample, text
 from hpc.monitor.slurm import Slurm
-from sunpipe.errors import DataError, UsageError
+from sunpipe.errors import UsageError
 from sunpipe.paths import Layout
 
 PATIENCE_S = 10.0  # for a client that sends its request slowly
@@ -46,11 +47,15 @@ class Monitor:
         self.slurm = slurm or Slurm()
         self.cluster = Collector("slurm", self.slurm.read, interval)
         self.background = Background([
-            Collector("runs", Runs(layout).read, interval),
+            self.cluster,  # first: who reads once judges the runs by it
+            Collector("runs", Runs(layout, self._jobs).read, interval),
             Collector("data", Data(layout).read, interval),
             Collector("disk", lambda: read_disk(layout), interval),
-            self.cluster,
         ])  # fmt: skip
+
+    def _jobs(self) -> dict[str, str] | None:
+        """States of the jobs that have not ended; None while Slurm does not tell."""
+        return self.slurm.alive if self.cluster.fresh() else None
 
     @property
     def collectors(self) -> list[Collector]:
@@ -169,7 +174,16 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(monitor: Monitor, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
-    """Read and answer in the background while the block runs; port 0 takes a free one."""
+    """Read and answer in the background while the block runs; port 0 takes a free one.
+
+    Raises
+    ------
+    DataError
+        There is no data root.
+    UsageError
+        The address cannot be listened on.
+    """
+    check_root(monitor.layout)
     server = Server(host, port, monitor)
     monitor.background.start()
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
@@ -200,9 +214,8 @@ def until_told() -> Iterator[threading.Event]:
 
 def once(monitor: Monitor) -> tuple[str, list[str]]:
     """Read every part one time; the text of all metrics, and the names of parts that failed."""
+    check_root(monitor.layout)
     for one in monitor.collectors:
         one.once()
-    if not monitor.layout.root.is_dir():
-        raise DataError(f"{monitor.layout.root} does not exist; set SUNPIPE_ROOT")
     failed = [one.name for one in monitor.collectors if one.error and not one.absent]
     return text(monitor.samples())[0].decode(), failed

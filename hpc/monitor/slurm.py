@@ -166,6 +166,7 @@ class Slurm:
     ) -> None:
         self._jobs, self._nodes, self._restarts = jobs, nodes, restarts
         self._ended = Ended()
+        self.alive: dict[str, str] | None = None  # states of all jobs that have not ended
         self.own: list[Job] = []
         self.nodes: list[Node] = []
 
@@ -180,6 +181,8 @@ class Slurm:
         restarts = self._restarts(me) if any(not job.ended for job in own) else {}
         self._ended.look(own)
         self.own, self.nodes = own, nodes
+        self.alive = {name: job_state(job.state) for job in jobs if not job.ended
+                      for name in (job.id, job.job)}  # fmt: skip
         partitions = sorted({name for node in nodes for name in node.partitions})
         return [*node_samples(nodes), *queue_samples(jobs, partitions),
                 *own_samples(own, restarts), *self._ended.samples()]  # fmt: skip

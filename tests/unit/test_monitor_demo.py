@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +16,7 @@ from hpc.monitor import demo as quick
 from hpc.monitor import prometheus_run
 from hpc.monitor.rules import rule_files, write_rules
 from hpc.slurm_query import NoSlurm, slurm_jobs
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.paths import Layout
 from tests.conftest import need
 from tests.unit.test_monitor_runs import ROW, STATUS, make_run
@@ -51,6 +56,69 @@ def test_quick_start(
     assert f"watching   {root}" in said
     assert "http://127.0.0.1:" in said
     assert started[0].process.poll() is not None  # it ended with the demo
+    config = tmp_path / "demo" / "prometheus.yml"
+    assert config.read_text().startswith(quick.OWN)
+    assert quick._own_folder(tmp_path / "demo") == tmp_path / "demo"  # it may be used again
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "alerts.rules.yml"])
+def test_files_of_a_user_are_not_replaced(root: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "prometheus"
+    write_rules(folder, rule_files("login1:9808"))
+    if name != "prometheus.yml":
+        (folder / "prometheus.yml").unlink()
+    before = {path: path.read_text() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="yml is not of the demo"):
+        quick.demo(Layout(root), folder, once=True)
+    assert {path: path.read_text() for path in folder.iterdir()} == before
+
+
+def test_a_relative_folder_makes_a_link_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = quick._own_folder(Path("my page"))
+    assert (folder / quick.PAGE).as_uri() == f"file://{tmp_path}/my%20page/dashboards.html"
+
+
+class Slow:
+    """A Prometheus of which one group of rules is evaluated late."""
+
+    log = Path("prometheus.log")
+
+    def __init__(self, evaluated: list[str]) -> None:
+        self.evaluated = evaluated
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        return [({}, 1.0)]
+
+    def get(self, path: str) -> dict[str, object]:
+        return {"groups": [{"lastEvaluation": self.evaluated[-1]},
+                           {"lastEvaluation": self.evaluated.pop(0)}]}  # fmt: skip
+
+
+def test_the_page_waits_for_every_group_of_rules() -> None:
+    before, after = (datetime.fromtimestamp(time.time() + s, UTC) for s in (-5, 60))
+    form = "%Y-%m-%dT%H:%M:%S.123456789Z"  # Prometheus' own, and its word for never
+    evaluated = ["0001-01-01T00:00:00Z", before.strftime(form), after.strftime(form)]
+    quick._wait(Slow(evaluated), Event())  # type: ignore[arg-type]
+    assert evaluated == []
+
+
+def test_told_to_end_before_the_first_page(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def started(folder: Path, port: int) -> Iterator[object]:
+        yield SimpleNamespace(url="http://127.0.0.1:1")
+
+    def told(prometheus: object, event: Event) -> None:
+        event.set()
+
+    monkeypatch.setattr(prometheus_run, "running", started)
+    monkeypatch.setattr(quick, "_wait", told)
+    assert quick.demo(Layout(root), tmp_path / "demo") is None
+    assert not (tmp_path / "demo" / quick.PAGE).exists()
 
 
 def test_a_prometheus_that_does_not_come_up_is_told(tmp_path: Path) -> None:

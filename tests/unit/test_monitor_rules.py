@@ -19,6 +19,7 @@ from hpc.monitor.rules import (
     check_shipped,
     expressions,
     misspelt,
+    promtool,
     rule_files,
     scaled,
     shipped,
@@ -92,6 +93,42 @@ def test_all_times_scale() -> None:
     assert not re.search(r"for: \d+[smhd]\b|\[\d+[smhd]\]|\* 60\b", short)
     # every time of the shipped rules is written in one of the forms that scale
     assert not re.search(r"\b(3600|86400|900|1800)\b", shipped(RULES[1]))
+
+
+def test_samples_are_near_enough_for_the_rules() -> None:
+    for interval, scale in ((30.0, 1.0), (4.5, 0.01), (1.0, 0.003)):
+        rule_files("a:1", interval, scale)
+    for interval, scale, words in ((15.0, 0.01, "--scale 0.01 needs .* every 4.5 s"),
+                                   (31.0, 1.0, "1 to 30 s work"), (0.5, 1.0, "1 to 30 s work"),
+                                   (1.0, 0.001, "too small")):  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            rule_files("a:1", interval, scale)
+    done = CliRunner().invoke(monitor, ["rules", "--interval", "600"])
+    assert done.exit_code == 2
+
+
+DRILL = """\
+rule_files: [recording.rules.yml, alerts.rules.yml]
+evaluation_interval: 4s
+tests:
+  - interval: 4s
+    input_series:
+      - {series: 'sunpipe_slurm_own_jobs_ended_total{stage="train",state="failed"}',
+         values: '0x5 1x20'}
+      - {series: 'sunpipe_train_nonfinite_total{run="a"}', values: '0x5 1x20'}
+    promql_expr_test:
+      - expr: 'count by (alertname) (ALERTS{alertname=~"JobFailed|LossNotFinite"})'
+        eval_time: 24s
+        exp_samples:
+          - {labels: '{alertname="JobFailed"}', value: 1}
+          - {labels: '{alertname="LossNotFinite"}', value: 1}
+"""
+
+
+def test_rates_rise_in_a_drill(tmp_path: Path) -> None:
+    need("promtool")
+    write_rules(tmp_path, {**rule_files("a:1", interval=4.0, scale=0.01), TESTS: DRILL})
+    assert "SUCCESS" in promtool("test", "rules", TESTS, folder=tmp_path)
 
 
 def test_files_are_written_and_not_overwritten(tmp_path: Path) -> None:

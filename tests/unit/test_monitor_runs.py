@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
+import shutil
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,14 +16,16 @@ from typing import Any
 import pytest
 
 from hpc.monitor import tail as tails
-from hpc.monitor.data import Data, read_disk
-from hpc.monitor.names import RUNS_SHOWN
+from hpc.monitor.data import Data, Journals, read_disk
+from hpc.monitor.names import RUNS_SHOWN, TRAIN_STATES
 from hpc.monitor.runs import Runs
 from hpc.monitor.samples import families, label_text, sample, text
 from hpc.monitor.tail import Tail
 from preprocess.acquire.journal import open_journal
 from preprocess.archive import relative_path
 from preprocess.manifest import Entry, write_manifest
+from sunpipe.errors import DataError
+from sunpipe.lock import running
 from sunpipe.paths import Layout
 from sunpipe.run import Run
 
@@ -230,6 +236,99 @@ def test_datasets_indices_and_a_damaged_one(root: Path, capsys: pytest.CaptureFi
     assert "index/bad" in capsys.readouterr().err
 
 
-def test_disk_of_a_root_that_is_not_there_yet(tmp_path: Path) -> None:
-    found = {one.name: one.value for one in read_disk(Layout(tmp_path / "not" / "yet"))}
+def test_disk_of_the_root(root: Path) -> None:
+    found = {one.name: one.value for one in read_disk(Layout(root))}
     assert 0 < found["sunpipe_disk_free_bytes"] <= found["sunpipe_disk_size_bytes"]
+
+
+def test_a_root_that_is_gone_is_no_empty_one(root: Path) -> None:
+    gone = Layout(root / "none")
+    for read in (Runs(gone).read, Data(gone).read, lambda: read_disk(gone)):
+        with pytest.raises(DataError, match="none does not exist; set SUNPIPE_ROOT"):
+            read()
+    shutil.rmtree(root / "runs", ignore_errors=True)
+    runs = Runs(Layout(root))
+    assert len(runs.read()) == 1  # nothing has begun yet
+    make_run(Layout(root))
+    runs.read()
+    shutil.rmtree(root / "runs")  # as a mount point shows itself when its file system goes
+    with pytest.raises(DataError, match="was there, and is gone"):
+        runs.read()
+
+
+GONE: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "ago", "more", "state"),
+    [(GONE, 300, {}, "lost"), (None, 300, {}, "running"), ({"17": "running"}, 9e4, {}, "running"),
+     ({"17": "pending"}, 300, {}, "stopped"), (GONE, 30, {}, "running"),  # it may just have begun
+     (GONE, 300, {"tick_s": 200.0}, "running"), (GONE, 300, {"state": "done"}, "done"),
+     (GONE, 300, {"job": None, "host": "elsewhere"}, "running"),
+     (GONE, 300, {"job": None, "host": socket.gethostname()}, "lost")],
+)  # fmt: skip
+def test_a_run_that_says_it_runs_and_does_not(
+    root: Path, jobs: dict[str, str] | None, ago: float, more: dict[str, Any], state: str
+) -> None:
+    layout = Layout(root)
+    row = {**ROW, "tick_s": more.pop("tick_s", 20.0)}
+    folder = make_run(layout, status={**STATUS, **more}, rows=(row,))
+    make_run(layout, "00001-alive", status={**STATUS, "job": "18"})
+    lock = layout.root / "locks" / "train-demo.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    for name in ("status.json", "stats.jsonl"):
+        os.utime(folder / name, (time.time() - ago,) * 2)
+    found = Runs(layout, lambda: None if jobs is None else {**jobs, "18": "running"}).read()
+    states = {one.labels: one.value for one in found if one.name == "sunpipe_train_state"}
+    shown = [name for name in TRAIN_STATES if states["00000-demo", name]]
+    assert shown == [state]
+    assert states["00001-alive", "running"] == 1
+    left = {one.labels[0] for one in found if one.name == "sunpipe_train_eta_seconds"}
+    assert ("00000-demo" in left) is (state == "running")
+    if state == "lost":  # it goes behind those that live
+        assert found[0].labels[0] == "00001-alive"
+
+
+def test_a_run_whose_lock_is_held_lives(root: Path) -> None:
+    layout = Layout(root)
+    status = {**STATUS, "job": None, "host": socket.gethostname(), "stage": "ssl"}
+    folder = make_run(layout, "00000-demo-ssl", status=status)
+    for name in ("status.json", "stats.jsonl"):
+        os.utime(folder / name, (1e9, 1e9))
+    with running(layout, "ssl", "demo"):
+        assert values(layout)["train_state", "00000-demo-ssl", "running"] == 1
+    assert values(layout)["train_state", "00000-demo-ssl", "lost"] == 1
+
+
+def test_journals_are_looked_at_and_not_locked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(root)
+    with open_journal(layout.archive) as journal:
+        other = journal.path.with_name("node7-1-abcdef01.jsonl")  # of a machine that is not this
+        other.touch()
+        tried: list[str] = []
+        flock = fcntl.flock
+
+        def noted(handle: Any, how: int) -> None:
+            tried.append(Path(handle.name).name)
+            flock(handle, how)
+
+        monkeypatch.setattr(fcntl, "flock", noted)
+        journals = Journals()
+        for _ in range(3):
+            assert journals.living([journal.path, other]) == 1
+        assert tried == [other.name]  # once only, then it is known to be dead
+        with open(other, "ab") as handle:
+            flock(handle, fcntl.LOCK_EX)
+            assert Journals().living([journal.path, other]) == 2
+
+        def none(handle: Any, how: int) -> None:
+            raise OSError(errno.ENOLCK, "no locks")
+
+        monkeypatch.setattr(fcntl, "flock", none)
+        assert Journals().living([journal.path, other]) is None
+        found = [one.name for one in Data(layout).read()]
+        monkeypatch.undo()
+        other.unlink()
+    assert "sunpipe_fetch_records" in found
+    assert "sunpipe_fetch_running" not in found

@@ -17,7 +17,7 @@ from hpc.monitor.names import NAMES
 from hpc.monitor.samples import Sample, sample
 from hpc.monitor.service import Monitor, once, serving, until_told
 from hpc.monitor.slurm import Slurm
-from hpc.slurm_query import Job, Node
+from hpc.slurm_query import Job, Node, NoSlurm
 from sunpipe.errors import DataError, UsageError
 from sunpipe.paths import Layout
 
@@ -67,6 +67,47 @@ def test_what_is_not_here_is_no_failure() -> None:
     one = Collector("slurm", read, 1.0)
     one.once()
     assert one.collect() == []
+
+
+def test_what_was_here_and_is_gone_fails(root: Path) -> None:
+    gone: list[NoSlurm] = []
+
+    def jobs() -> list[Job]:
+        if gone:
+            raise gone[0]
+        return []
+
+    slurm = quiet_slurm()
+    slurm._jobs = jobs
+    monitor = Monitor(Layout(root), 60.0, slurm)
+    monitor.cluster.once()
+    assert monitor.answer("/sd/nodes")[0] == 200
+    gone.append(NoSlurm("squeue finds no slurm.conf"))
+    monitor.cluster.once()
+    shown = {(one.name, *one.labels): one.value for one in monitor.cluster.collect()}
+    assert shown["sunpipe_collector_success", "slurm"] == 0
+    assert monitor.answer("/healthz")[0] == 503
+    assert monitor.answer("/sd/nodes")[0] == 503
+
+
+def test_a_data_root_that_goes_is_told(root: Path) -> None:
+    layout = Layout(root)
+    layout.runs.mkdir(exist_ok=True)
+    with serving(Monitor(layout, 0.1, quiet_slurm())) as server:
+        client = httpx.Client(base_url=server.url, trust_env=False)
+        with client:
+            assert client.get("/healthz").status_code == 200
+            root.rename(root.with_name("elsewhere"))
+            end = time.monotonic() + 10
+            while '"disk": "failing"' not in (health := client.get("/healthz")).text:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            text = client.get("/metrics").text
+        assert health.status_code == 503
+        assert 'sunpipe_collector_success{collector="disk"} 0.0' in text
+        assert "sunpipe_disk_free_bytes" not in text
+    with pytest.raises(DataError, match="set SUNPIPE_ROOT"), serving(Monitor(layout, 1.0)):
+        pass
 
 
 def test_a_slow_part_delays_no_scrape(root: Path) -> None:
