@@ -38,12 +38,13 @@ def remember(folder: Path, stage: str, name: str, job: str, commands: Sequence[S
     name : str
         Name of the experiment.
     commands : sequence
-        One command line per task.
+        One command line per task; they differ in ``--part`` alone, so the first is kept.
     """
     alone = len(commands) == 1
     tasks = [{"part": part_of(argv), "log": log_of(folder, job, None if alone else number).name}
              for number, argv in enumerate(commands)]  # fmt: skip
-    row = {"stage": stage, "name": name, "job": job, "time": now(), "tasks": tasks}
+    row = {"stage": stage, "name": name, "job": job, "time": now(), "tasks": tasks,
+           "argv": list(commands[0])}  # fmt: skip
     with open(folder / FILE, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(row) + "\n")
 

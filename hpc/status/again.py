@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,19 +19,16 @@ from typing import Any
 from hpc.script import log_folder
 from hpc.slurm_query import Job, ask_slurm
 from hpc.stages import STAGES
-from hpc.status.files import last_words, modified
-from hpc.status.text import plain
-from hpc.submitted import part_of, submissions
+from hpc.status.accounting import DAYS, sacct_states
+from hpc.status.files import last_words
+from hpc.status.shell import PART, shell_line, shell_word, spans
+from hpc.status.text import plain, visible
+from hpc.submitted import submissions
 from sunpipe.errors import DataError
-from sunpipe.files import read_json
 
 FAILED = ("failed", "timeout", "node_fail", "out_of_memory", "boot_fail", "deadline",
           "launch_failed")  # fmt: skip
-DAYS = 7  # of failures that are still told
-SACCT_S = 5.0
-MOST_ASKED = 200  # jobs of one question to sacct
-_TOLD: dict[str, str] = {}  # how jobs ended is final: a watch asks once
-_ASKED: set[str] = set()
+PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,13 @@ def failures(root: Path, jobs: Sequence[Job], now: float) -> list[Ended]:
     rows = [row for row in submissions(folder) if _well_formed(row)]
     newest = {(row["stage"], row["name"], part): number for number, row in enumerate(rows)
               for part in _parts(row)}  # fmt: skip
-    states = _states(jobs)
-    unknown = [
-        row["job"]
-        for row in rows
-        if row["job"] not in {job.array for job in jobs} and _age_days(row, now) < DAYS
-    ]
-    states.update(sacct_states(unknown) if unknown else {})
+    shown = Counter[str]()  # of a long array the queue forgets the first tasks before its end
+    for job in jobs:
+        shown[job.array] += job.tasks
+    unknown = [row["job"] for row in rows
+               if shown[row["job"]] < len(row["tasks"]) and _age_days(row, now) < DAYS]  # fmt: skip
+    # the queue is newer: a job that was requeued runs again, whatever accounting kept of it
+    states = {**(sacct_states(unknown) if unknown else {}), **_states(jobs)}
     found = []
     for number, row in enumerate(rows):
         if _age_days(row, now) > DAYS:
@@ -107,8 +104,12 @@ def _well_formed(row: Mapping[str, Any]) -> bool:
         and row["stage"] in STAGES
         and isinstance(tasks, list) and bool(tasks)
         and all(isinstance(task, dict) and isinstance(task.get("log"), str)
-                and isinstance(task.get("part"), str | None) for task in tasks)
+                and _is_part(task.get("part")) for task in tasks)
     )  # fmt: skip
+
+
+def _is_part(part: object) -> bool:
+    return part is None or (isinstance(part, str) and PART.fullmatch(part) is not None)
 
 
 def _parts(row: Mapping[str, Any]) -> list[str | None]:
@@ -125,51 +126,31 @@ def _states(jobs: Iterable[Job]) -> dict[str, str]:
     return {key: job.state for job in jobs for key in (job.id, job.job)}
 
 
-def sacct_states(jobs: Sequence[str]) -> dict[str, str]:
-    """States of jobs and array tasks that the queue has forgotten; nothing without accounting."""
-    chosen = [job for job in jobs if job not in _ASKED][-MOST_ASKED:]
-    if not chosen:
-        return _TOLD
-    _ASKED.update(chosen)
-    try:
-        text = ask_slurm("sacct", "--noheader", "--parsable2", "--allocations", "--jobs",
-                         ",".join(chosen),
-                         "--format=JobID,State", f"--starttime=now-{DAYS}days",
-                         timeout=SACCT_S)  # fmt: skip
-    except DataError:
-        return _TOLD
-    rows = (line.split("|") for line in text.splitlines())
-    _TOLD.update(
-        {row[0]: row[1].split()[0].lower() for row in rows if len(row) == 2 and row[1].split()}
-    )
-    return _TOLD
-
-
 def _launched(
     folder: Path, row: Mapping[str, Any], bad: Sequence[tuple[Mapping[str, Any], str]]
 ) -> Ended:
     log = folder / Path(bad[0][0]["log"]).name
-    parts = [plain(task["part"], 20) for task, _ in bad if task.get("part")]
+    parts = [task["part"] for task, _ in bad if task.get("part")]
     cluster = [] if os.environ.get("SUNPIPE_CLUSTER") else ["--cluster", "PROFILE"]
-    words = ["sunpipe", "launch", row["stage"], *cluster, *_options(folder, row)]
-    line = shlex.join(words)
+    options, after = _options(row)
+    line = shell_line(["sunpipe", "launch", row["stage"], *cluster, *options])
     if parts:
-        before, dashes, after = line.partition(" -- ")
-        part = shlex.quote(parts[0]) if len(parts) == 1 else "$part"
-        line = f"{before} --part {part}{dashes}{after}"
+        line += f" --part {shell_word(parts[0]) if len(parts) == 1 else '$part'}"
+    if after:
+        line += f" -- {shell_line(after)}"
     if len(parts) > 1:
-        line = f"for part in {shlex.join(parts)}; do {line}; done"
-    return Ended(row["job"], row["stage"], bad[0][1], parts, str(log), plain(last_words(log), 160),
-                 plain(line, 600))  # fmt: skip
+        line = f"for part in {' '.join(spans(parts, shell=True))}; do {line}; done"
+    return Ended(row["job"], row["stage"], bad[0][1], parts, visible(log),
+                 plain(last_words(log), 160), line)  # fmt: skip
 
 
-def _options(folder: Path, row: Mapping[str, Any]) -> list[str]:
-    """Configuration and ``--set`` of a submission, from the arguments that were kept of it."""
-    told = row.get("argv")
-    argv = told if isinstance(told, list) else _kept_arguments(folder, row)
-    command = list(STAGES[row["stage"]].command)
-    if argv is None or argv[: len(command)] != command:
-        return ["-c", "CONFIG"]
+def _options(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Configuration and ``--set`` of a submission, and what the stage alone understands."""
+    argv, command = row.get("argv"), list(STAGES[row["stage"]].command)
+    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
+        return ["-c", "CONFIG"], []  # submitted before its arguments were kept
+    if argv[: len(command)] != command:
+        return ["-c", "CONFIG"], []
     rest, options = argv[len(command) :], []
     known = {"--config": "-c", "--set": "--set"}
     at = 0
@@ -180,26 +161,8 @@ def _options(folder: Path, row: Mapping[str, Any]) -> list[str]:
         elif rest[at] == "--part":
             at += 2
         else:
-            return [*options, "--", *rest[at:]]
-    return options
-
-
-def _kept_arguments(folder: Path, row: Mapping[str, Any]) -> list[str] | None:
-    """The arguments file of this submission: same stage and first part, written just before."""
-    part, command = row["tasks"][0].get("part"), list(STAGES[row["stage"]].command)
-    with suppress(ValueError, OverflowError):
-        told = datetime.fromisoformat(str(row.get("time"))).timestamp()
-        best: tuple[float, list[str]] | None = None
-        for path in folder.glob("arguments-*.json"):
-            with suppress(DataError):
-                argv = read_json(path)
-                apart = abs((modified(path) or 0.0) - told)
-                if (isinstance(argv, list) and all(isinstance(word, str) for word in argv)
-                        and argv[: len(command)] == command and part_of(argv) == part
-                        and apart < 60 and (best is None or apart < best[0])):  # fmt: skip
-                    best = (apart, argv)
-        return best[1] if best else None
-    return None
+            return options, rest[at:]
+    return options, []
 
 
 def _plain_jobs(jobs: Sequence[Job]) -> list[Ended]:
@@ -221,8 +184,8 @@ def _plain_jobs(jobs: Sequence[Job]) -> list[Ended]:
             every = [job for job in jobs if job.array == number and "_" in job.id]
             again = _sbatch_again(command, tasks, len(every))
         found.append(Ended(number, bad[0].stage or "", bad[0].state, [str(task) for task in tasks],
-                           plain(log or "", 300), plain(last_words(log), 160) if log else "",
-                           plain(again, 600)))  # fmt: skip
+                           visible(log or ""), plain(last_words(log), 160) if log else "",
+                           visible(again)))  # fmt: skip
     return found
 
 
@@ -236,7 +199,7 @@ def _sbatch_again(command: str, tasks: Sequence[int], count: int) -> str:
 
 def _show_job(job: str) -> dict[str, str]:
     try:
-        text = ask_slurm("scontrol", "show", "job", job, timeout=SACCT_S)
+        text = ask_slurm("scontrol", "show", "job", job, timeout=PATIENCE_S)
     except DataError:
         return {}
     lines = (line.strip().partition("=") for line in text.splitlines())

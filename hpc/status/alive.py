@@ -11,6 +11,7 @@ from hpc.status.text import duration
 
 SILENT_S = 900.0  # longer than a first step that compiles, an evaluation, or a large checkpoint
 TICKS = 5.0  # of its own length, that a slow run may be silent
+FRESH_S, FRESH_TICKS = 60.0, 2.0  # since a sign that outweighs a queue without the job
 
 
 def lock_held(path: Path, table: str | None = None) -> bool | None:
@@ -29,6 +30,19 @@ def lock_held(path: Path, table: str | None = None) -> bool | None:
         re.search(r"\bFLOCK\b", line) and f" {place} " in line and "->" not in line
         for line in text.splitlines()
     )
+
+
+def fresh(silent_s: float, tick_s: float | None) -> bool:
+    """Whether a run gave a sign so lately that it lives, whatever this Slurm knows of its job.
+
+    Parameters
+    ----------
+    silent_s : float
+        Since its files changed.
+    tick_s : float or None
+        Length of its last tick.
+    """
+    return silent_s < max(FRESH_S, FRESH_TICKS * (tick_s or 0.0))
 
 
 def sign_of_life(

@@ -12,7 +12,8 @@ from sunpipe.stage import JsonOption
 
 def status(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs; default: all.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Names, numbers or folders; default: all."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw it again and again.")] = False,
     every: Annotated[
@@ -36,13 +37,13 @@ def status(
 
 
 def _look(wanted: list[str], all_: bool) -> tuple[Any, Any, int, str]:
+    from hpc.status.find import SHOWN, read_runs
     from hpc.status.jobs import read_queue
-    from hpc.status.runs import SHOWN, read_runs
     from sunpipe.paths import Layout
 
     layout, now = Layout.current(), time.time()
     queue = read_queue(layout.root, now)
-    lines = read_runs(layout.runs, wanted, queue.numbers, now)
+    lines = read_runs(layout.runs, wanted, queue.known, now)
     shown = lines if all_ or wanted else lines[:SHOWN]
     return shown, queue, len(lines) - len(shown), str(layout.root)
 

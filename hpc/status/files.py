@@ -18,7 +18,7 @@ def _open_regular(path: Path) -> int | None:
     """A file descriptor of a regular file; a pipe or device would never end."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except (OSError, ValueError):  # a name from a file may hold a zero byte
         return None
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle

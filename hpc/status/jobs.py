@@ -16,6 +16,8 @@ from hpc.status.why import why_pending
 from sunpipe.errors import DataError
 
 PATIENCE_S = 10.0
+# squeue(1), JOB STATE CODES: those in which a job holds no nodes
+WAITS = ("pending", "requeued", "requeue_fed", "requeue_hold", "resv_del_hold", "special_exit")
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,20 @@ class Queue:
         Of sunpipe, that have not ended.
     failed : list of Ended
         Jobs and array tasks that failed and were not made good since.
-    numbers : set of str or None
-        All jobs that have not ended; None where Slurm does not tell.
+    known : dict of str to str, or None
+        Why each job of this user that has not ended waits, empty for one that runs; None
+        where Slurm does not tell.
     """
 
     state: str
     jobs: list[JobLine]
     failed: list[Ended]
-    numbers: frozenset[str] | None
+    known: dict[str, str] | None
 
 
 def job_line(job: Job, restarts: int, now: float) -> JobLine:
     """One line of a job that has not ended."""
-    waits = job.state in ("pending", "requeued", "requeue_hold", "special_exit")
+    waits = job.state in WAITS
     elapsed = None if waits or job.started is None else max(now - job.started, 0.0)
     why = why_pending(job, now, restarts) if waits else ""
     return JobLine(
@@ -109,8 +112,11 @@ def read_queue(root: Path, now: float | None = None) -> Queue:
     except DataError:
         restarts = {}  # the column is a convenience; the jobs themselves were told
     lines = [job_line(job, restarts.get(job.job, 0), now) for job in ours]
-    numbers = frozenset(number for job in live for number in (job.id, job.job))
-    return Queue("ok", lines, failures(root, every, now), numbers)
+    known: dict[str, str] = {}
+    for job in live:
+        why = why_pending(job, now, restarts.get(job.job, 0)) if job.state in WAITS else ""
+        known |= {job.id: why, job.job: why}
+    return Queue("ok", lines, failures(root, every, now), known)
 
 
 def user_name() -> str:

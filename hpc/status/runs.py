@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import os
 import socket
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hpc.status.alive import lock_held, sign_of_life
+from hpc.status.alive import fresh, lock_held, sign_of_life
 from hpc.status.files import json_object, last_rows, modified, number
-from hpc.status.text import plain
-from sunpipe.errors import DataError
+from hpc.status.pace import usual_pace, usual_tick
+from hpc.status.text import duration, plain
 
-FOLDER = re.compile(r"\d{5}-.+", re.DOTALL)
 STATES = ("running", "stopped", "failed", "done")
-SHOWN = 15  # runs without --all; those that run, or are lost, come first
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,10 @@ class RunLine:
     ----------
     run, stage, state : str
         `state` is that of ``status.json``, ``lost?`` when it says running but nothing
-        shows that it does, ``new`` when there is none.
+        shows that it does, ``waiting`` when its job waits to be started again, ``new``
+        when there is none.
     kimg, target_kimg, seconds_per_kimg, left_s : float or None
+        The pace is the median of the last whole ticks.
     checkpoint : str or None
         Newest complete one.
     checkpoint_age_s, silent_s : float or None
@@ -75,13 +74,14 @@ class RunLine:
         return asdict(self)
 
 
-def read_run(folder: Path, jobs: Collection[str] | None, now: float) -> RunLine:
+def read_run(folder: Path, jobs: Mapping[str, str] | None, now: float) -> RunLine:
     """Read one run folder; what is damaged in it is left out.
 
     Parameters
     ----------
-    jobs : collection of str or None
-        Numbers of the jobs that Slurm has; None where Slurm does not tell.
+    jobs : mapping of str to str, or None
+        Why each of this user's jobs that have not ended waits, empty for one that runs;
+        None where Slurm does not tell.
     now : float
         Unix time.
     """
@@ -93,7 +93,7 @@ def read_run(folder: Path, jobs: Collection[str] | None, now: float) -> RunLine:
     nimg = max((n for n in (number(status.get("nimg")), number(row.get("nimg"))) if n is not None),
                default=None)  # fmt: skip
     target = _target(status, config, stage, nimg)
-    pace = number(row.get("sec_per_kimg"))
+    pace = usual_pace(rows)
     changed = max((t for t in (_unix(status.get("time")), number(row.get("time")),
                                modified(folder / "stats.jsonl"), modified(folder / "log.txt"))
                    if t is not None), default=None)  # fmt: skip
@@ -103,17 +103,17 @@ def read_run(folder: Path, jobs: Collection[str] | None, now: float) -> RunLine:
     state, note = _state(status), plain(status.get("reason") or "", 160)
     job = plain(status["job"], 40) if status.get("job") else None
     host = plain(status["host"], 60) if status.get("host") else None
+    known = jobs if _is_mine(folder) else None  # the queue was asked for this user's jobs only
     if state == "running":
-        tick = number(row.get("tick_s"))
         lock = folder.parent.parent / "locks" / f"{stage}-{_label(folder.name, stage)}.lock"
         here = None if host != socket.gethostname() else lock_held(lock)
-        lost = sign_of_life(job, jobs, here, now - changed, tick)
-        state, note = ("lost?", lost) if lost else (state, note)
+        state, doubt = _alive(job, known, here, now - changed, usual_tick(rows))
+        note = doubt or note
     left = None
     if state == "running" and target is not None and nimg is not None and pace is not None:
         left = max(target - nimg, 0.0) / 1000 * pace
     if state == "stopped" and not note:
-        note = _stopped(status, job, jobs)
+        note = _stopped(status, job, known)
     return RunLine(
         run=plain(folder.name, 80), stage=stage, state=state,
         kimg=None if nimg is None else nimg / 1000,
@@ -126,6 +126,28 @@ def read_run(folder: Path, jobs: Collection[str] | None, now: float) -> RunLine:
     )  # fmt: skip
 
 
+def _is_mine(folder: Path) -> bool:
+    try:
+        return folder.stat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def _alive(
+    job: str | None, jobs: Mapping[str, str] | None, lock: bool | None, silent_s: float,
+    tick_s: float | None,
+) -> tuple[str, str]:  # fmt: skip
+    """State of a run that says it is running, and what there is to say about it."""
+    if job is not None and jobs is not None:
+        if why := jobs.get(job):
+            return "waiting", f"job {job} waits to start again: {why}"
+        if job not in jobs and fresh(silent_s, tick_s):  # of another cluster, or just ended
+            return "running", (f"job {job} is not in this queue, but files changed"
+                               f" {duration(silent_s)} ago")  # fmt: skip
+    lost = sign_of_life(job, jobs, lock, silent_s, tick_s)
+    return ("lost?", lost) if lost else ("running", "")
+
+
 def _state(status: dict[str, Any]) -> str:
     state = status.get("state")
     if state is None:
@@ -133,7 +155,7 @@ def _state(status: dict[str, Any]) -> str:
     return state if state in STATES else plain(state, 12)
 
 
-def _stopped(status: dict[str, Any], job: str | None, jobs: Collection[str] | None) -> str:
+def _stopped(status: dict[str, Any], job: str | None, jobs: Mapping[str, str] | None) -> str:
     signal = plain(status.get("signal") or "", 20)
     begin = f"by {signal}" if signal else "on request"
     if status.get("requeued") is not True:
@@ -200,50 +222,3 @@ def _unix(text: object) -> float | None:
         return datetime.fromisoformat(str(text)).timestamp() if text else None
     except (ValueError, OverflowError):
         return None
-
-
-def find_runs(runs: Path) -> list[Path]:
-    """Run folders, ``<NNNNN>-<name>``."""
-    try:
-        found = [path for path in runs.iterdir() if FOLDER.fullmatch(path.name)]
-    except OSError:
-        return []
-    return sorted(path for path in found if _is_folder(path))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a loop of links
-        return False
-
-
-def read_runs(
-    runs: Path, wanted: Sequence[str], jobs: Collection[str] | None, now: float | None = None
-) -> list[RunLine]:
-    """Lines of all runs under `runs`, or of those that `wanted` names.
-
-    Raises
-    ------
-    DataError
-        A name fits no run.
-    """
-    now = time.time() if now is None else now
-    found = find_runs(runs)
-    if wanted:
-        chosen = []
-        for name in wanted:
-            fits = [path for path in found if path.name in (name, Path(name).name)
-                    or path.name.partition("-")[2] == name]  # fmt: skip
-            if not fits:
-                some = ", ".join(plain(path.name, 60) for path in found[-5:]) or "none"
-                raise DataError(f"no run {plain(name, 80)!r} under {runs}; the newest are: {some}")
-            chosen += [path for path in fits if path not in chosen]
-        found = chosen
-    return order([read_run(path, jobs, now) for path in found])
-
-
-def order(lines: Sequence[RunLine]) -> list[RunLine]:
-    """Those that run or are lost first, then by their last sign, the newest first."""
-    alive = ("running", "lost?")
-    return sorted(lines, key=lambda line: (line.state not in alive, -line.changed))

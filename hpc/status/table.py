@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpc.status.jobs import Queue, time_words
 from hpc.status.runs import RunLine
+from hpc.status.shell import spans
 from hpc.status.text import duration
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 BAR = 12
 COLOUR = {"running": "green", "done": "cyan", "stopped": "yellow", "failed": "bold red",
-          "lost?": "bold red", "pending": "yellow", "new": "yellow"}  # fmt: skip
+          "lost?": "bold red", "pending": "yellow", "waiting": "yellow",
+          "new": "yellow"}  # fmt: skip
 RUN_HEAD = ("run", "stage", "state", "kimg", "done", "s/kimg", "left", "saved", "requeues")
 JOB_HEAD = ("job", "stage", "state", "nodes", "time")
 
@@ -72,7 +74,7 @@ def failed_lines(queue: Queue) -> list[list[str]]:
     """Lines about each failed submission."""
     found = []
     for one in queue.failed:
-        what = f" {'parts' if '/' in one.tasks[0] else 'tasks'} {', '.join(one.tasks)}" \
+        what = f" {'parts' if '/' in one.tasks[0] else 'tasks'} {', '.join(spans(one.tasks))}" \
                if one.tasks else ""  # fmt: skip
         lines = [f"job {one.id} {one.stage}{what}: {one.state}"]
         lines += [f"says: {one.words}"] if one.words else []

@@ -5,6 +5,16 @@ from __future__ import annotations
 import unicodedata
 
 
+def acts(one: str) -> bool:
+    """Whether a character may do something to a terminal or to the line that it stands in."""
+    return unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def visible(text: object) -> str:
+    """The whole text on one line, each character that acts on a terminal replaced."""
+    return "".join("\ufffd" if acts(one) else one for one in str(text))
+
+
 def plain(text: object, most: int = 200) -> str:
     """One line without control characters, of at most `most` characters.
 
@@ -12,11 +22,7 @@ def plain(text: object, most: int = 200) -> str:
     and output of programs may hold any.
     """
     words = str(text)[: 4 * most]
-    shown = "".join(
-        "�" if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        and one not in "\t\n" else one
-        for one in words
-    )  # fmt: skip
+    shown = "".join("\ufffd" if acts(one) and one not in "\t\n" else one for one in words)
     line = " ".join(shown.split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from hpc.status import alive, files, runs, table
+from hpc.status import alive, files, find, pace, runs, table
+from hpc.status.find import read_runs
 from hpc.status.jobs import Queue
-from hpc.status.runs import RunLine, read_run, read_runs
+from hpc.status.runs import RunLine, read_run
 from hpc.status.text import duration, plain
 from sunpipe.errors import DataError
 from sunpipe.lock import exclusive
@@ -48,7 +49,7 @@ def test_a_run_that_runs(root: Path) -> None:
     run = make_run(root, nimg=12000, target=20000, job="7", host="n1", requeues=2, nonfinite=3,
                    warnings=["D is winning"],
                    checkpoint={"name": "kimg-000011.000", "time": NOW - 100})  # fmt: skip
-    line = read_run(run, {"7"}, NOW)
+    line = read_run(run, {"7": ""}, NOW)
     assert (line.state, line.kimg, line.target_kimg, line.seconds_per_kimg) == (
         "running", 12.0, 20.0, 20.0)  # fmt: skip
     assert line.left_s == pytest.approx(8 * 20.0)
@@ -74,19 +75,78 @@ def test_a_run_of_before_has_fewer_facts(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "jobs", "ago", "note"),
-    [({"job": "7"}, {"8"}, 30, "job 7 is not in the queue any more"),
-     ({"job": "7"}, {"7"}, 30, ""),
+    [({"job": "7"}, {"8": ""}, 90, "job 7 is not in the queue any more"),
+     ({"job": "7"}, {"7": ""}, 30, ""),
      ({"job": "7"}, None, 30, ""),  # Slurm does not tell
-     ({"job": "7"}, {"7"}, 4000, "silent for 1:06:40, though job 7 is there"),
-     ({}, {"8"}, 4000, "silent for 1:06:40"), ({}, None, 300, "")],
+     ({"job": "7"}, {"7": ""}, 4000, "silent for 1:06:40, though job 7 is there"),
+     ({}, {"8": ""}, 4000, "silent for 1:06:40"), ({}, None, 300, "")],
 )  # fmt: skip
 def test_a_run_that_says_it_runs_and_does_not(
-    status: dict[str, str], jobs: set[str] | None, ago: float, note: str, root: Path
+    status: dict[str, str], jobs: dict[str, str] | None, ago: float, note: str, root: Path
 ) -> None:
     line = read_run(make_run(root, ago=ago, nimg=12000, host="elsewhere", **status), jobs, NOW)
     assert line.note == note
     assert line.state == ("lost?" if note else "running")
     assert (line.left_s is None) == bool(note)
+
+
+def test_a_run_of_somebody_else_is_not_in_my_queue(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {"nimg": 12000, "job": "7", "host": "elsewhere"}
+    run = make_run(root, ago=300, **told)
+    stopped = make_run(root, "00001-x", state="stopped", requeued=True, **told)
+    assert read_run(run, {}, NOW).state == "lost?"
+    monkeypatch.setattr(runs.os, "getuid", lambda: run.stat().st_uid + 1)
+    line = read_run(run, {}, NOW)
+    assert (line.state, line.note) == ("running", "")
+    assert line.left_s is not None
+    assert read_run(stopped, {}, NOW).note == "on request; Slurm starts it again"
+    assert read_run(make_run(root, "00002-x", ago=4000, **told), {}, NOW).state == "lost?"
+
+
+def test_a_run_that_writes_lives_whatever_this_queue_says(root: Path) -> None:
+    line = read_run(make_run(root, ago=5, job="7", host="elsewhere"), {}, NOW)
+    assert line.state == "running"
+    assert line.note == "job 7 is not in this queue, but files changed 5 s ago"
+
+
+@pytest.mark.parametrize("ago", [30, 40_000])
+def test_a_run_whose_job_waits_to_start_again_is_neither_running_nor_lost(
+    ago: float, root: Path
+) -> None:
+    run = make_run(root, ago=ago, nimg=12000, target=20000, job="7", host="elsewhere")
+    line = read_run(run, {"7": "starts again after a requeue, in 1:40"}, NOW)
+    assert (line.state, line.left_s) == ("waiting", None)
+    assert line.note == "job 7 waits to start again: starts again after a requeue, in 1:40"
+    cells = table.run_cells(line)
+    assert cells[2] == "waiting"
+
+
+def rows_of(*ticks: tuple[int, float]) -> list[dict[str, Any]]:
+    """Rows of ticks of so many images at so many seconds per kimg."""
+    done, rows = 0, []
+    for images, seconds in ticks:
+        done += images
+        rows.append({"nimg": done, "sec_per_kimg": seconds, "tick_s": seconds * images / 1000})
+    return rows
+
+
+def test_a_tick_of_a_batch_does_not_set_the_pace(root: Path) -> None:
+    rows = rows_of(*[(2000, 15.0)] * 6, (2000, 17.0), (16, 554.0))
+    assert pace.usual_pace(rows) == 15.0
+    assert pace.usual_tick(rows) == 34.0
+    assert pace.usual_pace(rows_of((2000, 15.0), (16, 554.0))) == 15.0
+    assert pace.usual_pace(rows_of((16, 554.0))) == 554.0  # better than nothing
+    back = rows_of((2000, 15.0), (2000, 16.0), (-1000, 30.0), (2000, 17.0))
+    assert pace.usual_pace(back) == 16.0  # a continuation begins at its checkpoint
+    assert (pace.usual_pace([]), pace.usual_tick([])) == (None, None)
+    assert pace.usual_pace([{"nimg": "x"}, {"nimg": 5, "sec_per_kimg": None}]) is None
+    run = make_run(root, nimg=12016, target=20016, host="elsewhere")
+    with open(run / "stats.jsonl", "a") as handle:
+        handle.write(json.dumps({"nimg": 12016, "sec_per_kimg": 900.0, "tick_s": 14.0}) + "\n")
+    line = read_run(run, None, NOW)
+    assert (line.kimg, line.seconds_per_kimg, line.left_s) == (12.016, 20.0, 160.0)
 
 
 def test_slow_runs_may_be_silent_for_longer() -> None:
@@ -108,12 +168,12 @@ def test_a_lock_that_a_process_holds_is_seen_and_not_taken(root: Path) -> None:
 
 
 def test_a_stop_says_whether_it_goes_on(root: Path) -> None:
-    told = {"state": "stopped", "nimg": 12000, "signal": "SIGUSR2", "job": "7"}
+    told: dict[str, Any] = {"state": "stopped", "nimg": 12000, "signal": "SIGUSR2", "job": "7"}
     run = make_run(root, requeued=True, **told)
-    assert read_run(run, {"7"}, NOW).note == "by SIGUSR2; Slurm starts it again"
-    assert read_run(run, set(), NOW).note == "by SIGUSR2; its job 7 is gone, start it again"
+    assert read_run(run, {"7": ""}, NOW).note == "by SIGUSR2; Slurm starts it again"
+    assert read_run(run, {}, NOW).note == "by SIGUSR2; its job 7 is gone, start it again"
     run = make_run(root, "00001-x", requeued=False, **told)
-    assert read_run(run, {"7"}, NOW).note == "by SIGUSR2"
+    assert read_run(run, {"7": ""}, NOW).note == "by SIGUSR2"
 
 
 @pytest.mark.parametrize(
@@ -131,10 +191,10 @@ def test_a_damaged_status_breaks_nothing(content: str, root: Path) -> None:
     (run / "config.json").write_text(content, errors="surrogateescape")
     with open(run / "stats.jsonl", "a") as handle:
         handle.write('[]\n{"nimg": NaN, "sec_per_kimg": "x"}\n{"half')
-    line = read_run(run, {"7"}, NOW)
+    line = read_run(run, {"7": ""}, NOW)
     said = json.dumps(line.as_json(), allow_nan=False)
     assert "\\u001b" not in said
-    lines = table.plain_lines([line], Queue("ok", [], [], frozenset()), 0, "/r")
+    lines = table.plain_lines([line], Queue("ok", [], [], {}), 0, "/r")
     assert not any(ord(one) < 32 for one in "".join(lines))
 
 
@@ -159,21 +219,43 @@ def test_hostile_folders_break_nothing(root: Path) -> None:
     assert read_runs(root / "none", [], None, NOW) == []
 
 
-def test_runs_are_found_by_name_or_folder(root: Path) -> None:
+def test_runs_are_found_by_name_number_or_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("00000-a", "00001-b", "00002-a"):
         make_run(root, name)
-    assert {line.run for line in read_runs(root / "runs", ["a"], None, NOW)} == {
-        "00000-a", "00002-a"}  # fmt: skip
-    assert [line.run for line in read_runs(root / "runs", ["runs/00001-b"], None, NOW)] == [
-        "00001-b"]  # fmt: skip
-    with pytest.raises(DataError, match=r"no run 'c'.*: 00000-a, 00001-b, 00002-a"):
-        read_runs(root / "runs", ["c"], None, NOW)
+    folder = root / "runs"
+
+    def names(*asked: str) -> list[str]:
+        return sorted(line.run for line in read_runs(folder, asked, None, NOW))
+
+    assert names("a") == ["00000-a", "00002-a"]
+    assert names("runs/00001-b") == names("1") == names("00001-b") == ["00001-b"]
+    assert names("2", "a") == ["00000-a", "00002-a"]
+    for asked in ("c", "7", ""):
+        with pytest.raises(DataError, match=r"no run '.*: 00000-a, 00001-b, 00002-a"):
+            names(asked)
+    # of another data root: read there, and refused where it does not exist
+    other = make_run(tmp_path / "other", "00000-a", nimg=77000)
+    (line,) = read_runs(folder, [str(other)], None, NOW)
+    assert (line.run, line.kimg) == ("00000-a", 77.0)
+    for path in (tmp_path / "other/runs/00001-b", tmp_path, root / "runs"):
+        with pytest.raises(DataError, match="is not the folder of a run"):
+            names(str(path))
+    monkeypatch.chdir(other)
+    assert [line.kimg for line in read_runs(folder, ["."], None, NOW)] == [77.0]
+    (other.parent / "00007-z").mkdir()
+    (other.parent / "00007-z/config.json").write_text("{}")
+    monkeypatch.chdir(other.parent)
+    assert names("00007-z") == ["00007-z"]
+    (line,) = read_runs(folder, ["00000-a"], None, NOW)
+    assert line.kimg == 12.0  # a name is first one of this data root
 
 
 def test_those_that_run_or_are_lost_come_first() -> None:
     made = [RunLine(f"{n}", "train", state, changed=n)
             for n, state in enumerate(("lost?", "done", "running", "failed"))]  # fmt: skip
-    assert [line.run for line in runs.order(made)] == ["2", "0", "3", "1"]
+    assert [line.run for line in find.order(made)] == ["2", "0", "3", "1"]
 
 
 def test_fifty_long_runs_are_read_in_half_a_second(root: Path) -> None:
@@ -186,7 +268,7 @@ def test_fifty_long_runs_are_read_in_half_a_second(root: Path) -> None:
         (other / "stats.jsonl").unlink()
         os.link(long, other / "stats.jsonl")
     started = time.process_time()
-    found = read_runs(root / "runs", [], set(), NOW)
+    found = read_runs(root / "runs", [], {}, NOW)
     taken = time.process_time() - started
     assert len(found) == 50
     assert all(line.kimg == 12.0 for line in found)
@@ -209,8 +291,8 @@ def test_tables_fit_their_terminal(root: Path) -> None:
     run = make_run(root, "00000-a_name_of_sixty_letters_that_goes_on_and_on_and_on_and_on_to_60",
                    nimg=12345678, target=25000000, job="7", requeues=2,
                    warnings=["the discriminator wins"])  # fmt: skip
-    line = read_run(run, {"7"}, NOW)
-    queue = Queue("ok", [], [], frozenset({"7"}))
+    line = read_run(run, {"7": ""}, NOW)
+    queue = Queue("ok", [], [], {"7": ""})
     for width in (80, 120):
         lines = [text.plain for text in table.tables([line], queue, 3, "/r", width)]
         assert max(map(len, lines)) <= width, lines

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from hpc.slurm_query import Job
-from hpc.status import again, jobs, table
+from hpc.status import accounting, again, jobs, table
 from hpc.status.again import Ended
 from hpc.status.cli import status
+from hpc.status.shell import shell_line, spans
 from hpc.status.why import why_pending
 from hpc.submitted import remember
 from sunpipe.errors import DataError, UsageError
-from sunpipe.files import write_json
 
 NOW = datetime.now(UTC).timestamp()
 
@@ -66,17 +66,23 @@ def test_a_job_as_a_line() -> None:
     assert (line.stage, line.elapsed_s, line.restarts, line.why) == ("train", 7200.0, 1, "")
     assert jobs.time_words(line) == "2:00:00, 30:00 left"
     line = jobs.job_line(job("7_[1-4]", reason="Priority", tasks=4), 0, NOW)
-    queue = jobs.Queue("ok", [line], [], frozenset())
+    queue = jobs.Queue("ok", [line], [], {})
     cells, why = table.job_cells(queue)[0]
     assert cells[:3] == ("7_[1-4] (4 tasks)", "train", "pending")
     assert why == "others are before it in the queue"
+
+
+@pytest.fixture(autouse=True)
+def _a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounting, "_FINAL", set())
+    monkeypatch.setattr(accounting, "_ENDED", {})
+    monkeypatch.setattr(accounting, "_not_before", 0.0)
 
 
 def submit(root: Path, number: str, argv: list[list[str]], stage: str = "embed") -> Path:
     """What `hpc.launch.submit` leaves."""
     folder = root / "slurm"
     folder.mkdir(exist_ok=True)
-    write_json(folder / f"arguments-{number}.json", argv[0])
     remember(folder, stage, "tiny", number, argv)
     return folder
 
@@ -137,12 +143,106 @@ def test_accounting_remembers_what_the_queue_forgot(
                        '7_1|CANCELLED by 0\\n7_1|OUT_OF_MEMORY\\n"\n')  # fmt: skip
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(again, "_ASKED", set())
-    monkeypatch.setattr(again, "_TOLD", {})
     for _ in range(2):  # a watch asks once
         (found,) = again.failures(root, [], NOW)
         assert (found.tasks, found.state) == (["2/2"], "out_of_memory")
     assert (tmp_path / "asked").read_text().count("--jobs 7 ") == 1
+
+
+class Accounting:
+    """Answers in turn, in place of sacct."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.asked = list(answers), 0
+
+    def __call__(self, *_: str, timeout: float) -> str:
+        self.asked += 1
+        if not self.answers:
+            raise DataError("accounting is down")
+        return self.answers.pop(0)
+
+
+def test_what_accounting_said_of_a_job_that_ran_is_not_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue did not answer once, while the tasks ran."""
+    submit(root, "7", parts(2))
+    ask = Accounting("7_0|RUNNING\n7_1|RUNNING\n", "7_0|FAILED\n7_[1]|PENDING\n",
+                     "7_0|FAILED\n7_1|COMPLETED\n")  # fmt: skip
+    monkeypatch.setattr(accounting, "ask_slurm", ask)
+    assert again.failures(root, [], NOW) == []
+    for asked in (2, 3, 3):  # until all have ended
+        (found,) = again.failures(root, [], NOW)
+        assert (found.tasks, found.state, ask.asked) == (["1/2"], "failed", asked)
+    # an administrator requeues the task: the queue is newer than what was kept
+    assert again.failures(root, [job("7_0", "running"), job("7_1", "pending")], NOW) == []
+
+
+def test_accounting_that_was_down_is_asked_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(root, "7", parts(2))
+    ask = Accounting()
+    monkeypatch.setattr(accounting, "ask_slurm", ask)
+    for _ in range(2):  # not each time: its time limit would slow a watch down
+        assert again.failures(root, [], NOW) == []
+    assert ask.asked == 1
+    ask.answers = ["7_0|COMPLETED\n7_1|FAILED\n"]
+    monkeypatch.setattr(accounting, "_not_before", 0.0)
+    assert again.failures(root, [], NOW)[0].tasks == ["2/2"]
+
+
+def test_a_task_that_the_queue_forgot_before_the_others_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(root, "7", parts(3))
+    monkeypatch.setattr(accounting, "ask_slurm", Accounting("7_0|FAILED\n7_[1-2]|PENDING\n"))
+    (found,) = again.failures(root, [job("7_[1-2]", array="7", tasks=2)], NOW)
+    assert found.tasks == ["1/3"]
+
+
+def test_the_line_is_of_the_failed_submission_and_of_no_other(root: Path) -> None:
+    for number, config in (("7", "/c/A.toml"), ("8", "/c/B.toml")):
+        submit(root, number, [["train", "--config", config]], "train")
+    row = json.loads((root / "slurm/submitted.jsonl").read_text().splitlines()[0])
+    assert row["argv"] == ["train", "--config", "/c/A.toml"]
+    assert again._options(row) == (["-c", "/c/A.toml"], [])
+    for argv in (None, "train", ["train", 3], ["ssl", "--config", "x"]):  # of before, or foreign
+        assert again._options({**row, "argv": argv}) == (["-c", "CONFIG"], [])
+
+
+def test_a_line_of_many_parts_is_whole(root: Path) -> None:
+    submit(root, "7", parts(200))
+    states = [job(f"7_{n}", "completed" if n == 50 else "failed") for n in range(200)]
+    (found,) = again.failures(root, states, NOW)
+    assert len(found.tasks) == 199
+    assert found.again == (
+        "for part in {1..50}/200 {52..200}/200; do sunpipe launch embed --cluster PROFILE"
+        " -c '/a b/x.toml' --set ssl.dim=8 --part $part; done"
+    )
+    loop = found.again.partition(" do ")[0] + " do echo $part; done"
+    run = subprocess.run(["bash", "-c", loop], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == found.tasks
+    queue = jobs.Queue("ok", [], [found], {})
+    assert table.failed_lines(queue)[0][0] == "job 7 embed parts 1-50/200, 52-200/200: failed"
+    assert spans(["3", "4", "5", "9"]) == ["3-5", "9"]
+
+
+def test_a_line_keeps_its_words_and_acts_on_no_terminal(root: Path) -> None:
+    odd = ["/a  b/it's\x1b[31m\n\\x.toml", "a" * 2000, "caf\u00e9", "\u202e"]
+    line = shell_line(odd)
+    assert "\x1b" not in line
+    assert "\n" not in line
+    assert "\u202e" not in line
+    echo = subprocess.run(["bash", "-c", rf"printf '%s\0' {line}"], capture_output=True, check=True)
+    assert echo.stdout.decode().split("\0")[:-1] == odd
+    folder = submit(root, "7", [["train", "--config", odd[0]]], "train")
+    found = again.failures(root, [job("7", "failed")], NOW)[0]
+    assert found.again.endswith(f" -c {shell_line(odd[:1])}")
+    torn = json.loads((folder / "submitted.jsonl").read_text())
+    torn["tasks"][0]["log"] = "x\x1b[2J\0.out"
+    (folder / "submitted.jsonl").write_text(json.dumps(torn) + "\n")
+    assert again.failures(root, [job("7", "failed")], NOW)[0].log.endswith("x\ufffd[2J\ufffd.out")
 
 
 def test_tasks_of_plain_arrays_keep_their_number_of_parts() -> None:
@@ -162,10 +262,27 @@ def test_failures_in_the_table() -> None:
     assert "  again: line" in texts
 
 
+def test_each_job_in_the_queue_runs_or_says_why_it_waits(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [job("7", "running"), job("8", reason="BeginTime", started=NOW + 100),
+            job("9", "failed"), job("10_[1-2]", job="10", array="10", name="other",
+                                    reason="Resources")]  # fmt: skip
+    monkeypatch.setattr(jobs, "slurm_jobs", lambda *_, **__: told)
+    monkeypatch.setattr(jobs, "slurm_restarts", lambda *_, **__: {"8": 1})
+    waits = "next in the queue; waits for nodes to become free"
+    assert jobs.read_queue(root, NOW).known == {
+        "7": "",
+        "8": "starts again after a requeue, in 1:40",
+        "10": waits,
+        "10_[1-2]": waits,
+    }
+
+
 def test_without_slurm_runs_are_shown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(root))
     queue = jobs.read_queue(root, NOW)
-    assert (queue.state, queue.numbers, queue.jobs) == ("none", None, [])
+    assert (queue.state, queue.known, queue.jobs) == ("none", None, [])
     slow = root / "squeue"
     slow.write_text("#!/bin/sh\nexec /bin/sleep 30\n")
     slow.chmod(0o755)
