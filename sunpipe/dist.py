@@ -104,6 +104,32 @@ def _ranks(
     return Ranks(rank, world, local, addr, port, source)
 
 
+def node_count(ranks: Ranks, env: Mapping[str, str]) -> int | None:
+    """On how many nodes the ranks run, as the launcher says it; None where it does not.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        From `discover`.
+    env : mapping
+        The environment that it was found in.
+    """
+    if ranks.world == 1:
+        return 1
+
+    def told(*keys: str) -> int | None:
+        words = (env.get(key, "") for key in keys)
+        return next((int(word) for word in words if word.isdecimal() and int(word) > 0), None)
+
+    groups = {"slurm": "SLURM_STEP_NUM_NODES", "torchrun": "GROUP_WORLD_SIZE"}
+    if ranks.source in groups and (nodes := told(groups[ranks.source])) is not None:
+        return min(nodes, ranks.world)
+    each = {"torchrun": ("LOCAL_WORLD_SIZE",),
+            "mpi": ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")}  # fmt: skip
+    here = told(*each.get(ranks.source, ()))
+    return None if here is None else -(-ranks.world // here)
+
+
 def discover(
     env: Mapping[str, str] | None = None, address: Callable[[str], str] = node_address
 ) -> Ranks:

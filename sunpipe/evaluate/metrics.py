@@ -29,9 +29,9 @@ class Metric:
 
 
 METRICS = (
-    Metric("fd_random", "", "Frechet distance of random convolutional features"),
+    Metric("fd_random", "", "Fréchet distance of random convolutional features"),
     Metric("kid_random", "", "unbiased kernel distance of the same", signed=True),
-    Metric("fd_encoder", "", "Frechet distance of the trained encoder's features"),
+    Metric("fd_encoder", "", "Fréchet distance of the trained encoder's features"),
     Metric("kid_encoder", "", "unbiased kernel distance of the same", signed=True),
     Metric("spectrum_db", "dB", "error of the mean power spectrum, root mean square of octaves"),
     Metric("spectrum_db_k", "dB", "power too much or too little in the octave from k", True),

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sunpipe.report import numbers
 from sunpipe.report.runfolder import RunFolder
 
 Floats = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 JOULE_PER_KWH = 3.6e6
-RANKS = re.compile(r", (\d+) rank\(s\) \([^)]*\), (\w+)")
+RANKS = re.compile(r"(?:, (\d+(?:\.\d+)?) of \S+ kimg)?, (\d+) rank\(s\) \([^)]*\), (\w+)")
 RESUMED = re.compile(r"resumed from kimg-(\d+\.\d+)")
 
 
@@ -42,6 +43,8 @@ class Cost:
         Joule of each tick; NaN where nothing told it.
     total_j : float or None
         What the run itself summed up, where the ticks do not say it.
+    told : bool
+        Whether the nodes of every tick are known; else some are guessed from its ranks.
     """
 
     hours: Floats
@@ -50,11 +53,17 @@ class Cost:
     gpus: bool
     energy_j: Floats
     total_j: float | None = None
+    told: bool = True
 
     @property
     def node_hours(self) -> float:
         """Of all ticks."""
         return float(np.sum(self.hours * self.nodes))
+
+    @property
+    def node_hours_text(self) -> str:
+        """``12.0``, or ``about 12.0`` where nodes are guessed."""
+        return ("" if self.told else "about ") + numbers.number(self.node_hours)
 
     @property
     def spent(self) -> Floats:
@@ -127,7 +136,7 @@ def starts(log: str) -> list[tuple[float, int, str]]:
     found: list[tuple[float, int, str]] = []
     for line in log.splitlines():
         if match := RANKS.search(line):
-            found.append((0.0, int(match[1]), match[2]))
+            found.append((float(match[1] or 0), int(match[2]), match[3]))
         elif found and (match := RESUMED.search(line)):
             found[-1] = (float(match[1]), *found[-1][1:])
     return found
@@ -152,21 +161,59 @@ def tick_ranks(rows: Rows, told: list[tuple[float, int, str]], otherwise: int) -
     return np.array(found)
 
 
+def tick_nodes(
+    rows: Rows, ranks: Floats, told: list[tuple[float, int, str]], machines: int
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Nodes in each tick, and whether they are known.
+
+    A tick of a version that tells (``nodes``) is believed. One of an older version has the
+    nodes of the job that made the run, if it is of the first start; of a later start, which
+    may have had others, they are guessed from its ranks. One rank is on one node.
+
+    Parameters
+    ----------
+    ranks : ndarray (T,)
+        From `tick_ranks`.
+    told : list
+        From `starts`.
+    machines : int
+        Nodes of the Slurm job that made the run; 0: not known.
+
+    Returns
+    -------
+    nodes : ndarray (T,)
+    known : ndarray of bool (T,)
+    """
+    first = told[0][1] if told else 0
+    each = max(first / machines, 1.0) if machines and first > 1 else math.inf
+    nodes, known = [], []
+    for row, here in zip(rows, ranks, strict=True):
+        listed = finite(row.get("nodes"))
+        later = sum(kimg < row["kimg"] for kimg, *_ in told) > 1
+        if math.isfinite(listed) and listed >= 1:
+            nodes.append(listed)
+        elif here == 1 or later or not (machines and told):
+            nodes.append(max(math.ceil(here / each), 1.0))
+        else:
+            nodes.append(float(machines))
+        known.append(nodes[-1] == listed or here == 1 or bool(machines and told and not later))
+    return np.array(nodes), np.array(known, dtype=bool)
+
+
 def cost(run: RunFolder) -> Cost:
     """The cost of a run from its own folder."""
     rows, told = run.stats, starts(read_log(run))
     slurm = run.provenance.get("slurm")
     slurm = slurm if isinstance(slurm, dict) else {}
-    machines = max(hosts(str(slurm.get("SLURM_JOB_NODELIST", ""))), 1)
+    machines = hosts(str(slurm.get("SLURM_JOB_NODELIST", "")))
     world = run.status.get("world")
     otherwise = world if isinstance(world, int) and world > 0 else 1
     ranks = tick_ranks(rows, told, otherwise)
-    first = told[0][1] if told else otherwise
-    each = max(first / machines, 1.0)  # ranks of a node, as the run began
+    nodes, known = tick_nodes(rows, ranks, told, machines)
     total = finite(run.status.get("energy_j"))
     return Cost(
-        hours=tick_hours(rows), nodes=np.maximum(np.ceil(ranks / each), 1.0), ranks=ranks,
+        hours=tick_hours(rows), nodes=nodes, ranks=ranks,
         gpus=any(device == "cuda" for *_, device in told),
         energy_j=np.array([finite(row.get("energy_j")) for row in rows]),
-        total_j=total if math.isfinite(total) else None,
+        total_j=total if math.isfinite(total) else None, told=bool(known.all()),
     )  # fmt: skip

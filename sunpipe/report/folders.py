@@ -115,11 +115,12 @@ def _folder(layout: Layout, asked: str) -> Path:
     if not asked or "\0" in asked:
         raise UsageError("a run needs a name: give a folder, such as runs/00000-name")
     given = Path(asked)
-    if given.is_dir():
-        if not (given / "config.json").is_file():
+    whole = (given / "config.json").is_file()
+    if given.is_dir() and (whole or given.name != asked):
+        if not whole:
             raise UsageError(f"{asked} is not the folder of a run: it has no config.json")
         return given.resolve()
-    if given.name == asked:
+    if given.name == asked:  # a folder without a run in it does not hide a name
         if (layout.runs / asked / "config.json").is_file():
             return layout.runs / asked
         numbered = [name for name in existing(layout)

@@ -10,10 +10,13 @@ import numpy as np
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.report import numbers
-from sunpipe.report.cost import finite
+from sunpipe.report.cost import finite, read_log, starts
 from sunpipe.report.runfolder import RunFolder
+from sunpipe.report.training import whole_ticks
 
 FILE = "plan.json"
+LABELS = {"memory_bytes": "Memory of a rank at its peak", "seconds_per_kimg": "Time per kimg",
+          "checkpoint_bytes": "Size of a checkpoint"}  # fmt: skip
 
 
 def read_plan(run: RunFolder) -> dict[str, Any] | None:
@@ -33,16 +36,26 @@ def read_plan(run: RunFolder) -> dict[str, Any] | None:
     return found
 
 
+def last_start(run: RunFolder) -> float:
+    """Images (kimg) at which the run went on last: ``plan.json`` was written anew there."""
+    told = starts(read_log(run))
+    return told[-1][0] if told else 0.0
+
+
 def actual(run: RunFolder) -> dict[str, float]:
     """Bytes of memory at the peak, seconds per kimg and bytes of a checkpoint; NaN: unknown.
 
-    Of ranks the one that needs most counts. The speed is the median of the ticks.
+    Of the ticks since the last start, as the plan is: the one before may have had other
+    ranks. Of ranks the one that needs most counts. The speed is the median of the ticks.
     """
-    peaks = [finite(row.get("peak_memory_bytes")) for row in run.stats]
-    for row in run.stats:
+    since = last_start(run)
+    ticks = [row for row in run.stats if row["kimg"] > since]
+    peaks = [finite(row.get("peak_memory_bytes")) for row in ticks]
+    for row in ticks:
         listed = row.get("rank_peak_memory_bytes")
         peaks += [finite(value) for value in listed] if isinstance(listed, list) else []
-    speed = np.array([finite(row.get("sec_per_kimg")) for row in run.stats])
+    speed = np.array([finite(row.get("sec_per_kimg")) for row in whole_ticks(run.stats)
+                      if row["kimg"] > since])  # fmt: skip
     saved = sorted(run.folder.glob("checkpoints/kimg-*/COMPLETE"))
     size = math.nan
     if saved:
@@ -63,10 +76,8 @@ def _text(key: str, value: float) -> str:
 
 def rows(plan: dict[str, Any], seen: dict[str, float]) -> list[dict[str, str]]:
     """One row per quantity that was planned: planned, actual, and by how much it was off."""
-    labels = {"memory_bytes": "Memory of a rank at its peak", "seconds_per_kimg": "Time per kimg",
-              "checkpoint_bytes": "Size of a checkpoint"}  # fmt: skip
     table = []
-    for key, label in labels.items():
+    for key, label in LABELS.items():
         expected, real = finite(plan.get(key)), seen[key]
         off = expected / real - 1 if math.isfinite(expected) and real > 0 else math.nan
         if math.isfinite(expected) or math.isfinite(real):
@@ -84,7 +95,7 @@ def planned(run: RunFolder) -> dict[str, Any]:
     -------
     dict
         ``kept``: whether the run has a plan; ``rows``; ``parts``: (name, size) of the planned
-        memory; ``gpu``.
+        memory; ``gpu``; ``since``: kimg of the start that was planned, and ``ticks`` since.
     """
     plan = read_plan(run)
     table = rows(plan or {}, actual(run))
@@ -94,6 +105,7 @@ def planned(run: RunFolder) -> dict[str, Any]:
     for pair in pairs if not isinstance(pairs, str) else []:
         if isinstance(pair, list | tuple) and len(pair) == 2 and math.isfinite(finite(pair[1])):
             parts.append((str(pair[0]), numbers.size(float(pair[1]))))
-    gpu = (plan or {}).get("gpu")
+    gpu, since = (plan or {}).get("gpu"), last_start(run)
     return {"kept": plan is not None, "rows": table, "parts": parts,
-            "gpu": str(gpu) if gpu else None}  # fmt: skip
+            "gpu": str(gpu) if gpu else None, "since": since,
+            "ticks": sum(row["kimg"] > since for row in run.stats)}  # fmt: skip

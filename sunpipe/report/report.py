@@ -26,7 +26,7 @@ from sunpipe.report.spent import spent
 from sunpipe.report.timings import timings
 from sunpipe.report.training import training
 from sunpipe.report.walked import directions
-from sunpipe.run import find_run, ssl_name
+from sunpipe.run import ssl_name, trained_run
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log, printable
 
@@ -56,7 +56,7 @@ def artefacts(cfg: Config, layout: Layout) -> list[Path]:
 
 def inputs(cfg: Config, layout: Layout) -> list[Path]:
     """Files whose change makes the page of an experiment out of date."""
-    runs = [find_run(layout, name) for name in (cfg.name, ssl_name(cfg.name))]
+    runs = [trained_run(layout, name) for name in (cfg.name, ssl_name(cfg.name))]
     return artefacts(cfg, layout) + [path for run in runs if run for path in run_inputs(run)]
 
 

@@ -18,7 +18,7 @@ from sunpipe.report.folders import config_of, kind, layout_of, named_config
 from sunpipe.report.page import PAGE, identity, kept, render
 from sunpipe.report.progress import progress
 from sunpipe.report.quality import quality, read
-from sunpipe.report.report import artefacts, run_inputs, shown, stage_lines, write
+from sunpipe.report.report import inputs, run_inputs, shown, stage_lines, write
 from sunpipe.report.reproduce import reproduce
 from sunpipe.report.retrieval import held_out, retrieval
 from sunpipe.report.runfolder import RunFolder
@@ -57,10 +57,14 @@ def folder_of(runs: Sequence[RunFolder]) -> Path:
 
 
 def fingerprint(runs: Sequence[RunFolder]) -> str:
-    """Identity of everything that the page of these runs is made from."""
+    """Identity of everything that the page of these runs is made from.
+
+    That includes the newest generator and encoder of the same experiment: a page shows no
+    search that was made with another encoder than the newest.
+    """
     files: list[Path] = []
     for run in runs:
-        files += run_inputs(run.folder) + artefacts(config_of(run), layout_of(run))
+        files += run_inputs(run.folder) + inputs(config_of(run), layout_of(run))
     lines = [stage_lines(layout_of(run)) for run in runs] if len(runs) == 1 else []
     return identity(files, {"runs": [str(run.folder) for run in runs], "stages": lines})
 

@@ -21,6 +21,11 @@ def several(values: Any) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
+def nodes(found: Cost) -> str:
+    """Nodes of the ticks; ``about`` where some are guessed."""
+    return ("" if found.told else "about ") + several(found.nodes)
+
+
 def energy(found: Cost) -> str:
     """Energy with what it covers; what to say where nobody told it."""
     if found.kwh is None:
@@ -37,9 +42,9 @@ def cost_rows(run: RunFolder, found: Cost) -> list[tuple[str, str]]:
     """The cost as label and text."""
     rows = [
         ("Time of all ticks", numbers.duration(3600 * float(found.hours.sum()))),
-        ("Nodes", several(found.nodes)),
+        ("Nodes", nodes(found)),
         ("Ranks", f"{several(found.ranks)}, " + ("one GPU each" if found.gpus else "on CPUs")),
-        ("Node-hours", numbers.number(found.node_hours)),
+        ("Node-hours", found.node_hours_text),
         ("GPU-hours", numbers.number(found.gpu_hours) if found.gpus else "none: no GPU"),
         ("Energy", energy(found)),
     ]
@@ -78,7 +83,8 @@ def build(run: RunFolder) -> dict[str, Any]:
     longest = sorted(got["pauses"], key=lambda pause: -pause["seconds"])[:SHOWN]
     return {
         "cost": cost_rows(run, spent), "plan": planned(run), "run": run.folder.name,
-        "gpus": spent.gpus, "faults": fault_rows(got), "warnings": got["warnings"],
+        "gpus": spent.gpus, "told": spent.told,
+        "faults": fault_rows(got), "warnings": got["warnings"],
         "hangs": got["hangs"], "pauses": sorted(longest, key=lambda pause: pause["kimg"]),
         "all_pauses": len(got["pauses"]),
         "paused": sum(pause["seconds"] for pause in got["pauses"]),

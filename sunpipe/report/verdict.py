@@ -10,7 +10,7 @@ from sunpipe.report.runfolder import RunFolder
 
 
 def quality_fact(run: RunFolder, found: Measured | None) -> Fact | None:
-    """The Frechet distance with its spread, beside that of held-out real images."""
+    """The Fréchet distance with its spread, beside that of held-out real images."""
     name = "fd_random"
     if found is None or name not in found.means:
         return None
@@ -29,7 +29,7 @@ def cost_fact(run: RunFolder) -> Fact | None:
     spent, last = cost(run), run.stats[-1]
     if spent.node_hours <= 0:
         return None
-    hours = f"{numbers.number(spent.node_hours)} node-hours"
+    hours = f"{spent.node_hours_text} node-hours"
     more = [f"{numbers.number(spent.gpu_hours)} GPU-hours"] if spent.gpu_hours is not None else []
     if spent.kwh is not None:
         more.append(numbers.with_unit(spent.kwh, "kWh"))

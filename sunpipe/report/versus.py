@@ -13,9 +13,10 @@ from sunpipe.report.beside import beside
 from sunpipe.report.cost import cost
 from sunpipe.report.faults import faults
 from sunpipe.report.folders import dataset, kind
+from sunpipe.report.over_time import over_time
 from sunpipe.report.overlay import distances, learning, paid_loss
 from sunpipe.report.page import render
-from sunpipe.report.planned import planned
+from sunpipe.report.planned import LABELS, planned
 from sunpipe.report.quality import curve_rows, measured
 from sunpipe.report.report import shown, write
 from sunpipe.report.reproduce import made_by
@@ -25,7 +26,7 @@ from sunpipe.report.scorecard import read as read_scorecard
 from sunpipe.report.section import Section
 from sunpipe.report.settings_diff import differences
 from sunpipe.report.sources import Sources
-from sunpipe.report.spent import energy
+from sunpipe.report.spent import energy, nodes
 from sunpipe.report.spent import several as span
 from sunpipe.report.training import cost as pace
 from sunpipe.report.training import state
@@ -80,22 +81,21 @@ def glance(runs: Runs) -> dict[str, Any]:
         ("State", [state(run) for run in runs]),
         ("Shown", [f"{numbers.number(run.stats[-1]['kimg'])} kimg" for run in runs]),
         ("Dataset", [f"{dataset(run)[0]} {dataset(run)[1][:8]}" for run in runs]),
-        ("Node-hours", [numbers.number(each.node_hours) for each in spent]),
+        ("Node-hours", [each.node_hours_text for each in spent]),
         ("GPU-hours", [numbers.number(each.gpu_hours) if each.gpus else "no GPU"
                        for each in spent]),
         ("Energy", [energy(each) for each in spent]),
-        ("Nodes", [span(each.nodes) for each in spent]),
+        ("Nodes", [nodes(each) for each in spent]),
         ("Ranks", [span(each.ranks) for each in spent]),
     ]  # fmt: skip
     paces = [dict(pace(run.stats)) for run in runs]
     for label in dict.fromkeys(label for each in paces for label in each):
         rows.append((label, [each.get(label, numbers.DASH) for each in paces]))
     plans = [planned(run) for run in runs]
-    if any(plan["kept"] for plan in plans):
-        for name in dict.fromkeys(row["label"] for plan in plans for row in plan["rows"]):
-            off = [next((row["off"] for row in plan["rows"] if row["label"] == name), numbers.DASH)
-                   for plan in plans]  # fmt: skip
-            rows.append((f"{name}: plan off by", off))
+    for name in LABELS.values():
+        off = [next((row["off"] for row in plan["rows"] if row["label"] == name), numbers.DASH)
+               for plan in plans]  # fmt: skip
+        rows.append((f"{name}: plan off by", off))
     rows += [
         ("Went on from a checkpoint", [f"{each['continued']}" for each in got]),
         ("Restarted by itself", ["not told" if each["requeues"] is None else str(each["requeues"])
@@ -104,7 +104,9 @@ def glance(runs: Runs) -> dict[str, Any]:
         ("Hangs", [str(len(each["hangs"])) for each in got]),
         ("Failed", [each["reason"] or "no" for each in got]),
     ]  # fmt: skip
-    return {"rows": rows}
+    return {"rows": rows, "told": all(each.told for each in spent),
+            "unplanned": [run.folder.name for run, plan in zip(runs, plans, strict=True)
+                          if not plan["kept"]]}  # fmt: skip
 
 
 def final(runs: Runs) -> dict[str, Any]:
@@ -229,6 +231,7 @@ def several(runs: Runs, folder: Path, made_from: str) -> Result:
         parts += [
             part("vs_final", "Final distances", lambda: final(runs)),
             part("vs_samples", "Samples", lambda: beside(runs)),
+            part("vs_progress", "Samples over time", lambda: over_time(runs)),
             part("vs_directions", "Directions", lambda: walked(sources)),
         ]
     parts += [

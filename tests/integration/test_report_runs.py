@@ -21,8 +21,8 @@ from tests.integration.test_report import HOSTILE, Page, chromium
 
 ONE = {"card", "training", "quality", "progress", "compare", "directions", "search", "scorecard",
        "cost", "timings", "reproduce"}  # fmt: skip
-SEVERAL = {"vs_glance", "vs_settings", "vs_curves", "vs_final", "vs_samples", "vs_directions",
-           "vs_search", "vs_data", "vs_origin"}  # fmt: skip
+SEVERAL = {"vs_glance", "vs_settings", "vs_curves", "vs_final", "vs_samples", "vs_progress",
+           "vs_directions", "vs_search", "vs_data", "vs_origin"}  # fmt: skip
 METRIC = {"fd_random": 50.0, "spectrum_db": 3.0, "images": 64, "not_finite": 0.0, "seconds": 1.0}
 
 
@@ -113,7 +113,9 @@ def test_a_comparison_says_what_differs(made: tuple[Path, dict[str, Any]], twins
         assert words in text, words
     assert text.count("<script>alert(1)</script>") >= 5, "hostile words are shown"
     assert "sunpipe" not in [attrs.get("src") for attrs in page.all("img")]
-    assert len(page.all("img")) == 24
+    alts = [str(attrs.get("alt")) for attrs in page.all("img")]
+    assert sum("kimg" in alt for alt in alts) == 2, "a grid of each run"
+    assert len(alts) == 24 + 2
     assert str(twins) not in out.read_text(encoding="utf-8"), "no path of this machine"
 
 

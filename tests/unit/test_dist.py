@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sunpipe.dist import TORCHRUN, Ranks, discover, first_host, job_port
+from sunpipe.dist import TORCHRUN, Ranks, discover, first_host, job_port, node_count
 from sunpipe.errors import UsageError
 
 SLURM = {
@@ -44,6 +44,25 @@ def test_first_host_refuses_what_is_no_node_list(nodelist: str) -> None:
 def test_alone() -> None:
     assert discover({}) == Ranks(0, 1, 0, "127.0.0.1", 0, "single")
     assert discover({}).is_main
+
+
+@pytest.mark.parametrize(
+    ("source", "world", "env", "nodes"),
+    [
+        ("single", 1, {}, 1),
+        ("slurm", 8, {"SLURM_STEP_NUM_NODES": "2"}, 2),
+        ("slurm", 8, {}, None),
+        ("torchrun", 8, {"GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "8",
+                         "SLURM_STEP_NUM_NODES": "3"}, 2),
+        ("torchrun", 6, {"LOCAL_WORLD_SIZE": "4"}, 2),
+        ("mpi", 8, {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 2),
+        ("mpi", 8, {"MPI_LOCALNRANKS": "no"}, None),
+    ],
+)  # fmt: skip
+def test_nodes_are_what_the_launcher_says(
+    source: str, world: int, env: dict[str, str], nodes: int | None
+) -> None:
+    assert node_count(Ranks(0, world, 0, "127.0.0.1", 0, source), env) == nodes
 
 
 def test_torchrun_comes_first() -> None:

@@ -18,16 +18,17 @@ from sunpipe.report.cost import cost, hosts, starts, tick_hours
 from sunpipe.report.faults import faults
 from sunpipe.report.folders import config_of, kind, layout_of, named_config, resolve
 from sunpipe.report.lines import Line, apart, calm, lines_chart
-from sunpipe.report.planned import planned
+from sunpipe.report.over_time import alike
+from sunpipe.report.planned import LABELS, planned
 from sunpipe.report.principal import principal
 from sunpipe.report.progress import small, spaced
 from sunpipe.report.quality import Measured, measured, table
 from sunpipe.report.runfolder import RunFolder, read_run
-from sunpipe.report.runs import folder_of
+from sunpipe.report.runs import fingerprint, folder_of
 from sunpipe.report.scorecard import extract
 from sunpipe.report.settings_diff import differences
 from sunpipe.report.spent import energy, several
-from sunpipe.report.versus import notes
+from sunpipe.report.versus import glance, notes
 from sunpipe.report.winners import best, measured_rows
 
 DATA = {"dataset": "tiny", "dataset_id": "a" * 64, "channels": ["Br"], "resolution": 32}
@@ -72,6 +73,34 @@ def test_runs_are_found_by_name_number_experiment_and_folder(root: Path, tmp_pat
     six = [f"{'n' * 40}-{place}" for place in range(6)]
     many = [RunFolder(root / "runs" / name, {}, [], {}, {}) for name in six]
     assert len(folder_of(many).name) < 200
+
+
+def test_a_folder_of_the_working_directory_does_not_hide_an_experiment(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = put(root, "00000-a", rows=ROWS)
+    here = tmp_path / "here"
+    (here / "a").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    layout = Layout(root)
+    assert resolve(layout, ["a"])[0].folder == run
+    with pytest.raises(UsageError, match=r"\./a is not the folder of a run"):
+        resolve(layout, ["./a"])
+    copy = put(here, "x", rows=ROWS)
+    copy.rename(here / "00000-a")
+    assert resolve(layout, ["00000-a"])[0].folder == here / "00000-a"
+
+
+def test_a_page_depends_on_the_newest_encoder(root: Path) -> None:
+    runs = [read_run(put(root, f"0000{n}-a", rows=ROWS)) for n in range(2)]
+    before = fingerprint(runs[:1]), fingerprint(runs)
+    ssl = put(root, "00002-a-ssl", rows=ROWS)
+    after = fingerprint(runs[:1]), fingerprint(runs)
+    (ssl / "checkpoints").mkdir()
+    (ssl / "checkpoints/latest").write_text("kimg-000003.000\n")
+    last = fingerprint(runs[:1]), fingerprint(runs)
+    assert len({before[0], after[0], last[0]}) == 3
+    assert len({before[1], after[1], last[1]}) == 3
 
 
 def test_what_cannot_be_reported_is_refused_by_name(root: Path, tmp_path: Path) -> None:
@@ -150,10 +179,30 @@ def test_hours_come_from_ticks_and_their_ranks(root: Path) -> None:
     text = energy(spent).replace(numbers.SPACE, " ")
     assert text == "2.00 kWh, of 33 % of the time; 3.00 kWh with what was done twice"
     assert several(spent.nodes) == "1 to 4"
+    assert (spent.told, spent.node_hours_text) == (False, "about 7.00"), "later starts are guessed"
     bare = cost(read_run(put(root, "00001-a", rows=ROWS)))
     assert (bare.gpu_hours, bare.kwh, bare.node_hours) == (None, None, pytest.approx(0.03))
     assert energy(bare) == "not told by the devices"
+    assert starts("e: vicreg, 9 patches, 0.128 of 4 kimg, 2 rank(s) (slurm), cpu") == [
+        (0.128, 2, "cpu")]  # fmt: skip
     assert tick_hours([{"nimg": 10}, {"nimg": 20, "sec_per_kimg": float("inf")}]).tolist() == [0, 0]
+
+
+def test_nodes_are_those_that_the_training_tells(root: Path) -> None:
+    log = "\n".join([START.format(1, "cuda"), START.format(8, "cuda"), "resumed from kimg-000100"
+                     ".000"])  # fmt: skip
+    one, eight = [tick(100, tick_s=3600.0, rank_work_s=[1.0])], [1.0] * 8
+    slurm = {"slurm": {"SLURM_JOB_NODELIST": "gpu01"}}
+    told = cost(read_run(put(root, "00000-a", rows=[*one, tick(
+        200, tick_s=3600.0, rank_work_s=eight, nodes=2)], log=log, provenance=slurm)))  # fmt: skip
+    assert (told.nodes.tolist(), told.node_hours_text) == ([1, 2], "3.00")
+    old = cost(read_run(put(root, "00001-a", rows=[*one, tick(
+        200, tick_s=3600.0, rank_work_s=eight)], log=log, provenance=slurm)))  # fmt: skip
+    assert (old.nodes.tolist(), old.node_hours_text) == ([1, 1], "about 2.00")
+    first = cost(read_run(put(root, "00002-a", rows=[tick(100, tick_s=3600.0, rank_work_s=eight)],
+                              log=START.format(8, "cuda"),
+                              provenance={"slurm": {"SLURM_JOB_NODELIST": "n[1-2]"}})))  # fmt: skip
+    assert first.node_hours_text == "2.00", "the job that made the run tells"
 
 
 def test_interruptions_are_counted(root: Path) -> None:
@@ -193,6 +242,42 @@ def test_plan_stands_beside_what_came(root: Path) -> None:
     assert (none["kept"], none["rows"][0]["planned"]) == (False, "–")
     with pytest.raises(DataError, match=r"plan\.json holds no JSON object"):
         planned(read_run(put(root, "00002-a", rows=rows, plan=[])))
+
+
+def test_the_plan_is_that_of_the_last_start(root: Path) -> None:
+    rows = [tick(1, peak_memory_bytes=9e9), tick(2, peak_memory_bytes=5e9, sec_per_kimg=60.0),
+            tick(3, peak_memory_bytes=4e9, sec_per_kimg=60.0)]  # fmt: skip
+    log = "\n".join([START.format(1, "cuda"), START.format(2, "cuda"), "resumed from kimg-000001"
+                     ".000"])  # fmt: skip
+    plan = {"memory_bytes": 5e9, "seconds_per_kimg": 60.0}
+    found = planned(read_run(put(root, "00000-a", rows=rows, log=log, plan=plan)))
+    assert (found["since"], found["ticks"]) == (1.0, 2)
+    assert [row["off"].replace(numbers.SPACE, " ") for row in found["rows"]] == ["0.0 %"] * 2
+    none = planned(read_run(put(root, "00001-a", rows=rows[:1], log=log, plan=plan)))
+    assert (none["ticks"], {row["actual"] for row in none["rows"]}) == (0, {numbers.DASH})
+
+
+def test_a_comparison_without_plans_says_so(root: Path) -> None:
+    runs = [read_run(put(root, f"0000{n}-a", rows=ROWS)) for n in range(2)]
+    found = glance(runs)
+    off = {label: texts for label, texts in found["rows"] if label.endswith("plan off by")}
+    assert off == dict.fromkeys((f"{label}: plan off by" for label in LABELS.values()),
+                                [numbers.DASH] * 2)  # fmt: skip
+    assert found["unplanned"] == ["00000-a", "00001-a"]
+
+
+def test_runs_are_shown_at_the_same_moments() -> None:
+    def drawn(*kimg: float) -> list[tuple[float, Path]]:
+        return [(each, Path(f"{each}.png")) for each in kimg]
+
+    moments, chosen = alike([drawn(*range(8, 137, 8), 136.016), drawn(4, 40, 80, 120.5)])
+    assert moments == [4, 80, 120.5] or moments == [4, 40, 120.5]
+    assert [grid and grid[0] for grid in chosen[0]] == [8, moments[1], 120]
+    assert chosen[1] == drawn(*moments)
+    moments, chosen = alike([drawn(8, 16, 24), drawn(20)])
+    assert (moments, chosen) == ([20], [drawn(16), drawn(20)])
+    moments, chosen = alike([drawn(8), drawn(32, 64)])
+    assert chosen == [drawn(8), [None]], "none is shown as if it were of that moment"
 
 
 def test_settings_that_differ_are_listed_by_dotted_key() -> None:
