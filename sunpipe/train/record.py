@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sunpipe.checkpoint import complete
-from sunpipe.dist import Ranks
+from sunpipe.dist import Ranks, node_count
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.provenance import now
@@ -80,7 +80,8 @@ def begin(run: Run, stage: str, ranks: Ranks) -> None:
     joules = before.get("energy_j")
     run.facts.update(
         stage=stage, job=slurm_job(), restart=restart, host=socket.gethostname(),
-        world=ranks.world, started=now(), checkpoint=checkpoint_fact(run.folder / "checkpoints"),
+        world=ranks.world, nodes=node_count(ranks, os.environ), started=now(),
+        checkpoint=checkpoint_fact(run.folder / "checkpoints"),
         requeues=requeues(before, restart), nonfinite=skipped,
         energy_j=joules if isinstance(joules, int | float) else None,
     )  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import Any
 
 import torch
 
-from sunpipe.dist import Ranks
+from sunpipe.dist import Ranks, node_count
 from sunpipe.train import exchanges
 from sunpipe.train.clock import peak_memory_bytes
 from sunpipe.train.energy import Energy
@@ -48,12 +49,17 @@ class Shares:
     def __init__(self, energy: Energy, ranks: Ranks, device: torch.device) -> None:
         self.energy, self.ranks, self.device = energy, ranks, device
         self._since, self._inside = time.perf_counter(), exchanges.seconds()
+        nodes = node_count(ranks, os.environ)
+        self._nodes = {} if nodes is None else {"nodes": nodes}
 
     def end(self, data_wait_s: float) -> dict[str, Any]:
-        """Keys of the tick that ends here, see `rank_row`; all ranks must call it."""
+        """Keys of the tick that ends here, see `rank_row`, and ``nodes`` where it is known.
+
+        All ranks must call it.
+        """
         now, inside = time.perf_counter(), exchanges.seconds()
         length, joules = now - self._since, self.energy.used()
         mine = [length, data_wait_s, inside - self._inside, peak_memory_bytes(self.device),
                 math.nan if joules is None else joules]  # fmt: skip
         self._since, self._inside = now, inside
-        return rank_row(length, gather_numbers(mine, self.ranks))
+        return rank_row(length, gather_numbers(mine, self.ranks)) | self._nodes

@@ -57,6 +57,7 @@ def test_a_run_keeps_its_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (status["nimg"], status["target"], status["reason"]) == (5, 9, "why")
     assert (status["job"], status["restart"], status["requeues"]) == ("77", 1, 2)
     assert (status["nonfinite"], status["energy_j"], status["world"]) == (6, 15.5, 1)
+    assert status["nodes"] == 1
     assert status["checkpoint"]["name"] == "kimg-000001.000"
     assert status["checkpoint"]["bytes"] == 10
     assert status["checkpoint"]["time"] == (kept / "COMPLETE").stat().st_mtime
