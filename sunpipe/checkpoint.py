@@ -89,9 +89,9 @@ def save(
 
     The order makes a kill or a power cut at any moment harmless: every file and
     folder is on the device and was read back before the folder has its name,
-    ``latest`` comes after it, and the removal of older ones after that. One
-    that was passed over when the run continued from an older one is renamed to
-    ``rejected-<name>``, of which the last `keep` stay. The caller holds the run's lock.
+    ``latest`` comes after it, and the removal of older ones after that. One that was
+    passed over is renamed to ``rejected-<name>``; of these, torn ones beyond `keep` are
+    removed, whole ones never. The caller holds the run's lock.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def save(
     keep : int
         Older complete checkpoints beyond this number are removed.
     report : callable
-        Gets one line for each checkpoint that is renamed.
+        Gets one line for each that is renamed or removed so.
 
     Raises
     ------
@@ -116,9 +116,8 @@ def save(
         The disk is full or fails; earlier checkpoints are untouched.
     """
     refuse_nonfinite(nimg, tensors)
-    text = state_text(nimg, state) + "\n"
+    text, target = state_text(nimg, state) + "\n", folder / folder_name(nimg)
     sweep(folder)
-    target = folder / folder_name(nimg)
     if target.exists() and fault(target):
         _set_aside(target, report)
     with atomic_folder(target) as temporary:
@@ -134,14 +133,15 @@ def save(
             raise OSError(errno.EIO, f"what was just written reads back otherwise: {why}",
                           str(target))  # fmt: skip
     write_text(folder / "latest", target.name + "\n")
+    before = sorted(folder.glob("rejected-*"), key=lambda path: path.lstat().st_ctime_ns)
     # anything newer was passed over when the run continued from an older checkpoint
-    for rejected in [path for path in _listed(folder) if path.name > target.name]:
+    for rejected in sorted(path for path in _listed(folder) if path.name > target.name):
         _set_aside(rejected, report)
     for old in complete(folder)[:-keep]:
         _discard(old)
-    for old in sorted(folder.glob("rejected-*"), key=lambda path: path.lstat().st_ctime_ns)[:-keep]:
+    for old in filter(fault, before[:-keep]):  # a whole one may be wanted after all
         _discard(old)
-        report(f"{old.name} is removed: {keep} that were passed over later are kept")
+        report(f"{old.name}, which is torn, is removed: {keep} passed over later are kept")
     return target
 
 

@@ -106,10 +106,13 @@ class Run:
     ----------
     facts : dict
         Stands in ``status.json`` whatever the state, see `sunpipe.train.record`.
+    latest_before : tuple of str and int
+        What ``checkpoints/latest`` said when this start began, and its time in ns.
     """
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    latest_before: tuple[str, int] = ("", 0)
 
     @classmethod
     def open(

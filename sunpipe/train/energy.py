@@ -10,6 +10,7 @@ several ranks share is read by one of them.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,12 +133,17 @@ class Energy:
         seen = gather_objects([meter.key for meter in meters], ranks)
         mine = share(seen, ranks.rank)
         self.meters = [meter for meter in meters if meter.key in mine]
+        self.silent = False
 
     def used(self) -> float | None:
-        """Joules since the call before; None where no device of this rank tells."""
+        """Joules since the call before; None without a device, infinite once one is silent.
+
+        A sum without that one would mislead, so that it spoils the sum over all ranks.
+        """
         try:
             found = [meter.used() for meter in self.meters]
-        except (OSError, ValueError):  # a sum without one of them would mislead
-            self.meters = []
-            return None
+        except (OSError, ValueError):
+            self.silent = True
+        if self.silent:
+            return math.inf
         return sum(found) if found else None

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sunpipe.checkpoint import complete
 from sunpipe.dist import Ranks, node_count
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
@@ -51,14 +50,32 @@ def requeues(before: Mapping[str, Any], restart: int) -> int:
     return known + (restart > 0 or state != "stopped" or before.get("requeued") is True)
 
 
-def checkpoint_fact(folder: Path) -> dict[str, Any] | None:
-    """Name, time (Unix seconds) and bytes of the newest complete checkpoint in `folder`."""
-    found = complete(folder)
-    if not found:
+def checkpoint_fact(path: Path) -> dict[str, Any] | None:
+    """Name, time (Unix seconds) and bytes of a checkpoint; None when it is gone meanwhile."""
+    try:
+        files = [file.stat() for file in path.rglob("*") if file.is_file()]
+        written = (path / "COMPLETE").stat().st_mtime
+    except OSError:  # another one took its place; this only informs
         return None
-    files = [path.stat() for path in found[-1].rglob("*") if path.is_file()]
-    written = (found[-1] / "COMPLETE").stat().st_mtime
-    return {"name": found[-1].name, "time": written, "bytes": sum(f.st_size for f in files)}
+    return {"name": path.name, "time": written, "bytes": sum(file.st_size for file in files)}
+
+
+def _named_latest(run: Run) -> tuple[str, int]:
+    """What ``checkpoints/latest`` says, and when it was written (ns)."""
+    pointer = run.folder / "checkpoints/latest"
+    try:
+        return pointer.read_text(encoding="utf-8").strip(), pointer.stat().st_mtime_ns
+    except OSError:
+        return "", 0
+
+
+def resumes_from(run: Run, start: Path | None) -> None:
+    """The newest checkpoint is the one that this start continues from, until one is written.
+
+    ``latest`` may name one that was passed over.
+    """
+    run.latest_before = _named_latest(run)
+    run.facts["checkpoint"] = None if start is None else checkpoint_fact(start)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -81,7 +98,6 @@ def begin(run: Run, stage: str, ranks: Ranks) -> None:
     run.facts.update(
         stage=stage, job=slurm_job(), restart=restart, host=socket.gethostname(),
         world=ranks.world, nodes=node_count(ranks, os.environ), started=now(),
-        checkpoint=checkpoint_fact(run.folder / "checkpoints"),
         requeues=requeues(before, restart), nonfinite=skipped,
         energy_j=joules if isinstance(joules, int | float) else None,
     )  # fmt: skip
@@ -96,5 +112,8 @@ def add_tick(run: Run, row: Mapping[str, Any]) -> None:
 
 def tell(run: Run, state: str, **more: Any) -> None:
     """`Run.status` with the newest checkpoint that is safe by now."""
-    run.facts["checkpoint"] = checkpoint_fact(run.folder / "checkpoints")
+    latest = _named_latest(run)
+    if latest != run.latest_before and latest[0]:
+        found = checkpoint_fact(run.folder / "checkpoints" / latest[0])
+        run.facts["checkpoint"] = found or run.facts.get("checkpoint")
     run.status(state, **more)

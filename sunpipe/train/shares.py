@@ -24,14 +24,15 @@ def rank_row(tick_s: float, told: list[list[float]]) -> dict[str, Any]:
     tick_s : float
         Length of the tick on rank 0.
     told : list of [own length, wait for data, in exchanges (seconds), bytes, joules]
-        Of each rank; NaN joules where no device tells.
+        Of each rank; NaN joules where no device tells, infinite where one fell silent.
 
     Returns
     -------
     dict
         ``rank_work_s`` is what is left of a rank's tick without waits for data and
         without exchanges: the slowest rank has the most of it, the others wait for
-        it inside an exchange. ``energy_j`` is of all devices, and missing without one.
+        it inside an exchange. ``energy_j`` is of all devices; it is missing
+        without one, and where one of them fell silent.
     """
     row: dict[str, Any] = {
         "tick_s": tick_s,
@@ -39,8 +40,9 @@ def rank_row(tick_s: float, told: list[list[float]]) -> dict[str, Any]:
         "rank_data_wait_s": [one[1] for one in told],
         "rank_peak_memory_bytes": [int(one[3]) for one in told],
     }
-    joules = [one[4] for one in told if math.isfinite(one[4])]
-    return row | ({"energy_j": sum(joules)} if joules else {})
+    joules = [one[4] for one in told if not math.isnan(one[4])]
+    complete = joules and all(map(math.isfinite, joules))
+    return row | ({"energy_j": sum(joules)} if complete else {})
 
 
 class Shares:

@@ -17,7 +17,9 @@ def run_id(folder: Path) -> str:
 
 
 class WandbSink:
-    """One offline run of W&B in ``<run>/wandb``; no network, no console, nothing of the machine.
+    """One offline run of W&B in ``<run>/wandb``; no network, no console, no host name.
+
+    W&B's own ``logs/`` hold paths of this machine; ``wandb sync`` does not need them.
 
     What an earlier start wrote there is replaced. Send it when the run is done, or at
     rest: ``wandb sync <run>/wandb/offline-run-*``.
@@ -35,6 +37,7 @@ class WandbSink:
                 console="off", silent=True, disable_git=True, save_code=False,
                 disable_job_creation=True, x_disable_stats=True, x_disable_meta=True,
                 x_disable_machine_info=True, x_save_requirements=False,
+                host="hidden",
             ),
         )  # fmt: skip
 

@@ -124,15 +124,15 @@ def test_what_was_passed_over_is_kept_under_another_name(tmp_path: Path) -> None
             (save(tmp_path, nimg) / "G.safetensors").write_bytes(b"%d" % number)
         said: list[str] = []
         assert checkpoint.newest(tmp_path, said.append) == start
-        with Writer(tmp_path, 1, said.append) as writer:
+        with Writer(tmp_path, 2, said.append) as writer:
             writer.save(1000 + number, {"G": {"w": torch.ones(3)}}, {})
         start = tmp_path / f"kimg-000001.00{number}"
         for name in ("kimg-000002.000", "kimg-000003.000"):
             assert f"{name}, which was passed over, is kept as rejected-{name}{again}" in said
             kept = tmp_path / f"rejected-{name}{again}"
             assert (kept / "G.safetensors").read_bytes() == b"%d" % number
-    assert len(names(tmp_path)) == 6
-    assert checkpoint.complete(tmp_path) == [start]
+    assert len([name for name in names(tmp_path) if name.startswith("rejected-")]) == 4
+    assert checkpoint.complete(tmp_path)[-1] == start
 
 
 def test_a_start_from_nothing_removes_no_checkpoint(tmp_path: Path) -> None:

@@ -56,12 +56,14 @@ def test_a_run_that_cannot_be_written_is_refused(
     assert [p for p in sorted(tmp_path.rglob("*")) if p.name != "log.txt"] == before
 
 
-def test_few_checkpoints_that_were_passed_over_are_kept(tmp_path: Path) -> None:
+def test_few_torn_checkpoints_are_kept_and_no_whole_one_is_removed(tmp_path: Path) -> None:
     said: list[str] = []
     for nimg in (5000, 4000, 3000, 2000):  # each start goes on from an older one
-        checkpoint.save(tmp_path, nimg, {"G": {"w": torch.ones(1)}}, {}, keep=2, report=said.append)
-    assert [path.name for path in sorted(tmp_path.glob("rejected-*"))] == [
-        "rejected-kimg-000003.000", "rejected-kimg-000004.000"
-    ]  # fmt: skip
-    assert said[-1] == "rejected-kimg-000005.000 is removed: 2 that were passed over later are kept"
-    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "kimg-000002.000"
+        checkpoint.save(tmp_path, nimg, {"G": {"w": torch.ones(1)}}, {}, keep=1, report=said.append)
+    whole = [f"rejected-kimg-00000{n}.000" for n in (3, 4, 5)]
+    assert [path.name for path in sorted(tmp_path.glob("rejected-*"))] == whole
+    (tmp_path / whole[2] / "G.safetensors").write_bytes(b"torn")
+    checkpoint.save(tmp_path, 2500, {"G": {"w": torch.ones(1)}}, {}, keep=1, report=said.append)
+    assert [path.name for path in sorted(tmp_path.glob("rejected-*"))] == whole[:2]
+    assert said[-1].startswith(f"{whole[2]}, which is torn, is removed")
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "kimg-000002.500"

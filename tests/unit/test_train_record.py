@@ -49,6 +49,7 @@ def test_a_run_keeps_its_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                {"state": "failed", "requeues": 1, "nonfinite": 4, "energy_j": 10.0})  # fmt: skip
     run = Run(tmp_path)
     record.begin(run, "train", ALONE)
+    record.resumes_from(run, kept)
     record.tell(run, "running", nimg=5, target=9)
     record.add_tick(run, {"skipped": 2.0, "energy_j": 5.5})
     record.add_tick(run, {"skipped": None})
@@ -63,6 +64,21 @@ def test_a_run_keeps_its_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert status["checkpoint"]["time"] == (kept / "COMPLETE").stat().st_mtime
 
 
+def test_a_checkpoint_that_was_passed_over_is_not_the_newest(tmp_path: Path) -> None:
+    run, folder = Run(tmp_path), tmp_path / "checkpoints"
+    for name in ("kimg-000001.000", "kimg-000002.000"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "COMPLETE").write_text("{}")
+    (folder / "latest").write_text("kimg-000002.000\n")  # which is torn
+    record.begin(run, "train", ALONE)
+    record.resumes_from(run, folder / "kimg-000001.000")
+    record.tell(run, "running")
+    assert read_json(tmp_path / "status.json")["checkpoint"]["name"] == "kimg-000001.000"
+    (folder / "latest").write_text("kimg-000002.000\n")  # written anew
+    record.tell(run, "running")
+    assert read_json(tmp_path / "status.json")["checkpoint"]["name"] == "kimg-000002.000"
+
+
 def test_a_run_of_an_older_version(tmp_path: Path) -> None:
     run = Run(tmp_path)
     (tmp_path / "status.json").write_text("{torn")
@@ -70,6 +86,7 @@ def test_a_run_of_an_older_version(tmp_path: Path) -> None:
     run.stats({"nimg": 2, "loss": 0.0})
     record.begin(run, "ssl", ALONE)
     assert run.facts["nonfinite"] == 2
+    record.resumes_from(run, None)
     assert run.facts["checkpoint"] is None
     assert run.facts["requeues"] == 0
 
@@ -78,6 +95,8 @@ def test_the_slowest_rank_has_the_most_work() -> None:
     row = rank_row(10.0, [[10.0, 1.0, 6.0, 100, math.nan], [10.0, 0.5, 0.5, 200, 30.0]])
     assert row["rank_work_s"] == [3.0, 9.0]
     assert row["rank_data_wait_s"] == [1.0, 0.5]
+    silent = rank_row(10.0, [[10.0, 1.0, 6.0, 100, math.inf], [10.0, 0.5, 0.5, 200, 30.0]])
+    assert "energy_j" not in silent
     assert row["rank_peak_memory_bytes"] == [100, 200]
     assert row["energy_j"] == 30.0
     assert "energy_j" not in rank_row(1.0, [[1.0, 0.0, 0.0, 1, math.nan]])
@@ -107,7 +126,8 @@ def test_rapl_counts_sockets_and_memory_over_a_turn_of_the_counter(tmp_path: Pat
     (memory / "energy_uj").write_text("1500000")
     assert energy.used() == pytest.approx(3.0 + 0.5)
     (socket / "energy_uj").unlink()
-    assert energy.used() is None  # not a sum without the socket
+    assert energy.used() == math.inf  # not a sum without the socket, now or later
+    assert energy.used() == math.inf
     assert Energy([], ALONE).used() is None
     assert rapl_meters(tmp_path / "none") == []
 
