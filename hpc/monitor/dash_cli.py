@@ -10,8 +10,6 @@ import typer
 
 from sunpipe.stage import JsonOption, emit
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
 
 def dashboards(
     out: Annotated[
@@ -71,9 +69,10 @@ def preview(
 
 def seconds(text: str) -> float:
     """A time such as ``90s``, ``30m``, ``6h``, ``2d`` in seconds."""
+    from hpc.monitor.rules import UNITS
     from sunpipe.errors import UsageError
 
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if not found:
         raise UsageError(f"--range {text!r} is no time such as 30m, 6h or 2d")
-    return float(found[1]) * SECONDS[found[2]]
+    return float(found[1]) * UNITS[found[2]]

@@ -43,9 +43,10 @@ def why_empty(panel: Panel, known: set[str]) -> str:
         verb = "was" if len(absent) == 1 else "were"
         said = giver(absent[0], known)
         return f"{', '.join(absent)} {verb} not there in this time; it comes from {said}"
+    when = "in this time" if panel.kind == "timeseries" else "at this moment"
     if any(re.search(r"\$[a-z]", target.expr) for target in panel.targets):
-        return f"{', '.join(wanted)}: scraped, but no series fits the choice made above."
-    return f"{', '.join(wanted)}: scraped, but without such a value in this time."
+        return f"{', '.join(wanted)}: scraped, but no series fits the choice made above {when}."
+    return f"{', '.join(wanted)}: scraped, but without such a value {when}."
 
 
 def drawn(

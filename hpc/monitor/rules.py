@@ -22,7 +22,7 @@ INSTALL = "apt-get install prometheus"
 PATIENCE_S = 120.0
 SHORTEST_S = 1.0  # between two samples
 LONGEST_S = 30.0  # rates of the recording rules look back two minutes
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def shipped(name: str) -> str:
@@ -43,7 +43,7 @@ def scaled(text: str, scale: float) -> str:
         return text
 
     def new(found: re.Match[str]) -> str:
-        seconds = int(found[2]) * _UNITS[found[3]]
+        seconds = int(found[2]) * UNITS[found[3]]
         return f"{found[1]}{_duration(seconds * scale)}{found[4]}"
 
     text = re.sub(r"(for: )(\d+)([smhd])(\b)", new, text)

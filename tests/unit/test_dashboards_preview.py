@@ -100,7 +100,7 @@ def test_numbers_of_the_past_are_not_those_of_now() -> None:
     known = {"sunpipe:gpus:count"}
     shown = drawn(gpus, Quiet(), window, str, known, ())  # type: ignore[arg-type]
     assert shown["kind"] == "empty"
-    assert "without such a value" in shown["why"]
+    assert "without such a value at this moment" in shown["why"]
     old = chart(panel(), [("idle", [(0.0, 8.0), (60.0, 8.0)])], window, ())
     assert old["legend"][0]["last"] == numbers.DASH
     new = chart(panel(), [("idle", [(0.0, 8.0), (21600.0, 9.0)])], window, ())

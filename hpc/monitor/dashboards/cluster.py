@@ -33,7 +33,7 @@ def free() -> Section:
     return Section("Can I run now?", [
         value("Idle GPUs", "GPUs that no job has. Bad: fewer than one node of yours needs.",
               Query('sum(sunpipe:gpus:count{state="idle"})'),
-              steps=((1, "green"),), base="orange", none="no GPUs"),
+              steps=((1, "green"),), base="orange"),
         value("Idle CPUs", "CPU cores that no job has. Bad: 0.",
               Query('sum(sunpipe:cpus:count{state="idle"})'),
               steps=((1, "green"),), base="orange"),

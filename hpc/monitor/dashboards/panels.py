@@ -127,7 +127,7 @@ def lines(
 
 def value(
     title: str, description: str, query: Query, unit: str = "short", *, width: int = 4,
-    height: int = 4, steps: Steps = (), base: str = "text", decimals: int | None = None,
+    height: int = 3, steps: Steps = (), base: str = "text", decimals: int | None = None,
     none: str = "no data", named: bool = False, states: Mapping[str, str] | None = None,
 ) -> Any:  # fmt: skip
     """One number, that of now; `named` shows the series' name instead of its value.

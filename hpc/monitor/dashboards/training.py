@@ -39,13 +39,11 @@ def summary() -> Section:
         value("Pace", "Seconds per thousand images. Bad: well above what `sunpipe plan` said, or "
               "above what the same run needed yesterday.",
               Query(f"sunpipe_train_seconds_per_kimg{RUN}"), "s", decimals=2),
-        value("Last tick", "Time since the run reported last. Bad: several times the length of a "
-              "tick; then look at hang-*.txt in the run folder.",
-              Query(QUIET), "dtdurations", steps=((900, "orange"), (3600, "red")),
-              none="not running"),
-        value("Last checkpoint", "Work that a crash would cost now. Bad: hours.",
-              Query(UNSAVED), "dtdurations", steps=((7200, "orange"), (14400, "red")),
-              none="not running"),
+        value("Last tick", "Time since the run reported last, while it runs. Bad: several times "
+              "the length of a tick; then look at hang-*.txt in the run folder.",
+              Query(QUIET), "dtdurations", steps=((900, "orange"), (3600, "red"))),
+        value("Last checkpoint", "Work that a crash would cost now, while it runs. Bad: hours.",
+              Query(UNSAVED), "dtdurations", steps=((7200, "orange"), (14400, "red"))),
         value("Restarts", "How often Slurm started the job of this run again. Bad: restarts "
               "without progress between them (orange marks on the curves).",
               Query(f"sunpipe_train_requeues_total{RUN}"),
