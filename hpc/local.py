@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from sunpipe.errors import EXIT_FAILURE
-
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -38,7 +36,8 @@ def run_here(argv: Sequence[str], capture: bool = False) -> tuple[int, str]:
     Returns
     -------
     (int, str)
-        Exit code (`EXIT_FAILURE` when a signal ended it) and, with `capture`, its stdout.
+        Exit code (128 and the signal's number when one ended it, as in a shell) and, with
+        `capture`, its stdout.
     """
     command = [sys.executable, "-m", "sunpipe", *argv]
     with subprocess.Popen(
@@ -50,5 +49,5 @@ def run_here(argv: Sequence[str], capture: bool = False) -> tuple[int, str]:
     if code < 0:
         name = signal.Signals(-code).name
         print(f"sunpipe: {' '.join(argv[:2])} was ended by {name}", file=sys.stderr)
-        code = EXIT_FAILURE
+        code = 128 - code
     return code, out or ""

@@ -78,9 +78,14 @@ def again_lines(
         "sunpipe_again() {",
         *(lost if ranks else []),
         '    if [[ -e "$SUNPIPE_REQUEUE_FILE" ]]; then',
+        '        asked=$(<"$SUNPIPE_REQUEUE_FILE")',
         '        rm -f "$SUNPIPE_REQUEUE_FILE"',
-        '        scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q " JobState=RUNNING " &&'
-        ' scontrol requeue "$SLURM_JOB_ID"',
+        '        shown=$(scontrol --oneliner show job "$SLURM_JOB_ID")',
+        # Whether a SIGTERM was a preemption only Slurm knows (`sunpipe.stop.preempted`).
+        '        if [[ "$shown" == *" JobState=RUNNING "* ]] &&'
+        ' [[ "$asked" != preempted || "$shown" == *" PreemptTime="[0-9]* ]]; then',
+        '            scontrol requeue "$SLURM_JOB_ID"',
+        "        fi",
         "    fi",
         "}",
         "trap 'sunpipe_again $?' EXIT",

@@ -38,7 +38,14 @@ SUNPIPE_INSIDE=()
 if [[ -n "${SUNPIPE_CONTAINER:-}" ]]; then
     SUNPIPE_INSIDE=(apptainer exec)
     [[ -z "${SLURM_GPUS_ON_NODE:-}${SLURM_JOB_GPUS:-}" ]] || SUNPIPE_INSIDE+=(--nv)
-    for folder in "${SUNPIPE_ROOT:-${SCRATCH:-}}" "${SUNPIPE_CACHE:+${SUNPIPE_CACHE%/*}}"; do
+    # Apptainer refuses to bind what is not there, on each of the nodes.
+    [[ -z "${SUNPIPE_ROOT:-}" ]] || mkdir -p "$SUNPIPE_ROOT"
+    if [[ -n "${SUNPIPE_CACHE:-}" ]]; then
+        mkdir -p "$SUNPIPE_CACHE"
+        ((${SLURM_JOB_NUM_NODES:-1} == 1)) || srun --nodes="$SLURM_JOB_NUM_NODES" \
+            --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 mkdir -p "$SUNPIPE_CACHE"
+    fi
+    for folder in "${SUNPIPE_ROOT:-${SCRATCH:-}}" "${SUNPIPE_CACHE:-}"; do
         [[ ! -d "$folder" ]] || SUNPIPE_INSIDE+=(--bind "$folder")
     done
     SUNPIPE_INSIDE+=("$SUNPIPE_CONTAINER")
@@ -49,8 +56,13 @@ fi
 # Ask Slurm to start this job again if something in the container has left the file that says so.
 again_if_asked() {
     if [[ -e "${SUNPIPE_REQUEUE_FILE:-}" ]]; then
+        local asked shown
+        asked=$(<"$SUNPIPE_REQUEUE_FILE")
         rm -f "$SUNPIPE_REQUEUE_FILE"
-        scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q ' JobState=RUNNING ' || return 0
+        shown=$(scontrol --oneliner show job "$SLURM_JOB_ID") || return 0
+        [[ "$shown" == *" JobState=RUNNING "* ]] || return 0
+        # Whether a SIGTERM was a preemption only Slurm knows.
+        [[ "$asked" != preempted || "$shown" == *" PreemptTime="[0-9]* ]] || return 0
         scontrol requeue "$SLURM_JOB_ID"
     fi
 }

@@ -6,4 +6,5 @@
 #SBATCH --signal=USR2@300 --requeue --open-mode=append
 
 source "${SLURM_SUBMIT_DIR:-.}/jobs/_env.sh" || exit 1
+trap 'again_after_loss $? "$@"' EXIT
 srun "${SUNPIPE_INSIDE[@]}" sunpipe pipeline --local "$@"

@@ -3,7 +3,7 @@
 ``jobs/_env.sh`` calls it with the exit code of srun and the arguments of
 ``sunpipe train``, or ``ssl`` and those of ``sunpipe ssl``; the batch scripts of
 ``sunpipe launch`` name a file that holds them (``--arguments FILE CODE``). A process
-that was killed (137), crashed (134, 135, 139), got USR2 while Python itself was
+that was killed (137), crashed (132, 134, 135, 136, 139), got USR2 while Python itself was
 starting (138), or lost as the ranks that are left say (76), is nobody's mistake in
 the configuration, and the next start continues from the last checkpoint; but what
 dies again and again at the same place is given up. srun returns the highest code
@@ -16,7 +16,6 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,11 @@ from sunpipe.errors import EXIT_LOST, DataError, SunpipeError, UsageError
 from sunpipe.files import read_json, write_json
 from sunpipe.paths import Layout
 from sunpipe.run import find_run, ssl_name
+from sunpipe.scontrol import PATIENCE_S, show_job
 from sunpipe.stop import requeue, slurm_job
 
-LOST = {EXIT_LOST: "was lost", 134: "aborted", 135: "died of a bus error", 137: "was killed",
+LOST = {EXIT_LOST: "was lost", 132: "met an illegal instruction", 134: "aborted",
+        135: "died of a bus error", 136: "died of an arithmetic error", 137: "was killed",
         138: "was asked to stop before it could listen", 139: "crashed"}  # fmt: skip
 SCHEMA = 1
 
@@ -83,18 +84,23 @@ def still_wanted(job: str) -> bool:
     """Whether Slurm has not cancelled or ended the job meanwhile.
 
     Where scontrol is missing, the batch script looks before it asks (`sunpipe.stop.requeue`).
+    Where the controller does not answer, it is asked to start the job again all the same:
+    it refuses one that was cancelled.
     """
     if shutil.which("scontrol") is None:
         return True
-    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True,
-                           text=True, timeout=60, check=False).stdout  # fmt: skip
-    return " JobState=RUNNING " in shown
+    shown = show_job(job, PATIENCE_S)
+    return shown is None or " JobState=RUNNING " in shown
 
 
 def after_loss(code: int, arguments: Sequence[str]) -> str:
     """Requeue this job if it may, and say what was done; the caller keeps the exit code."""
     job = slurm_job()
-    if code not in LOST or job is None or not still_wanted(job):
+    if job is None:
+        return ""
+    if code not in LOST:
+        return f"exit code {code} is no loss of a rank, not started again" if code > 128 else ""
+    if not still_wanted(job):
         return ""
     most, reached = most_requeues(), newest_checkpoint(arguments)
     notes = Layout.current().root / "requeues" / f"{job}.json"

@@ -149,7 +149,7 @@ def run_stage(
             return
         started = time.perf_counter()
         alone = running(Layout.current(), name, resolved.name) if locked else nullcontext()
-        with interrupting(), alone:
+        with interrupting(name), alone:
             read = _look(name, resolved) if noted and _is_main() else None
             result = work(resolved)
     except KeyboardInterrupt:

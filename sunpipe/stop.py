@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,9 +23,12 @@ from typing import Any
 from sunpipe.dist import discover
 from sunpipe.errors import SunpipeError
 from sunpipe.paths import data_root
+from sunpipe.scontrol import PATIENCE_S, scontrol, show_job
 
 EARLY_S = 60.0  # a start that is stopped sooner has done nothing
 _LOADED = time.monotonic()
+# Stages that begin at nothing when they are started again.
+KEEPS_NOTHING = frozenset({"evaluate", "report", "search", "traverse", "verify"})
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
@@ -96,14 +98,34 @@ def preempted() -> bool:
 
     A job that ends during the grace time of a preemption has ended for good, also
     where the partition says ``PreemptMode=REQUEUE``: it must ask to be requeued. One
-    that was cancelled or has met its limit is no longer RUNNING.
+    that was cancelled or has met its limit is no longer RUNNING. Where Slurm's commands
+    are missing the answer is no, and the question is left to the batch script outside.
     """
     job = slurm_job()
-    if job is None or shutil.which("scontrol") is None:
+    if job is None:
         return False
-    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True,
-                           text=True, timeout=60, check=False).stdout  # fmt: skip
+    if shutil.which("scontrol") is None:
+        if _leave("preempted"):
+            print("sunpipe: whether this SIGTERM is a preemption, after which the job starts again,"
+                  " is asked outside the container", file=sys.stderr, flush=True)  # fmt: skip
+        return False
+    shown = show_job(job) or ""
     return " JobState=RUNNING " in shown and bool(re.search(r" PreemptTime=\d", shown))
+
+
+def _leave(word: str) -> bool:
+    """Write a word for the batch script into ``SUNPIPE_REQUEUE_FILE``, if there is one."""
+    asked = os.environ.get("SUNPIPE_REQUEUE_FILE")
+    if not asked:
+        return False
+    try:
+        os.makedirs(os.path.dirname(asked), exist_ok=True)
+        with open(asked, "w", encoding="utf-8") as handle:
+            handle.write(word + "\n")
+    except OSError as error:
+        print(f"sunpipe: the batch script cannot be asked: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def requeue() -> bool:
@@ -116,14 +138,13 @@ def requeue() -> bool:
     if job is None:
         return False
     if shutil.which("scontrol") is None:
-        if asked := os.environ.get("SUNPIPE_REQUEUE_FILE"):
-            os.makedirs(os.path.dirname(asked), exist_ok=True)
-            with open(asked, "w", encoding="utf-8") as handle:
-                handle.write(job + "\n")
+        if _leave("requeue"):
             return True
         print("sunpipe: scontrol not found, the job is not requeued", file=sys.stderr)
         return False
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    done = scontrol(["requeue", job], PATIENCE_S)
+    if done is None:
+        return False
     # Slurm ends the job's processes once it has agreed, and scontrol is one of them.
     agreed = done.returncode in (0, -signal.SIGTERM, -signal.SIGKILL)
     if not agreed:
@@ -131,11 +152,53 @@ def requeue() -> bool:
     return agreed
 
 
-def requeue_or_end() -> bool:
+def requeue_if_progress(stage: str, done: int) -> bool:
+    """As `requeue`, but a job that is stopped again and again at the same place ends.
+
+    Parameters
+    ----------
+    stage : str
+        A job may run several stages one after the other.
+    done : int
+        How much of it is kept for the next start: images trained, parts finished; 0 for
+        what keeps nothing. At most `most_requeues` restarts in a row without more.
+    """
+    job = slurm_job()
+    if job and _nothing_new(job, stage, done):
+        print(f"sunpipe: {stage} was stopped as often as SUNPIPE_MAX_REQUEUES allows without"
+              " getting further than before: it needs a longer --time, or nodes that are not taken"
+              " away; the job ends here", file=sys.stderr, flush=True)  # fmt: skip
+        return False
+    return requeue()
+
+
+def _nothing_new(job: str, stage: str, done: int) -> bool:
+    """Whether more than `most_requeues` stops in a row have added nothing."""
+    from sunpipe.files import read_json, write_json
+    from sunpipe.requeue import most_requeues
+
+    notes = data_root() / "requeues" / f"{job}-stops.json"
+    start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    try:
+        stored = read_json(notes) if notes.exists() else {}
+        if stored.get("stage") != stage or stored["start"] >= start:  # another job of this number
+            stored = {}
+        count = 0 if done > stored.get("done", 0) else stored.get("count", 0) + 1
+        write_json(notes, {"stage": stage, "start": start, "count": count,
+                           "done": max(done, stored.get("done", 0))})  # fmt: skip
+        return bool(count > most_requeues())
+    except (SunpipeError, OSError) as error:
+        print(f"sunpipe: restarts are not counted: {error}", file=sys.stderr, flush=True)
+        return False
+
+
+def requeue_or_end(stage: str = "") -> bool:
     """As `requeue`, where nothing tells progress: a job that never gets to its work ends.
 
     A time limit shorter than Slurm's warning before it has each start stopped at once.
     """
+    if stage in KEEPS_NOTHING:
+        return requeue_if_progress(stage, 0)
     job = slurm_job()
     if job and time.monotonic() - _LOADED < EARLY_S and _again_and_again(job):
         print(f"sunpipe: Slurm asked the job to stop within {EARLY_S:g} s of its start, at every of"
@@ -163,7 +226,7 @@ def _again_and_again(job: str) -> bool:
 
 
 @contextmanager
-def interrupting() -> Iterator[None]:
+def interrupting(stage: str = "") -> Iterator[None]:
     """Make SIGTERM and USR2 act like ctrl-C while no `StopFlag` is set up.
 
     After USR2, or a preemption's SIGTERM, rank 0 first has Slurm requeue the job. The
@@ -178,7 +241,7 @@ def interrupting() -> Iterator[None]:
             return
         seen.append(number)
         if number == signal.SIGUSR2 or (discover().is_main and preempted()):
-            requeue_or_end()
+            requeue_or_end(stage)
         raise KeyboardInterrupt
 
     previous = _install((signal.SIGUSR2, signal.SIGTERM), handle)

@@ -28,7 +28,7 @@ from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import DatasetInfo, dataset_id, read_info
 from sunpipe.stage import Result, log
-from sunpipe.stop import StopFlag, requeue
+from sunpipe.stop import StopFlag, requeue_if_progress
 
 if TYPE_CHECKING:
     import torch
@@ -180,14 +180,16 @@ def embed(config: Config, part: str | None = None) -> Result:
     stale = [shard for shard in mine if part_note(folder, shard, made_from) is None]
     if stale:
         withdraw(folder)
+    kept = len(mine) - len(stale)
     with StopFlag() as stop:
         for shard, vectors in embed_shards(reader, encoder, stale, config.embed.batch):
             if vectors is not None:
                 write_part(folder, shard, vectors, made_from)
+                kept += 1
                 log(f"embed {part_name(shard)}: {len(vectors)} vectors of {encoder.card.dim}")
             if stop:
                 if stop.requeue:
-                    requeue()
+                    requeue_if_progress("embed", kept)
                 raise Stopped(
                     f"embed stopped by {stop.reason}; run the same command again to continue"
                 )

@@ -32,7 +32,7 @@ from sunpipe.paths import Layout
 from sunpipe.run import require_run
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
-from sunpipe.stop import StopFlag, requeue
+from sunpipe.stop import StopFlag, requeue_if_progress
 
 if TYPE_CHECKING:
     from sunpipe.embed.encoder import FieldEncoder
@@ -48,7 +48,7 @@ HIT_COLUMNS = ("record", "harpnum", "t_rec", "split", "row", "tile_y", "tile_x")
 def _poll(stop: StopFlag) -> None:
     if stop:
         if stop.requeue:
-            requeue()
+            requeue_if_progress("search", 0)
         raise Stopped(f"search stopped by {stop.reason}; run the same command again")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from sunpipe.physics.measurable import measurable
 from sunpipe.provenance import provenance
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
-from sunpipe.stop import StopFlag, requeue
+from sunpipe.stop import StopFlag, requeue_if_progress
 
 if TYPE_CHECKING:
     from sunpipe.embed.encoder import FieldEncoder
@@ -49,10 +50,11 @@ class Sources:
     metric: str
 
 
-def _poll(stop: StopFlag) -> None:
+def _poll(stop: StopFlag, folder: Path) -> None:
     if stop:
         if stop.requeue:
-            requeue()
+            slabs = len(list(folder.glob("measured-*/*.npy")))
+            requeue_if_progress("evaluate-retrieval", slabs)
         raise Stopped(f"evaluate stopped by {stop.reason}; run the same command again to continue")
 
 
@@ -153,11 +155,12 @@ def _bench(cfg: Config, sources: Sources, stop: StopFlag) -> Bench:
 
     reader, archive = sources.reader, sources.archive
     names = list(measurable(reader.info.channels))
-    values = measured(sources.folder, reader, archive.rows, names, lambda: _poll(stop))
+    poll = partial(_poll, stop, sources.folder)
+    values = measured(sources.folder, reader, archive.rows, names, poll)
     view = TypeAdapter(NormalizeSettings).validate_python(sources.encoder.card.normalize)
     return Bench(
         archive, reader, sources.encoder, sources.metric, view, names, values, cfg.retrieval,
-        cfg.seed, lambda: _poll(stop),
+        cfg.seed, poll,
     )  # fmt: skip
 
 

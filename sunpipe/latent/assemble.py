@@ -163,7 +163,7 @@ def fit(cfg: Config, part: tuple[int, int] | None = None) -> Result:
     parts = folder / "directions-parts" / digest(recipe)[:16]
     index, count = part or (1, 1)
     with StopFlag() as stop:
-        walker = _walker(p, generator, cfg, stopper(stop, "directions fit"))
+        walker = _walker(p, generator, cfg, stopper(stop, "directions fit", parts))
         jobs = job_names(p)
         missing = [name for name in share(jobs, (index, count)) if _finished(parts, name) is None]
         together = Together.of(p, [name for name in missing if name in p.names])

@@ -28,7 +28,7 @@ from sunpipe.paths import Layout
 from sunpipe.run import require_run, trained_run
 from sunpipe.settings import Config
 from sunpipe.stage import Result, log
-from sunpipe.stop import StopFlag, requeue
+from sunpipe.stop import StopFlag, requeue_if_progress
 
 if TYPE_CHECKING:
     from sunpipe.latent.generator import Generator
@@ -81,13 +81,20 @@ def recipe_of(generator: Generator, cfg: Config) -> Recipe:
     }
 
 
-def stopper(stop: StopFlag, stage: str) -> Callable[[], None]:
-    """Make the function that a loop calls often: it raises once a signal has come."""
+def stopper(stop: StopFlag, stage: str, parts: Path | None = None) -> Callable[[], None]:
+    """Make the function that a loop calls often: it raises once a signal has come.
+
+    Parameters
+    ----------
+    parts : Path, optional
+        Folder of the files that the next start finds finished.
+    """
 
     def poll() -> None:
         if stop:
             if stop.requeue:
-                requeue()
+                done = len(list(parts.glob("*"))) if parts else 0
+                requeue_if_progress(stage, done)
             raise Stopped(f"{stage} stopped by {stop.reason}; run the same command to continue")
 
     return poll
@@ -202,7 +209,7 @@ def sample(cfg: Config, part: tuple[int, int] | None = None) -> Result:
             log(f"{why}; it is made again")
         with StopFlag() as stop:
             mine = share(blocks(recipe), (index, count))
-            _draw_blocks(generator, recipe, folder, mine, stopper(stop, "sample"))
+            _draw_blocks(generator, recipe, folder, mine, stopper(stop, "sample", folder))
         waiting = _publish(path, folder, recipe)
         if waiting:
             return {**result, "complete": False, "part": f"{index}/{count}",

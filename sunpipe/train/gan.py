@@ -27,7 +27,7 @@ from sunpipe.settings import Config
 from sunpipe.shards.cache import node_cache
 from sunpipe.shards.reader import ShardReader
 from sunpipe.stage import log, printable
-from sunpipe.stop import StopFlag, requeue
+from sunpipe.stop import StopFlag, requeue_if_progress
 from sunpipe.train import record
 from sunpipe.train.begin import FREE_KEYS, announce, check, on_main, run_config
 from sunpipe.train.clock import due, peak_memory_bytes
@@ -293,9 +293,8 @@ def _save(trainer: Trainer, books: _Books, wait: bool) -> None:
 def _stop(trainer: Trainer, run: Run | None, stop: StopFlag, target: int) -> None:
     # Both calls wait for all ranks: none may exit before rank 0 has saved and requeued,
     # because a launcher may kill the others when one ends with an exit code.
-    wanted = any_rank(stop.requeue, trainer.ranks)
-    again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
-    nimg = trainer.nimg
+    wanted, nimg = any_rank(stop.requeue, trainer.ranks) and run is not None, trainer.nimg
+    again = from_main(requeue_if_progress("train", nimg) if wanted else False, trainer.ranks)
     if run is not None:
         record.tell(run, "stopped", nimg=nimg, target=target, signal=stop.reason, requeued=again)
     raise Stopped(

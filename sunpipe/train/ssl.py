@@ -29,7 +29,7 @@ from sunpipe.shards.loader import Loader
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import read_info
 from sunpipe.stage import Result, log, printable
-from sunpipe.stop import StopFlag, requeue
+from sunpipe.stop import StopFlag, requeue_if_progress
 from sunpipe.train import record
 from sunpipe.train.begin import on_main
 from sunpipe.train.clock import due, peak_memory_bytes
@@ -150,9 +150,8 @@ def _save(run: Run | None, trainer: Trainer) -> None:
 
 def _stop(run: Run | None, trainer: Trainer, stop: StopFlag) -> None:
     # Both calls wait for all ranks: none may exit before rank 0 has saved and requeued.
-    wanted = any_rank(stop.requeue, trainer.ranks)
-    again = from_main(requeue() if run is not None and wanted else False, trainer.ranks)
-    nimg = trainer.nimg
+    wanted, nimg = any_rank(stop.requeue, trainer.ranks) and run is not None, trainer.nimg
+    again = from_main(requeue_if_progress("ssl", nimg) if wanted else False, trainer.ranks)
     if run is not None:
         record.tell(run, "stopped", nimg=nimg, target=trainer.total, signal=stop.reason,
                     requeued=again)  # fmt: skip

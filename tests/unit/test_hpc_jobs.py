@@ -98,33 +98,56 @@ def test_site_settings_come_from_the_environment(tmp_path: Path) -> None:
 def test_words_that_enter_a_container(tmp_path: Path) -> None:
     assert sourced(tmp_path)["INSIDE"] == ""
     env = sourced(tmp_path, SUNPIPE_CONTAINER="/img/sun.sif", SUNPIPE_ROOT=str(tmp_path),
-                  SUNPIPE_CACHE=f"{tmp_path}/cache", SLURM_JOB_GPUS="0", SLURM_JOB_ID="7")  # fmt: skip
+                  SUNPIPE_CACHE=f"{tmp_path}/cache", SLURM_JOB_GPUS="0",
+                  SLURM_JOB_ID="7")  # fmt: skip
     assert env["INSIDE"] == (
-        f"apptainer exec --nv --bind {tmp_path} --bind {tmp_path} /img/sun.sif"
+        f"apptainer exec --nv --bind {tmp_path} --bind {tmp_path}/cache /img/sun.sif"
     )
     assert env["SUNPIPE_REQUEUE_FILE"] == f"{tmp_path}/.sunpipe-again-7"
+    root = tmp_path / "not" / "yet"  # of the first download
+    env = sourced(tmp_path, SUNPIPE_CONTAINER="/img/sun.sif", SUNPIPE_ROOT=str(root))
+    assert env["INSIDE"] == f"apptainer exec --bind {root} /img/sun.sif"
+    assert root.is_dir()
     env = sourced(tmp_path, SUNPIPE_CONTAINER="/img/sun.sif", HOME=str(tmp_path))
     assert env["INSIDE"] == "apptainer exec /img/sun.sif"
 
 
+def test_the_folder_of_copies_is_made_on_every_node(tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text(f'#!/bin/bash\necho "$*" > {tmp_path}/called\n')
+    (tmp_path / "srun").chmod(0o755)
+    cache = tmp_path / "cache"
+    sourced(tmp_path, SUNPIPE_CONTAINER="/i.sif", SUNPIPE_CACHE=str(cache),
+            SLURM_JOB_NUM_NODES="4", PATH=f"{tmp_path}:/usr/bin:/bin")  # fmt: skip
+    said = f"--nodes=4 --ntasks=4 --ntasks-per-node=1 mkdir -p {cache}\n"
+    assert (tmp_path / "called").read_text() == said
+
+
 SCONTROL = """\
 #!/bin/bash
-if [[ "$*" == *show* ]]; then echo "JobId=7 JobState=$STATE Reason=None"; else echo "$*"; fi
+show="JobId=7 JobState=$STATE Reason=None PreemptEligibleTime=2026-01-01T00:00:00 $TIME End=0"
+if [[ "$*" == *show* ]]; then echo "$show"; else echo "$*"; fi
 """
 
 
 @pytest.mark.parametrize(
-    ("state", "said"), [("RUNNING", "requeue 7\n"), ("COMPLETING", ""), ("CANCELLED", "")]
-)
+    ("state", "question", "time", "said"),
+    [("RUNNING", "requeue", "None", "requeue 7\n"), ("COMPLETING", "requeue", "None", ""),
+     ("CANCELLED", "requeue", "None", ""), ("RUNNING", "preempted", "None", ""),
+     ("RUNNING", "preempted", "2026-01-01T00:00:00", "requeue 7\n"),
+     ("CANCELLED", "preempted", "2026-01-01T00:00:00", "")],
+)  # fmt: skip
 def test_what_a_container_cannot_ask_for_is_asked_outside(
-    tmp_path: Path, state: str, said: str
+    tmp_path: Path, state: str, question: str, time: str, said: str
 ) -> None:
     (tmp_path / "scontrol").write_text(SCONTROL)
     (tmp_path / "scontrol").chmod(0o755)
-    inside = "import sunpipe.stop as s; s.shutil.which = lambda _: None; assert s.requeue()"
+    answer = question == "requeue"
+    inside = ("import sunpipe.stop as s; s.shutil.which = lambda _: None;"
+              f" assert s.{question}() is {answer}")  # fmt: skip
     script = f"source {ENV}; {sys.executable} -c '{inside}'; exit 75"
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SUNPIPE_CONTAINER": "/i.sif", "STATE": state,
-           "SUNPIPE_ROOT": str(tmp_path), "SLURM_JOB_ID": "7", "PYTHONPATH": str(REPO)}  # fmt: skip
+           "TIME": f"PreemptTime={time}", "SUNPIPE_ROOT": str(tmp_path), "SLURM_JOB_ID": "7",
+           "PYTHONPATH": str(REPO)}  # fmt: skip
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True,
                           check=False, cwd=tmp_path)  # fmt: skip
     assert (done.returncode, done.stdout) == (75, said), done.stderr

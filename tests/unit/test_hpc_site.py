@@ -38,8 +38,11 @@ def test_the_definition_has_what_apptainer_needs() -> None:
 
 
 def test_what_it_copies_is_there_and_enough_to_install() -> None:
-    words = sections()["files"].split()
-    copied = {word for word in words if not word.startswith("/")}
+    # Apptainer reads a source and a destination from each line and drops what follows
+    pairs = [line.split() for line in sections()["files"].splitlines() if line]
+    assert [len(pair) for pair in pairs] == [2] * len(pairs)
+    assert {pair[1] for pair in pairs} == {"/opt/sunpipe/"}
+    copied = {pair[0] for pair in pairs}
     assert all((REPO / word).exists() for word in copied)
     about = tomllib.loads((REPO / "pyproject.toml").read_text())
     packages = {name.rstrip("*") for name in

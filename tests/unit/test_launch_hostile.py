@@ -133,6 +133,28 @@ def test_what_a_batch_script_does_when_a_training_ends(root: Path, code: int) ->
     assert list((root / "requeues").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "time", "again"),
+    [("requeue", "None", True), ("preempted", "None", False),
+     ("preempted", "2026-01-01T00:00:00", True)],
+)  # fmt: skip
+def test_after_a_sigterm_slurm_is_asked_whether_it_preempts(
+    root: Path, asked: str, time: str, again: bool
+) -> None:
+    (root / "requeues").mkdir()
+    shown = f"JobId=7 JobState=RUNNING Reason=None PreemptEligibleTime=2026 PreemptTime={time} X=1"
+    (root / "scontrol").write_text(f'#!/bin/bash\necho "$*" >> {root}/called\necho "{shown}"\n')
+    (root / "scontrol").chmod(0o755)
+    inside = Profile(container="/i.sif")
+    lines = again_lines("embed", inside, Resources(), root, ["embed"])
+    script = "\n".join([*lines, f'echo {asked} > "$SUNPIPE_REQUEUE_FILE"', "exit 75"])
+    env = {"PATH": f"{root}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", "-c", script], env=env, check=False, capture_output=True)
+    assert done.returncode == 75
+    assert ("requeue 7" in (root / "called").read_text()) is again
+    assert list((root / "requeues").iterdir()) == []
+
+
 def test_only_what_may_start_again_has_such_lines(root: Path) -> None:
     inside = Profile(container="/i.sif")
     assert again_lines("report", Profile(), Resources(), root, ["report"]) == []

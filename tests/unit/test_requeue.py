@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sunpipe import requeue, stop
+from hpc import local
+from sunpipe import requeue, scontrol, stop
 from sunpipe.errors import EXIT_LOST, UsageError
 from tests.conftest import REPO
 
@@ -41,7 +42,7 @@ def test_what_is_older_or_gone_is_no_progress(reached: str) -> None:
     assert requeue.decide(137, "00001-a/kimg-000010.000", before, 3) == (True, 1)
 
 
-@pytest.mark.parametrize("code", [EXIT_LOST, 134, 135, 137, 138, 139])
+@pytest.mark.parametrize("code", [EXIT_LOST, 132, 134, 135, 136, 137, 138, 139])
 def test_a_lost_rank_starts_the_job_again(code: int) -> None:
     assert requeue.decide(code, "", ("", 0), 3) == (True, 1)
 
@@ -110,6 +111,125 @@ def test_the_job_asks_after_a_loss_and_keeps_its_code(
     done = subprocess.run(["bash", "-c", job, "job", "--new"], env=env, capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert (done.returncode, done.stdout.strip(), done.stderr) == (code, asked, "")
+
+
+def test_a_pipeline_in_one_job_starts_again_too(tmp_path: Path) -> None:
+    (tmp_path / "jobs").symlink_to(REPO / "jobs")
+    bin_ = tmp_path / ".venv/bin"
+    bin_.mkdir(parents=True)
+    (bin_ / "srun").write_text("#!/bin/sh\nexit 137\n")
+    (bin_ / "python").write_text('#!/bin/sh\necho "$@"\n')
+    for program in bin_.iterdir():
+        program.chmod(0o755)
+    env = {"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(tmp_path)}
+    done = subprocess.run(["bash", REPO / "jobs/pipeline.sh", "-c", "x.toml"], env=env,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (137, "-m sunpipe.requeue 137 -c x.toml\n")
+
+
+def test_the_signal_that_ended_a_stage_shows_in_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(local.sys, "executable", str(killed))
+    assert local.run_here(["train", "-c", "x"]) == (137, "")
+    assert capsys.readouterr().err == "sunpipe: train -c was ended by SIGKILL\n"
+
+
+def test_other_signals_are_named_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    said = "exit code 143 is no loss of a rank, not started again"
+    assert requeue.after_loss(143, []) == said
+    assert requeue.after_loss(1, []) == ""
+
+
+def scontrol_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, show: str, other: str = "exit 0"
+) -> Path:
+    """A ``scontrol`` that notes its words and runs shell words; returns the notes."""
+    program = folder / "scontrol"
+    program.write_text(f'#!/bin/sh\necho "$*" >> {folder}/called\n'
+                       f'case "$*" in *show*) {show} ;; *) {other} ;; esac\n')  # fmt: skip
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    for module in (stop, requeue):
+        monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(scontrol, "PAUSE_S", 0.15)
+    return folder / "called"
+
+
+GONE = "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1"
+
+
+@pytest.mark.parametrize("show", [GONE, "exec sleep 5"])
+def test_a_rank_lost_while_the_controller_is_away_is_told_and_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], show: str
+) -> None:
+    """Slurm itself refuses jobs that were cancelled."""
+    monkeypatch.setattr(scontrol, "ANSWER_S", 0.2)
+    called = scontrol_says(root, monkeypatch, show)
+    assert requeue.after_loss(137, []) == ""
+    asked = called.read_text().splitlines()
+    assert asked[-1] == "requeue 7"
+    assert asked[0] == "--oneliner show job 7"
+    first, second = capsys.readouterr().err.splitlines()
+    why = "Unable to contact slurm controller" if show == GONE else "no answer within 0.2 s"
+    assert first.startswith("sunpipe: scontrol --oneliner show job 7: ")
+    assert first.endswith(why)
+    assert "restart 1 of 3 before the first checkpoint" in second
+
+
+def test_the_controller_is_asked_again_while_it_is_away(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    back = f"test -e {root}/back && exit 0; touch {root}/back; {GONE}"
+    called = scontrol_says(root, monkeypatch, "echo x", back)
+    assert stop.requeue()
+    assert called.read_text() == "requeue 7\nrequeue 7\n"
+    assert capsys.readouterr().err == ""
+    scontrol_says(root, monkeypatch, GONE, GONE)
+    assert not stop.requeue()
+    assert not stop.preempted()  # asked in a signal handler: once, and no exception
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_stage_that_never_gets_further_ends(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Work that is longer than its ``--time`` and keeps nothing would start for ever."""
+    monkeypatch.setattr(stop, "requeue", lambda: True)
+    monkeypatch.setattr(stop, "_LOADED", time.monotonic() - 3000)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setenv("SUNPIPE_MAX_REQUEUES", "2")
+
+    def lives(stage: str, done: list[int], start: int = 0) -> list[bool]:
+        again = []
+        for number, count in enumerate(done, start):
+            monkeypatch.setenv("SLURM_RESTART_COUNT", str(number) if number else "")
+            again.append(stop.requeue_if_progress(stage, count))
+        return again
+
+    assert lives("search", [0] * 4) == [True, True, False, False]
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.startswith("sunpipe: search was stopped as often as SUNPIPE_MAX_REQUEUES allows")
+    # another job of the same number, and one that gets on, falls back, and is then stuck
+    assert lives("train", [8, 16, 24, 32, 40, 48]) == [True] * 6
+    assert lives("train", [48, 40, 48], 6) == [True, True, False]
+    assert lives("train", [56], 9) == [True]
+    assert lives("sample", [0, 0], 10) == [True, True]  # the next stage of a pipeline
+    for start in range(4):  # outside its loops, too
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(start))
+        assert stop.requeue_or_end("report") is (start < 2)
+    monkeypatch.setenv("SUNPIPE_MAX_REQUEUES", "many")
+    assert stop.requeue_if_progress("search", 0)
+    assert "restarts are not counted: SUNPIPE_MAX_REQUEUES='many'" in capsys.readouterr().err
 
 
 def test_nothing_happens_outside_slurm(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
