@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.status.alive import lock_held, sign_of_life
+from hpc.status.alive import fresh, lock_held, sign_of_life
 
-GRACE_S = 60.0  # a job that starts may be missing in the last answer of Slurm
-TICKS = 2.0  # of its own length; a run that ends ticks lives, whatever this Slurm knows of it
 WAITING = ("pending", "requeued")  # of a job; its process was ended by the loss of a node
 
 
@@ -48,7 +46,7 @@ def state_now(
         Length of its last tick.
     """
     state = status.get("state")
-    if state != "running" or silent_s < max(GRACE_S, TICKS * (tick_s or 0.0)):
+    if state != "running" or fresh(silent_s, tick_s):  # a job that starts may not be known yet
         return state
     job = str(status["job"]) if status.get("job") else None
     if job is not None and jobs is not None and jobs.get(job) in WAITING:
