@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from hpc.doctor.leftovers import current
 from hpc.status.text import plain
 
 WORDS = 300  # characters of a program's complaint that are shown
@@ -44,13 +45,12 @@ def ask(
 ) -> Answer:  # fmt: skip
     """Run a program; it and its children are ended after `timeout_s`."""
     try:
-        process = subprocess.Popen(
+        process = current().start(
             list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, errors="replace", env=dict(os.environ if env is None else env),
-            start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        return Answer(-1, "", f"{argv[0]}: {error.strerror}")
+        return Answer(-1, "", f"{argv[0]}: {error.strerror or error}")
     with process:
         try:
             out, err = process.communicate(timeout=timeout_s)

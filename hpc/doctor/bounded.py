@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpc.doctor.finding import Finding
+from hpc.doctor.leftovers import Leftovers, close_all, kept_in
 from hpc.doctor.place import Place
 
 Function = Callable[[Place], "Finding | list[Finding]"]
@@ -33,13 +34,15 @@ class _Running:
     def __init__(self, check: Check, place: Place) -> None:
         self.check = check
         self.found: list[Finding] = []
+        self.leftovers = Leftovers()
         self._started = time.monotonic()
         self._thread = threading.Thread(target=self._work, args=(place,), daemon=True)
         self._thread.start()
 
     def _work(self, place: Place) -> None:
         try:
-            found = self.check.look(place)
+            with kept_in(self.leftovers):
+                found = self.check.look(place)
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             found = Finding(self.check.name, "MISS", f"{error.strerror or error}{where}",
@@ -57,6 +60,7 @@ class _Running:
         left = self._started + self.check.limit_s - time.monotonic()
         self._thread.join(max(left, 0.0))
         if self._thread.is_alive():
+            close_all([self.leftovers])
             return [Finding(self.check.name, "MISS",
                             f"no answer within {self.check.limit_s:g} s", "try it by hand: a"
                             " server or file system behind it may be down", self.check.limit_s)
@@ -67,9 +71,18 @@ class _Running:
 def run_checks(
     together: Sequence[Check], alone: Sequence[Check], place: Place
 ) -> list[Finding]:  # fmt: skip
-    """Findings in the order of the checks; those of `alone` run after the others, one by one."""
-    running = [_Running(check, place) for check in together]
-    found = [row for one in running for row in one.result()]
-    for check in alone:
-        found += _Running(check, place).result()
+    """Findings in the order of the checks; those of `alone` run after the others, one by one.
+
+    However it ends, by ctrl-C too, no program that a check has started is left running and no
+    folder on trial in the data root.
+    """
+    running: list[_Running] = []
+    try:
+        running += [_Running(check, place) for check in together]
+        found = [row for one in running for row in one.result()]
+        for check in alone:
+            running.append(_Running(check, place))
+            found += running[-1].result()
+    finally:
+        close_all([one.leftovers for one in running])
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Annotated
 
@@ -34,13 +35,20 @@ def doctor(
     from hpc.doctor.table import show
     from hpc.profile import load_profile
     from sunpipe.config import load_config
+    from sunpipe.errors import Stopped
     from sunpipe.paths import data_root
 
     resolved = load_config(config, set_ or ())
     profile = load_profile(cluster) if cluster else None
     place = find_place(resolved, profile, data_root(), srun)
     started = time.perf_counter()
-    findings = run_checks(HERE, ON_NODES, place)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # scancel, a time limit
+    try:
+        findings = run_checks(HERE, ON_NODES, place)
+    except KeyboardInterrupt:
+        raise Stopped("doctor interrupted; what it had started is ended and removed") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     ready = worst(findings) != "MISS"
     left_out = not_checked(place)
     seconds = time.perf_counter() - started

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,14 @@ from hpc.doctor import peer
 from hpc.doctor.ask import ask
 from hpc.doctor.file_systems import Mount, existing, find_mount
 from hpc.doctor.finding import Finding
+from hpc.doctor.leftovers import current
 from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.status.text import plain
 from sunpipe.errors import DataError
 
 GIB = 2**30
 ELSEWHERE = "export SUNPIPE_ROOT=<a folder on the cluster's scratch or project file system>"
+ASK_NODES = "sunpipe doctor --srun: sees whether the nodes have it"
 LITTLE_BYTES, NO_BYTES = 20 * GIB, GIB  # a 1024 checkpoint of all moments is about 0.7 GB
 LITTLE_FILES, NO_FILES = 100_000, 1_000
 QUOTA = {"lustre": "lfs quota -h -u $USER {point}", "gpfs": "mmlsquota --block-size auto",
@@ -30,35 +31,47 @@ QUOTA = {"lustre": "lfs quota -h -u $USER {point}", "gpfs": "mmlsquota --block-s
 @contextmanager
 def trial_folder(root: Path) -> Iterator[Path]:
     """A folder in `root`, or in the nearest one above it, that is removed again."""
-    folder = Path(tempfile.mkdtemp(prefix=".tmp-doctor-", dir=existing(root)))
+    folder = current().folder(existing(root), ".tmp-doctor-")
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def judge_mount(root: Path, mount: Mount | None, nodes: int) -> Finding:
-    """Whether a file system of this type serves as a data root on so many nodes."""
+def judge_mount(root: Path, mount: Mount | None, nodes: int, elsewhere: bool = False) -> Finding:
+    """Whether a file system of this type serves as a data root.
+
+    Parameters
+    ----------
+    nodes : int
+        That are to share it.
+    elsewhere : bool
+        They are other machines than this one, so that even a single one must reach it.
+    """
     if mount is None:
         return Finding("data root", "WARN", f"{root}: the type of its file system is not known",
-                       "sunpipe doctor --srun: sees whether the nodes have it")  # fmt: skip
+                       ASK_NODES)  # fmt: skip
     seen = f"{root} on {mount.kind} ({mount.point})"
     if mount.read_only:
         return Finding("data root", "MISS", f"{seen} is mounted read-only", ELSEWHERE)
-    if mount.shared is False and nodes > 1:
-        return Finding("data root", "WARN", f"{seen}: a disk of this machine, but {nodes} nodes"
-                       " are to share it", ELSEWHERE)  # fmt: skip
-    if mount.shared is None and nodes > 1:
-        return Finding("data root", "WARN", f"{seen}: may be of this machine alone, and {nodes}"
-                       " nodes are to share it", "sunpipe doctor --srun: sees whether the nodes"
-                       " have it")  # fmt: skip
-    return Finding("data root", "OK", f"{seen}{', shared' if mount.shared else ''}")
+    if mount.shared or not (elsewhere or nodes > 1):
+        return Finding("data root", "OK", f"{seen}{', shared' if mount.shared else ''}")
+    for_whom = f"{nodes} nodes are to share it" if nodes > 1 else (
+        "a stage runs on another node")  # fmt: skip
+    if mount.shared is False:
+        return Finding("data root", "WARN", f"{seen}: a disk of this machine, but {for_whom}",
+                       f"{ELSEWHERE}; where this machine exports that disk: {ASK_NODES}"
+                       )  # fmt: skip
+    return Finding("data root", "WARN", f"{seen}: may be of this machine alone, and {for_whom}",
+                   ASK_NODES)  # fmt: skip
 
 
 def data_root(place: Place) -> Finding:
     """The data root is on a file system that its nodes share, and can be written to."""
     above = existing(place.root)
-    found = judge_mount(place.root, find_mount(above), place.nodes)
+    # jobs of a profile run on its nodes, and this is one of them only inside an allocation
+    elsewhere = place.profile is not None and place.where != "allocation"
+    found = judge_mount(place.root, find_mount(above), place.nodes, elsewhere)
     if found.level == "MISS":
         return found
     try:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.doctor.leftovers import current
 from sunpipe.errors import DataError
 from sunpipe.lock import lock_file
 
@@ -58,9 +59,9 @@ class _Peer:
     """The other process: a line to it, a line from it within a time limit."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True, bufsize=0,  # what is read ahead, select does not see
+        self.process = current().start(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            bufsize=0,  # what is read ahead, select does not see
         )  # fmt: skip
 
     def tell(self, word: str) -> None:
@@ -109,7 +110,7 @@ def play(folder: Path, command: Sequence[str]) -> tuple[Seen, Seen, str]:
     try:
         other = _Peer(command)
     except OSError as error:
-        raise DataError(f"{command[0]}: {error.strerror}") from None
+        raise DataError(f"{command[0]}: {error.strerror or error}") from None
     try:
         while (first := other.hear(PATIENCE_S)).partition(" ")[0] != "ready":
             continue  # what a set-up file prints

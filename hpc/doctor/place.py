@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hpc.doctor.ask import ask
 from hpc.profile import Profile, Resources
 from hpc.script import job_environment, python_command, setup_lines
+from hpc.slurm_query import NO_CONFIGURATION
 from sunpipe.errors import UsageError
 from sunpipe.settings import Config
 
+NO_CLUSTER = ("no slurm.conf is found: this machine belongs to no Slurm cluster (SLURM_CONF names"
+              " the file of one elsewhere)")  # fmt: skip
 Where = Literal["login", "allocation", "no slurm"]
 
 
@@ -26,7 +30,8 @@ class Place:
     Attributes
     ----------
     where : str
-        ``login``: Slurm's commands are here; ``allocation``: inside a job.
+        ``login``: Slurm's commands are here, and a cluster is configured; ``allocation``:
+        inside a job.
     env : mapping
         Environment.
     root : Path
@@ -35,7 +40,7 @@ class Place:
     profile : Profile or None
         Of ``--cluster``; None without.
     nodes : int
-        Nodes of the allocation; of the profile's largest stage on a login node.
+        Nodes of the allocation; of the profile's training on a login node.
     tasks_per_node, gpus_per_node : int
         What a training starts on a node.
     srun : tuple of str or None
@@ -66,6 +71,16 @@ def options(wanted: Resources) -> list[str]:
     return [f"--{key}={value}" for key, value in named.items() if value]
 
 
+def installed(env: Mapping[str, str]) -> bool:
+    """Whether Slurm's commands are on PATH."""
+    return shutil.which("sinfo", path=env.get("PATH")) is not None
+
+
+def configured(env: Mapping[str, str]) -> bool:
+    """Whether this machine belongs to a Slurm cluster, up or down: `NoSlurm` is the same test."""
+    return NO_CONFIGURATION not in ask(["sinfo", "--version"], 5.0, env).err
+
+
 def find_place(
     config: Config, profile: Profile | None, root: Path, srun: bool = False,
     env: Mapping[str, str] | None = None,
@@ -86,9 +101,10 @@ def find_place(
     if "SLURM_PROCID" in env and _number(env, "SLURM_STEP_NUM_TASKS", 1) > 1:
         raise UsageError("sunpipe doctor starts its ranks itself: run it once in the job, without"
                          " srun or with srun -n1")  # fmt: skip
-    found = shutil.which("sinfo", path=env.get("PATH")) is not None
-    where: Where = "no slurm" if not found else (
-        "allocation" if env.get("SLURM_JOB_ID") else "login")  # fmt: skip
+    where: Where = "no slurm"
+    if installed(env):
+        where = "allocation" if env.get("SLURM_JOB_ID") else (
+            "login" if configured(env) else "no slurm")  # fmt: skip
     if where == "allocation":
         nodes = _number(env, "SLURM_JOB_NUM_NODES", 1)
         gpus = _number(env, "SLURM_GPUS_ON_NODE")
@@ -97,7 +113,8 @@ def find_place(
         begins: tuple[str, ...] = ("srun", "--overlap")
         return Place(where, env, root, config, profile, nodes, tasks, gpus, begins)
     if srun and where == "no slurm":
-        raise UsageError("--srun needs Slurm's commands, and srun is not here")
+        raise UsageError("--srun needs Slurm: its commands are not on PATH" if not installed(env)
+                         else f"--srun needs Slurm: {NO_CLUSTER}")  # fmt: skip
     train = profile.stages.train if profile else Resources()
     nodes = train.nodes if profile else (2 if srun else 1)
     begins = ("srun", "--job-name=sunpipe-doctor", "--time=5", "--immediate=60", *options(train))

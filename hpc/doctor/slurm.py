@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from hpc.doctor.ask import ask
 from hpc.doctor.finding import Finding, Level
-from hpc.doctor.place import Place, options
+from hpc.doctor.place import NO_CLUSTER, Place, installed, options
 from hpc.profile import Profile, Resources, minutes
 from hpc.slurm_query import Node, slurm_nodes
 from hpc.stages import STAGES
@@ -21,7 +21,8 @@ def reachable(place: Place) -> Finding:
     """The controller answers."""
     if place.where == "no slurm":
         level: Level = "MISS" if place.profile else "WARN"
-        return Finding("slurm", level, "Slurm's commands are not on PATH",
+        return Finding("slurm", level, NO_CLUSTER if installed(place.env) else
+                       "Slurm's commands are not on PATH",
                        "load the site's Slurm module, or use --local; a Slurm of this machine:"
                        " sunpipe cluster up")  # fmt: skip
     try:

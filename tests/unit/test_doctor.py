@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hpc.doctor import environment, gpus, links, network, nodes, set_up, slurm, software
+from hpc.doctor import bounded, environment, gpus, links, network, nodes, set_up, slurm, software
 from hpc.doctor.ask import ask
 from hpc.doctor.bounded import Check, run_checks
+from hpc.doctor.cli import doctor
+from hpc.doctor.data_root import trial_folder
 from hpc.doctor.finding import Finding, worst
 from hpc.doctor.place import Place, find_place, on_nodes
 from hpc.doctor.table import lines
 from hpc.profile import Profile, Resources, load_profile
-from hpc.slurm_query import Node
+from hpc.slurm_query import NO_CONFIGURATION, Node
 from sunpipe.bandwidth import assumed, bus_bandwidth, repeats
 from sunpipe.config import load_config
-from sunpipe.errors import UsageError
+from sunpipe.errors import Stopped, UsageError
 
 
 def place(root: Path, **more: Any) -> Place:
@@ -78,6 +82,55 @@ def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
     assert not left.exists() or left.read_text().split()[2] == "Z"
 
 
+def ended(note: Path) -> bool:
+    stat = Path(f"/proc/{note.read_text().strip()}/stat")
+    return not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def leaves(here: Place) -> Finding:
+    """A check with a folder on trial, a program that hangs, and one more if it may."""
+    with trial_folder(here.root) as folder:
+        (folder / "x").touch()
+        ask(["bash", "-c", f"echo $$ > {here.root}/pid; exec sleep 60"], 50)
+        ask(["touch", f"{here.root}/second"], 5)
+    return Finding("leaves", "OK", "")
+
+
+def test_a_check_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
+    (found,) = run_checks((Check("leaves", leaves, 0.5),), (), place(tmp_path))
+    assert found.level == "MISS"
+    time.sleep(0.1)
+    assert ended(tmp_path / "pid")
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    started = Path(tmp_path / "pid")
+
+    def interrupt() -> None:
+        while not (started.exists() and started.read_text()):
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_checks((Check("leaves", leaves, 60.0),), (), place(tmp_path))
+    time.sleep(0.1)
+    assert ended(started)
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_an_interrupted_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)  # of scancel
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(bounded, "run_checks", interrupted)
+    with pytest.raises(Stopped, match="doctor interrupted; what it had started is ended"):
+        doctor()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_programs_that_fail_or_are_missing_say_so() -> None:
     assert ask(["/no/such"], 1).words == "/no/such: No such file or directory"
     assert ask(["bash", "-c", "exit 3"], 5).words == "exit code 3 without a word"
@@ -101,6 +154,24 @@ def test_where_it_stands(env: dict[str, str], where: str, nodes_: int, tasks: in
     assert (found.srun is not None) == (where == "allocation")
 
 
+def test_slurm_without_a_cluster_is_no_slurm(tmp_path: Path) -> None:
+    """As `sunpipe status` sees it: the commands are installed, but there is no slurm.conf."""
+    program = tmp_path / "sinfo"
+    program.write_text(f"#!/bin/sh\necho 'sinfo: fatal: {NO_CONFIGURATION}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    env, config = {"PATH": str(tmp_path)}, load_config(None, ())
+    found = find_place(config, None, tmp_path, env=env)
+    assert found.where == "no slurm"
+    row = slurm.reachable(found)
+    assert (row.level, "no slurm.conf" in row.seen) == ("WARN", True)
+    with_profile = find_place(config, Profile(), tmp_path, env=env)
+    assert slurm.reachable(with_profile).level == "MISS"
+    with pytest.raises(UsageError, match=r"needs Slurm: no slurm\.conf"):
+        find_place(config, None, tmp_path, srun=True, env=env)
+    bare = find_place(config, None, tmp_path, env={"PATH": "/nowhere"})
+    assert "not on PATH" in slurm.reachable(bare).seen
+
+
 def test_srun_asks_for_what_a_training_gets(tmp_path: Path) -> None:
     (tmp_path / "sinfo").touch(mode=0o755)
     path = tmp_path / "p.toml"
@@ -119,7 +190,7 @@ def test_ranks_of_a_step_do_not_each_run_it(tmp_path: Path) -> None:
     env = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7"}
     with pytest.raises(UsageError, match="run it once"):
         find_place(load_config(None, ()), None, tmp_path, env=env)
-    with pytest.raises(UsageError, match="srun is not here"):
+    with pytest.raises(UsageError, match="its commands are not on PATH"):
         find_place(load_config(None, ()), None, tmp_path, srun=True, env={"PATH": "/nowhere"})
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
-from hpc.doctor import data_root, peer
+from hpc.doctor import data_root, leftovers, peer
 from hpc.doctor.file_systems import Mount, existing, find_mount, mount_of, parse_mounts
 from hpc.doctor.place import Place
+from hpc.profile import Profile
 from sunpipe.config import load_config
 from sunpipe.errors import DataError
 
@@ -59,6 +61,23 @@ def test_a_disk_of_one_machine_is_not_for_many(mount: Mount | None, nodes: int, 
     assert data_root.judge_mount(Path("/s/x"), mount, nodes).level == level
 
 
+def test_the_node_of_a_job_is_not_the_login_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node that a profile asks for is another machine, too."""
+    for kind, fix in (("ext4", "SUNPIPE_ROOT"), ("fuse.unknown", "--srun")):
+        monkeypatch.setattr(data_root, "find_mount", lambda _, kind=kind: Mount("/", kind, False))
+        stands = dataclasses.replace(place(tmp_path), nodes=1)
+        assert data_root.data_root(stands).level == "OK"
+        stands = dataclasses.replace(stands, profile=Profile())
+        found = data_root.data_root(stands)
+        assert (found.level, fix in found.fix) == ("WARN", True)
+        stands = dataclasses.replace(stands, where="allocation")  # this is the node
+        assert data_root.data_root(stands).level == "OK"
+    shared = data_root.judge_mount(tmp_path, Mount("/s", "lustre", False), 1, True)
+    assert shared.level == "OK"
+
+
 @pytest.mark.parametrize(
     ("free", "files", "level"),
     [(100 * GIB, 10**7, "OK"), (100 * GIB, None, "OK"), (10 * GIB, 10**7, "WARN"),
@@ -88,7 +107,7 @@ def test_a_data_root_that_cannot_be_written_to_is_refused(
     def refuses(**_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(data_root.tempfile, "mkdtemp", refuses)  # root may write anywhere
+    monkeypatch.setattr(leftovers.tempfile, "mkdtemp", refuses)  # root may write anywhere
     found = data_root.data_root(place(tmp_path))
     assert found.level == "MISS"
     assert "Permission denied" in found.seen

@@ -63,6 +63,19 @@ def test_a_server_that_fails_or_is_down_is_a_warning() -> None:
     assert "fetch where the internet is reached" in found.fix
 
 
+@pytest.mark.parametrize("status", [403, 404, 407, 429])
+def test_an_answer_of_which_a_fetch_would_fail_is_a_warning(status: int) -> None:
+    with server(status) as (url, _):
+        found = look(url)
+    assert (found.level, f"HTTP {status}" in found.seen) == ("WARN", True)
+    assert ("proxy" in found.seen) == (status in (403, 407))
+
+
+def test_a_server_that_refuses_head_is_there() -> None:
+    with server(405) as (url, _):
+        assert look(url).level == "OK"
+
+
 def test_a_slow_server_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsoc, "TIMEOUT_S", 0.4)
     started = time.monotonic()
