@@ -19,7 +19,7 @@ from hpc.monitor.preview_chart import Window
 from hpc.monitor.preview_model import Board, load
 from hpc.monitor.preview_source import Client
 from tests.slurm.conftest import SMALL
-from tests.slurm.watched import Watched, watched  # noqa: F401
+from tests.slurm.watched import Watched
 
 pytestmark = pytest.mark.slurm
 OTHER = "00099-other"  # a run of which the trainer told everything, ended
@@ -60,7 +60,7 @@ class Recorded(BaseHTTPRequestHandler):
         pass
 
 
-def other_run(watched: Watched) -> None:  # noqa: F811
+def other_run(watched: Watched) -> None:
     """A run folder with what needs devices, augmentation and an encoder."""
     folder = watched.root / "runs" / OTHER
     folder.mkdir()
@@ -75,7 +75,7 @@ def other_run(watched: Watched) -> None:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def complete(watched: Watched) -> Iterator[Watched]:  # noqa: F811
+def complete(watched: Watched) -> Iterator[Watched]:
     """`watched` with a waiting and an ended job, hardware for the job's node, and another run."""
     node = watched.slurm.show(watched.job)["NodeList"]
     config = watched.prometheus.log.parent / "prometheus.yml"

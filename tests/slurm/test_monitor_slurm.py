@@ -9,13 +9,15 @@ import pytest
 
 from hpc.monitor.names import NODE_STATES
 from tests.slurm.conftest import SMALL
-from tests.slurm.watched import Watched, watched  # noqa: F401
+from tests.slurm.watched import Watched
 
 pytestmark = pytest.mark.slurm
 
 
-def test_series_are_there_and_right(watched: Watched) -> None:  # noqa: F811
+def test_series_are_there_and_right(watched: Watched) -> None:
     run = "00000-tiny"
+    # other tests watch the same Prometheus: wait until what they added has gone
+    watched.until("one run", lambda: len(watched.query("sunpipe_train_kimg")) == 1)
     watched.until("ticks", lambda: watched.value("sunpipe_train_kimg") > 0.1)
     status = json.loads((watched.root / "runs" / run / "status.json").read_text())
     assert status["state"] == "running"
@@ -42,15 +44,17 @@ def test_series_are_there_and_right(watched: Watched) -> None:  # noqa: F811
     assert watched.value("sunpipe_index_vectors") == 1234
     assert watched.value("min(sunpipe_collector_success)") == 1
     assert watched.value("sum(sunpipe_collector_faults)") == 0
-    assert watched.query("sunpipe:node_cpu_busy:ratio") == [] or (
-        0 <= watched.value("sunpipe:node_cpu_busy:ratio") <= 1
-    )
-    assert watched.value('sunpipe:gpu_utilisation:ratio{node="n1",gpu="0"}') == 0.96
+    busy = 'sunpipe:node_cpu_busy:ratio{node="n1"}'  # of the real node exporter of this machine
+    watched.until("two samples for a rate", lambda: watched.query(busy))
+    assert 0 <= watched.value(busy) <= 1
+    gpu = 'sunpipe:gpu_utilisation:ratio{node="n1",gpu="0"}'
+    watched.until("the GPU", lambda: watched.query(gpu))
+    assert watched.value(gpu) == 0.96
     # the negative control: a misspelt name is empty, and nothing says so
     assert watched.query("sunpipe_train_kimgs") == []
 
 
-def test_discovery_follows_the_jobs(watched: Watched) -> None:  # noqa: F811
+def test_discovery_follows_the_jobs(watched: Watched) -> None:
     groups = watched.get("/sd/nodes?exporter=node").json()
     node = watched.slurm.show(watched.job)["NodeList"]
     (mine,) = [group for group in groups if group["labels"]["node"] == node]
@@ -65,7 +69,7 @@ def test_discovery_follows_the_jobs(watched: Watched) -> None:  # noqa: F811
     watched.until("the target in Prometheus", found)
 
 
-def test_drained_node_and_failing_job_raise_their_alerts(watched: Watched) -> None:  # noqa: F811
+def test_drained_node_and_failing_job_raise_their_alerts(watched: Watched) -> None:
     quiet = watched.prometheus.firing()
     assert "NodeDrained" not in quiet
     assert "TrainingStalled" not in quiet
@@ -84,7 +88,7 @@ def test_drained_node_and_failing_job_raise_their_alerts(watched: Watched) -> No
     watched.until("NodeDrained is over", lambda: "NodeDrained" not in watched.prometheus.firing())
 
 
-def test_stalled_run_raises_its_alert(watched: Watched) -> None:  # noqa: F811
+def test_stalled_run_raises_its_alert(watched: Watched) -> None:
     watched.slurm.run("scancel", "--signal=STOP", watched.job)  # its ranks; the job runs on
     try:
         assert watched.until_fires("TrainingStalled", 200)["run"] == "00000-tiny"
@@ -96,7 +100,7 @@ def test_stalled_run_raises_its_alert(watched: Watched) -> None:  # noqa: F811
     watched.until("it goes on", lambda: "TrainingStalled" not in watched.prometheus.firing())
 
 
-def test_lost_exporter_raises_its_alert_and_leaves_a_gap(watched: Watched) -> None:  # noqa: F811
+def test_lost_exporter_raises_its_alert_and_leaves_a_gap(watched: Watched) -> None:
     assert watched.stop_exporter(signal.SIGKILL) == -signal.SIGKILL
     try:
         watched.until_fires("ExporterDown")

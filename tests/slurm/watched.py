@@ -1,7 +1,7 @@
 """A real Prometheus that scrapes the real exporter while a real Slurm runs a real training.
 
-Import the fixture `watched` to use it. It is one for the whole session of a worker:
-whoever breaks something mends it again.
+The fixture `watched` (conftest.py) is one for the whole session of a worker: whoever
+breaks something mends it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
-import pytest
 
 from hpc.monitor import prometheus_run
 from hpc.monitor.rules import rule_files, write_rules
@@ -182,13 +181,10 @@ def watch_folder(folder: Path, port: int, more: str) -> None:
     write_rules(folder, texts)
 
 
-@pytest.fixture(scope="session")
-def watched(
-    slurm: Slurm, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Watched]:
-    """A running training on a real Slurm, watched by a real Prometheus."""
+@contextmanager
+def watching(slurm: Slurm, tiny_root: Path, folder: Path) -> Iterator[Watched]:
+    """A running training on a real Slurm, watched by a real Prometheus, in an empty folder."""
     need("prometheus")
-    folder = tmp_path_factory.mktemp("watched")
     root, port = folder / "root", free_port()
     shutil.copytree(tiny_root, root)
     index = root / "index" / "tiny"
