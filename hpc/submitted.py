@@ -7,9 +7,10 @@ this says for good which part of which stage wrote which log.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sunpipe.provenance import now
 
@@ -45,8 +46,15 @@ def remember(folder: Path, stage: str, name: str, job: str, commands: Sequence[S
              for number, argv in enumerate(commands)]  # fmt: skip
     row = {"stage": stage, "name": name, "job": job, "time": now(), "tasks": tasks,
            "argv": list(commands[0])}  # fmt: skip
-    with open(folder / FILE, "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(row) + "\n")
+    with open(folder / FILE, "ab+") as handle:
+        if handle.tell() and not _ends_a_line(handle):
+            handle.write(b"\n")  # a writer that was killed must not take this row with it
+        handle.write(json.dumps(row).encode() + b"\n")
+
+
+def _ends_a_line(handle: BinaryIO) -> bool:
+    handle.seek(-1, os.SEEK_END)
+    return handle.read(1) == b"\n"
 
 
 def submissions(folder: Path) -> list[dict[str, Any]]:
