@@ -125,7 +125,8 @@ def curves(runs: Runs, gan: bool) -> dict[str, Any]:
     """What ``vs_curves.html`` shows."""
     images, hours = distances(runs) if gan else ([], [])
     return {"learning": learning(runs, gan), "images": images,
-            "hours": hours or paid_loss(runs, gan), "gan": gan}  # fmt: skip
+            "hours": hours or paid_loss(runs, gan), "gan": gan,
+            "told": all(cost(run).told for run in runs)}  # fmt: skip
 
 
 def walked(sources: Sequence[Sources]) -> dict[str, Any]:
