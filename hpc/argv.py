@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hpc.stages import STAGES, find_stage
 from sunpipe.errors import UsageError
@@ -70,3 +71,38 @@ def all_parts(
         return [stage_argv(stage, config, overrides, extra, part)]
     return [stage_argv(stage, config, overrides, extra, (number, count))
             for number in range(1, count + 1)]  # fmt: skip
+
+
+def accept_extra(stage: str, extra: Sequence[str]) -> dict[str, Any]:
+    """Let a stage's own parser look at the options that are handed on to it.
+
+    A word that the stage does not know would be refused on the node only, and options
+    that `launch` has too would send there what was not checked here.
+
+    Returns
+    -------
+    dict
+        Values of the stage's parameters, by name.
+
+    Raises
+    ------
+    UsageError
+        In the words of the stage's parser.
+    """
+    import typer
+
+    from sunpipe.cli import commands, load_command
+
+    words = find_stage(stage).command
+    command = load_command(commands()[words[0]][0], words[0])
+    for word in words[1:]:
+        command = command.commands[word]
+    try:
+        values: dict[str, Any] = command.make_context(stage, list(extra)).params
+    except typer.TyperException as error:
+        raise UsageError(f"{' '.join(words)}: {error.format_message()}") from None
+    ours = {"--config": "config", "--set": "set_", "--part": "part"}
+    if twice := [option for option, name in ours.items() if values.get(name)]:
+        raise UsageError(f"give {', '.join(twice)} to launch itself, not behind --: it is checked"
+                         " before anything is queued")  # fmt: skip
+    return values

@@ -22,14 +22,27 @@ ScriptOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run.")]
 ForceOption = Annotated[
     bool,
-    typer.Option("--force", help="Submit also what does not fit, or is in the queue already."),
+    typer.Option(
+        "--force",
+        help="Submit also what does not fit, or is in the queue already; wait for no other job.",
+    ),
 ]
+
+
+def _one_config(file: Path, config: Path | None) -> Path:
+    """The configuration, which may stand alone or behind ``--config``."""
+    from sunpipe.errors import UsageError
+
+    if config is not None:
+        raise UsageError("the configuration is named twice; leave out --config")
+    return file
 
 
 def launch(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="fetch, shard, train, ...")],
     extra: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Options of the stage.")
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG] [-- OPTIONS]", help="TOML file; options of the stage."),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -50,10 +63,11 @@ def launch(
 
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
-    from hpc.argv import all_parts
-    from hpc.guard import check_fit, refuse_second
+    from hpc.argv import accept_extra, all_parts
+    from hpc.guard import check_fit, in_queue, jobs_read, refuse_second
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
+    from hpc.new_run import needs_new, refuse
     from hpc.pipeline import resources
     from hpc.profile import Profile, load_profile
     from hpc.script import log_folder
@@ -61,9 +75,13 @@ def launch(
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
     from sunpipe.parts import parse_part
-    from sunpipe.paths import data_root
+    from sunpipe.paths import Layout, data_root
 
     find_stage(stage)
+    extra = list(extra or ())
+    if extra and extra[0].endswith(".toml"):
+        config = _one_config(Path(extra.pop(0)), config)
+    options = accept_extra(stage, extra)
     if array and part:
         raise UsageError("--array and --part do not go together")
     cfg = load_config(config, set_ or ())
@@ -71,7 +89,7 @@ def launch(
     wanted = resources(profile, stage)
     one = parse_part(part) if part is not None else None
     count = array or wanted.array
-    commands = all_parts(stage, count, config, set_ or (), extra or (), one)
+    commands = all_parts(stage, count, config, set_ or (), extra, one)
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:
@@ -85,15 +103,24 @@ def launch(
         print(batch_script(stage, commands, profile, wanted), end="")
     else:
         folder = log_folder(data_root())
+        queued = {} if force else in_queue(folder, cfg.name)
+        if one is None:  # a part that failed may be repeated beside the others
+            refuse_second(queued, cfg.name, [stage])
         check_fit(cfg, profile, [stage], force)
-        if not force and one is None:  # a part that failed may be repeated beside the others
-            refuse_second(folder, cfg.name, [stage])
-        job = submit(stage, commands, profile, wanted, cfg.name)
+        if not options.get("new") and (why := needs_new(stage, cfg, Layout.current())):
+            refuse({stage: why}, "`-- --new`", "; nothing was queued")
+        after = jobs_read(stage, queued)
+        if after:
+            log(f"{stage}: after job {', '.join(after)}, which makes what it reads")
+        job = submit(stage, commands, profile, wanted, cfg.name, after)
         emit({"stage": stage, "job": job, "tasks": len(commands),
               "logs": str(folder)}, json_)  # fmt: skip
 
 
 def pipeline(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Experiment configuration (TOML).")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     cluster: ClusterOption = None,
@@ -107,6 +134,10 @@ def pipeline(
     again: Annotated[
         bool, typer.Option("--again", help="Also start the stages that are done.")
     ] = False,
+    new: Annotated[
+        bool,
+        typer.Option("--new", help="Begin another run where the old one cannot be continued."),
+    ] = False,
     force: ForceOption = False,
     print_script: ScriptOption = False,
     dry_run: DryRunOption = False,
@@ -115,6 +146,7 @@ def pipeline(
     """Run all stages in order here, or submit them to Slurm with dependencies.
 
     What is done is left out, unless what it was made from has changed; --dry-run says why.
+    A training whose settings or dataset changed begins another run only with --new.
     """
     from hpc.pipeline import (
         Asked,
@@ -130,7 +162,8 @@ def pipeline(
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
 
-    asked = Asked(select(from_, only or ()), config, set_ or [], again, force)
+    config = _one_config(file, config) if file is not None else config
+    asked = Asked(select(from_, only or ()), config, set_ or [], again, force, new)
     load_config(config, asked.overrides)
     if local and print_script:
         raise UsageError("--local submits nothing, so there is no script to print")

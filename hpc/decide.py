@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hpc.stages import STAGES
 from sunpipe import receipts
+from sunpipe.made import archive_gaps
 from sunpipe.paths import Layout
 from sunpipe.settings import Config
 
@@ -38,7 +39,8 @@ class Decision:
 
 def waits_for(stage: str, running: Sequence[str]) -> list[str]:
     """Those of `running` that `stage` reads, directly or through a stage that does."""
-    return [name for name in running if name in receipts.KINDS[stage].reads]
+    reads = receipts.KINDS[stage].reads
+    return list(dict.fromkeys(name for name in running if name in reads))
 
 
 def decide_one(
@@ -61,6 +63,8 @@ def decide_one(
     if before := waits_for(stage, running):
         return Decision(f"after {', '.join(before)}")
     why = receipts.why_run(stage, cfg, layout)
+    if stage == "fetch" and not why and receipts.why_run("shard", cfg, layout):
+        why = archive_gaps(layout)  # who has the shards may give the FITS files away
     if not why or count == 1 or not STAGES[stage].parts:
         return Decision(why)
     done = receipts.done_parts(stage, cfg, layout, count)
@@ -73,11 +77,14 @@ def decide_one(
 
 def decide(
     names: Sequence[str], cfg: Config, layout: Layout, counts: Mapping[str, int],
-    again: bool = False,
+    again: bool = False, queued: Sequence[str] = (),
 ) -> dict[str, Decision]:  # fmt: skip
-    """What to start of `names`, in their order; see `decide_one`."""
+    """What to start of `names`, in their order; see `decide_one`.
+
+    `queued` are stages that wait or run already: those that read them are started too.
+    """
     decisions: dict[str, Decision] = {}
     for name in names:
-        running = [stage for stage, made in decisions.items() if made.run]
+        running = [*queued, *(stage for stage, made in decisions.items() if made.run)]
         decisions[name] = decide_one(name, cfg, layout, running, counts.get(name, 1), again)
     return decisions

@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpc.decide import waits_for
 from hpc.profile import Profile
-from hpc.slurm_query import slurm_jobs
+from hpc.slurm_query import NoSlurm, slurm_jobs
 from hpc.submitted import submissions
 from sunpipe.errors import DataError
 from sunpipe.settings import Config
 from sunpipe.stage import log
 
 
-def in_queue(folder: Path, name: str) -> dict[str, str]:
+def in_queue(folder: Path, name: str) -> dict[str, list[str]]:
     """Stages of an experiment that wait or run on Slurm now, and their jobs.
+
+    Slurm may give a number twice (its numbers start again, or the data root is used
+    from two clusters), so the job must be named after the stage, too.
 
     Parameters
     ----------
     folder : Path
-        Where Slurm's logs are; only what was submitted from this data root is known.
+        Where Slurm's logs are; only what ``sunpipe launch`` and ``pipeline`` have
+        submitted from this data root is known.
     """
     known = {row["job"]: row["stage"] for row in submissions(folder) if row["name"] == name}
+    found: dict[str, list[str]] = {}
     if not known:
-        return {}
-    return {known[job.array]: job.array for job in slurm_jobs(ended=False) if job.array in known}
+        return found
+    try:
+        jobs = slurm_jobs(ended=False)
+    except NoSlurm:
+        return found
+    for number in dict.fromkeys(job.array for job in jobs if job.stage == known.get(job.array)):
+        if number in known:
+            found.setdefault(known[number], []).append(number)
+    return found
 
 
-def refuse_second(folder: Path, name: str, stages: Sequence[str]) -> None:
+def refuse_second(queued: Mapping[str, Sequence[str]], name: str, stages: Sequence[str]) -> None:
     """Refuse stages that are queued already: two of the same would stand in each other's way.
+
+    Parameters
+    ----------
+    queued : mapping
+        From `in_queue`.
 
     Raises
     ------
     DataError
         Naming the stages and their jobs.
     """
-    queued = in_queue(folder, name)
     if both := [stage for stage in stages if stage in queued]:
-        listed = ", ".join(f"{stage} (job {queued[stage]})" for stage in both)
+        listed = ", ".join(f"{stage} (job {', '.join(queued[stage])})" for stage in both)
         raise DataError(f"{listed} of {name} in the queue already: wait for the end, or scancel;"
                         " --force submits another")  # fmt: skip
+
+
+def jobs_read(stage: str, queued: Mapping[str, Sequence[str]]) -> list[str]:
+    """Jobs in the queue that make what `stage` reads: it starts when they have ended well."""
+    return [job for one in waits_for(stage, list(queued)) for job in queued[one]]
 
 
 def check_fit(cfg: Config, profile: Profile, stages: Sequence[str], force: bool) -> None:

@@ -9,16 +9,17 @@ import json
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpc.argv import all_parts, stage_argv
 from hpc.decide import Decision, decide, decide_one
-from hpc.guard import check_fit, refuse_second
+from hpc.guard import check_fit, in_queue, jobs_read, refuse_second
 from hpc.launch import batch_script, submit
 from hpc.local import run_here
+from hpc.new_run import all_that_need_new, refuse
 from hpc.profile import Profile, Resources
 from hpc.script import log_folder
 from hpc.stages import depends_on
@@ -50,7 +51,10 @@ class Asked:
     again : bool
         Stages that are done are started too.
     force : bool
-        What does not fit, or is in the queue already, is submitted all the same.
+        What does not fit, or is in the queue already, is submitted all the same, and
+        does not wait for what is in the queue.
+    new : bool
+        Trainings whose run would refuse to go on begin another.
     """
 
     names: Sequence[str]
@@ -58,6 +62,7 @@ class Asked:
     overrides: Sequence[str] = ()
     again: bool = False
     force: bool = False
+    new: bool = False
 
 
 def run_stages(asked: Asked) -> Result:
@@ -75,9 +80,12 @@ def run_stages(asked: Asked) -> Result:
         At the first stage that fails.
     Stopped
         A stage stopped on request.
+    DataError
+        A training would refuse to go on, and ``new`` is not asked for.
     """
     started = time.perf_counter()
     cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
+    begun_anew(asked, decisions(asked, None))  # before anything is replaced
     stages: dict[str, Any] = {}
     for place, name in enumerate(asked.names, 1):
         made = decide_one(name, cfg, layout, again=asked.again)
@@ -86,8 +94,10 @@ def run_stages(asked: Asked) -> Result:
             result = receipts.stored_result(name, cfg, layout)
             stages[name] = {"seconds": 0.0, "done": True, "result": result}
             continue
+        # known for certain only now: fetch may have brought other records
+        extra = new_option(name, begun_anew(asked, {name: made}, hint=""))
         before = time.perf_counter()
-        argv = [*stage_argv(name, asked.config, asked.overrides), "--json"]
+        argv = [*stage_argv(name, asked.config, asked.overrides, extra), "--json"]
         code, out = run_here(argv, capture=True)
         if code == EXIT_STOPPED:
             raise Stopped(f"{name} stopped; the same command continues")
@@ -125,36 +135,72 @@ def resources(profile: Profile, stage: str) -> Resources:
     return wanted
 
 
-def decisions(asked: Asked, profile: Profile | None) -> dict[str, Decision]:
-    """What has to be started of the stages that are asked for."""
+def queued_now(asked: Asked) -> dict[str, list[str]]:
+    """Stages of this experiment that Slurm has now, and their jobs; see `in_queue`."""
+    name = load_config(asked.config, asked.overrides).name
+    return in_queue(log_folder(Layout.current().root), name)
+
+
+def decisions(
+    asked: Asked, profile: Profile | None, queued: Collection[str] = ()
+) -> dict[str, Decision]:
+    """What has to be started of the stages that are asked for, `queued` being under way."""
     counts = {name: resources(profile, name).array if profile else 1 for name in asked.names}
     cfg = load_config(asked.config, asked.overrides)
-    return decide(asked.names, cfg, Layout.current(), counts, asked.again)
+    return decide(asked.names, cfg, Layout.current(), counts, asked.again, list(queued))
+
+
+def begun_anew(
+    asked: Asked, made: Mapping[str, Decision], hint: str = "; nothing was started"
+) -> dict[str, str]:
+    """Trainings that begin another run, and why; refused unless that is asked for."""
+    cfg = load_config(asked.config, asked.overrides)
+    found = all_that_need_new(made, cfg, Layout.current())
+    if not asked.new:
+        refuse(found, hint=hint)
+    return found
+
+
+def new_option(name: str, anew: Mapping[str, str]) -> list[str]:
+    """``--new`` for a stage that begins another run; says so."""
+    if name in anew:
+        log(f"{name}: a new run, since {anew[name]}")
+    return ["--new"] if name in anew else []
 
 
 def commands_of(
-    name: str, made: Decision, asked: Asked, profile: Profile | None
+    name: str, made: Decision, asked: Asked, profile: Profile | None, extra: Sequence[str] = ()
 ) -> list[list[str]]:
     """Command lines of a stage: all its parts, or those that are left."""
     count = resources(profile, name).array if profile else 1
-    commands = all_parts(name, count, asked.config, asked.overrides)
+    commands = all_parts(name, count, asked.config, asked.overrides, extra)
     return [commands[number - 1] for number in made.parts] if made.parts else commands
 
 
 def plan_stages(asked: Asked, profile: Profile | None) -> Result:
-    """What would be run and why: command lines and, on Slurm, what each stage waits for."""
-    made = decisions(asked, profile)
+    """What would be run and why: command lines and, on Slurm, what each stage waits for.
+
+    ``new_run`` says why a training cannot go on with its run; without ``--new`` nothing
+    would be started then, and ``refused`` is true.
+    """
+    queued = queued_now(asked) if profile else {}
+    made = decisions(asked, profile, queued)
     running = [name for name in asked.names if made[name].run]
+    cfg = load_config(asked.config, asked.overrides)
+    anew = all_that_need_new(made, cfg, Layout.current())
     plan = {}
     for name in asked.names:
         run = made[name].run
-        commands = commands_of(name, made[name], asked, profile) if run else []
+        extra = ["--new"] if name in anew and asked.new else []
+        commands = commands_of(name, made[name], asked, profile, extra) if run else []
         plan[name] = {
             "run": run, "why": made[name].why,
             "commands": [["sunpipe", *argv] for argv in commands],
             "after": depends_on(name, running) if run else [],
+            "after_jobs": jobs_read(name, queued) if run else [],
+            "new_run": anew.get(name, ""),
         }  # fmt: skip
-    return {"dry_run": True, "stages": plan}
+    return {"dry_run": True, "refused": bool(anew) and not asked.new, "stages": plan}
 
 
 def plan_lines(plan: Result) -> list[str]:
@@ -166,17 +212,25 @@ def plan_lines(plan: Result) -> list[str]:
             continue
         tasks = f" as {len(stage['commands'])} tasks" if len(stage["commands"]) > 1 else ""
         after = f", after {', '.join(stage['after'])}" if stage["after"] else ""
+        jobs = f", after job {', '.join(stage['after_jobs'])}" if stage["after_jobs"] else ""
         why = "" if stage["why"].startswith("after ") else f": {stage['why']}"
-        lines.append(f"{name:<12}run{tasks}{after}{why}")
+        lines.append(f"{name:<12}run{tasks}{after}{jobs}{why}")
+        if stage["new_run"]:
+            word = "refused without --new" if plan["refused"] else "a new run"
+            lines.append(f"{'':<12}{word}: {stage['new_run']}")
     return lines
 
 
 def scripts(asked: Asked, profile: Profile) -> str:
-    """Batch scripts of all stages; job ids that are not known yet stand as ``<stage>``."""
+    """Batch scripts of what would be submitted; ids of jobs to come stand as ``<stage>``."""
+    queued = queued_now(asked)
+    made = decisions(asked, profile, queued)
+    running = [name for name in asked.names if made[name].run]
+    anew = begun_anew(asked, made)
     texts = []
-    for name in asked.names:
-        after = [f"<{one}>" for one in depends_on(name, asked.names)]
-        commands = commands_of(name, Decision("printed"), asked, profile)
+    for name in running:
+        after = [*jobs_read(name, queued), *(f"<{one}>" for one in depends_on(name, running))]
+        commands = commands_of(name, made[name], asked, profile, new_option(name, anew))
         texts.append(batch_script(name, commands, profile, resources(profile, name), after))
     return "\n".join(texts)
 
@@ -198,12 +252,13 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
 
     When one is refused, those already submitted are cancelled.
     """
-    made = decisions(asked, profile)
+    queued = {} if asked.force else queued_now(asked)
+    made = decisions(asked, profile, queued)
     running = [name for name in asked.names if made[name].run]
     cfg = load_config(asked.config, asked.overrides)
+    refuse_second(queued, cfg.name, running)
     check_fit(cfg, profile, running, asked.force)
-    if not asked.force:
-        refuse_second(log_folder(Layout.current().root), cfg.name, running)
+    anew = begun_anew(asked, made)
     jobs: dict[str, str] = {}
     try:
         for name in asked.names:
@@ -212,8 +267,9 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
                 continue
             wanted = resources(profile, name)
             _name_failed(name, made[name], asked, wanted.array)
-            commands = commands_of(name, made[name], asked, profile)
-            after = [jobs[one] for one in depends_on(name, running)]
+            extra = new_option(name, anew)
+            commands = commands_of(name, made[name], asked, profile, extra)
+            after = [*jobs_read(name, queued), *(jobs[one] for one in depends_on(name, running))]
             jobs[name] = submit(name, commands, profile, wanted, cfg.name, after)
             log(f"{name}: job {jobs[name]}" + (f" after {', '.join(after)}" if after else ""))
     except BaseException:

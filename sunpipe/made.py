@@ -75,6 +75,38 @@ FILES: dict[str, Files] = {
 }  # fmt: skip
 
 
+def archive_gaps(layout: Layout) -> str:
+    """What the archive lacks of the files that its manifest lists as fetched; empty if nothing.
+
+    One look at each file: to be asked before they are read, not at every start.
+
+    Returns
+    -------
+    str
+        For example ``archive lacks 3 of 12 files``.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = layout.archive / "manifest.parquet"
+    try:
+        table = pq.read_table(path, columns=["path", "bytes", "state"])
+    except (pa.ArrowException, OSError) as error:
+        return f"{path.name} cannot be read ({error})"
+    columns = (table.column(name).to_pylist() for name in ("path", "bytes", "state"))
+    held = [(name, size) for name, size, state in zip(*columns, strict=True) if state == "fetched"]
+    gone = sum(_size(layout.archive / name) != size for name, size in held)
+    return f"archive lacks {gone} of {len(held)} files" if gone else ""
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def made_by(stage: str, cfg: Config, layout: Layout) -> list[Path]:
     """Files that `stage` leaves for this configuration, whether they are there or not."""
     return FILES[stage](cfg, layout)

@@ -29,8 +29,8 @@ def commands() -> dict[str, list[str]]:
 
 def test_every_stage_has_a_template() -> None:
     ran = {words[0] for words in commands().values()}
-    assert ran - {"doctor"} == {*STAGES, "pipeline", "evaluate", "invert", "verify", "simulate",
-                                "traverse"}  # fmt: skip
+    assert ran == {*STAGES, "pipeline", "evaluate", "invert", "verify", "simulate",
+                   "traverse"}  # fmt: skip
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
@@ -61,10 +61,14 @@ def test_shellcheck() -> None:
 
 
 def test_arrays_pass_their_part() -> None:
-    for name in ("sample", "fit_directions", "embed"):
+    part = '--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"'
+    for name in ("download", "sample", "fit_directions", "embed"):
         text = (REPO / f"jobs/{name}.sh").read_text()
         assert "#SBATCH --array=1-" in text  # parts count from 1
-        assert '--part "$SLURM_ARRAY_TASK_ID/${SUNPIPE_PARTS:-$SLURM_ARRAY_TASK_MAX}"' in text
+        assert f" {part} " in text
+    text = (REPO / "jobs/build_index.sh").read_text()
+    assert "#SBATCH --array" not in text  # alone unless it is asked for
+    assert " ${SLURM_ARRAY_TASK_ID:+" + part + "} " in text
 
 
 def sourced(tmp_path: Path, **env: str) -> dict[str, str]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hpc import guard, pipeline
+from hpc.argv import accept_extra
 from hpc.guard import check_fit, in_queue, refuse_second
 from hpc.pipeline import Asked, submit_stages
 from hpc.profile import Profile, Resources, StageResources, load_profile
+from hpc.slurm_query import NoSlurm
 from hpc.submitted import FILE, last_logs, remember, submissions
 from sunpipe.config import load_config
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, UsageError
 from tests.conftest import REPO, Cli
 
 TINY = REPO / "configs/tiny.toml"
 SHORT = 'signal_s = 600\n[default]\ntime = "00:10:00"\n'  # ends as soon as it is warned
 
 
-def waiting(monkeypatch: pytest.MonkeyPatch, *arrays: str) -> None:
-    jobs = [SimpleNamespace(array=array) for array in arrays]
+def waiting(monkeypatch: pytest.MonkeyPatch, **stages: str) -> None:
+    """Stand-in for squeue: stage and number of each job."""
+    jobs = [SimpleNamespace(array=number, stage=stage) for stage, number in stages.items()]
     monkeypatch.setattr(guard, "slurm_jobs", lambda ended: jobs)
 
 
@@ -32,7 +36,8 @@ def test_what_was_submitted_is_remembered(root: Path) -> None:
     remember(root, "embed", "a", "9", [["embed", "--part", "2/2"]])
     with open(root / FILE, "a") as handle:
         handle.write('{"torn')
-    assert [row["job"] for row in submissions(root)] == ["7", "8", "9"]
+    remember(root, "ssl", "a", "10", [["ssl"]])  # what follows a torn line is whole
+    assert [row["job"] for row in submissions(root)] == ["7", "8", "9", "10"]
     assert submissions(root)[0]["tasks"] == [{"part": None, "log": "7_0_log.out"}]
     logs = last_logs(root, "embed", "a")
     assert logs == {"1/2": root / "8_0_0_log.out", "2/2": root / "9_0_log.out"}
@@ -42,14 +47,57 @@ def test_what_was_submitted_is_remembered(root: Path) -> None:
 def test_a_stage_in_the_queue_is_not_submitted_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting(monkeypatch, "7", "99")
+    waiting(monkeypatch, train="7", embed="99", report="8")
     assert in_queue(root, "a") == {}
     for stage, job, name in (("train", "7", "a"), ("ssl", "8", "a"), ("embed", "99", "b")):
         remember(root, stage, name, job, [[stage]])
-    assert in_queue(root, "a") == {"train": "7"}
-    refuse_second(root, "a", ["ssl", "embed"])  # one has ended, one is another experiment's
+    # 8 is somebody else's now, a report: numbers start again with a new cluster
+    queued = in_queue(root, "a")
+    assert queued == {"train": ["7"]}
+    refuse_second(queued, "a", ["ssl", "embed"])  # one has ended, one is another experiment's
     with pytest.raises(DataError, match=r"train \(job 7\) of a in the queue already"):
-        refuse_second(root, "a", ["ssl", "train"])
+        refuse_second(queued, "a", ["ssl", "train"])
+
+
+def test_a_machine_without_slurm_has_nothing_in_the_queue(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(ended: bool) -> None:
+        raise NoSlurm("no squeue")
+
+    monkeypatch.setattr(guard, "slurm_jobs", absent)
+    remember(root, "train", "a", "7", [["train"]])
+    assert in_queue(root, "a") == {}
+
+
+def test_what_is_being_made_is_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "slurm").mkdir()
+    remember(root / "slurm", "train", "tiny", "7", [["train"]])
+    waiting(monkeypatch, train="7")
+    asked = Asked(["sample", "directions", "index"], TINY)
+    plan = pipeline.plan_stages(asked, Profile())
+    assert "sample      run, after job 7" in pipeline.plan_lines(plan)
+    seen: dict[str, list[str]] = {}
+
+    def submit(stage: str, *rest: object) -> str:
+        seen[stage] = list(rest[-1])  # type: ignore[call-overload]
+        return f"{len(seen)}0"
+
+    monkeypatch.setattr(pipeline, "submit", submit)
+    submit_stages(asked, Profile())
+    assert seen == {"sample": ["7"], "directions": ["7", "10"], "index": []}
+    submit_stages(replace(asked, force=True), Profile())
+    assert seen["sample"] == []
+    monkeypatch.setattr("hpc.launch.submit", submit)
+    profile = root / "cluster.toml"
+    profile.write_text("")
+    from hpc.cli import launch
+
+    launch("sample", config=TINY, cluster=profile)
+    assert seen["sample"] == ["7"]
+    assert "sample: after job 7" in capsys.readouterr().err
 
 
 def test_what_cannot_run_is_refused_and_may_be_forced(
@@ -70,6 +118,46 @@ def test_a_warning_is_told_and_does_not_stand_in_the_way(
     stages = StageResources(ssl=Resources(gpus_per_node=4))
     check_fit(load_config(TINY), Profile(stages=stages), ["ssl"], force=False)
     assert "ssl: 3 of 4 GPUs a node would be idle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "extra", "words"),
+    [
+        ("train", ["configs/tiny.tom"], "unexpected extra argument"),
+        ("train", ["--nonsense"], "train: No such option"),
+        ("train", ["--new", "--set=name=other"], "give --set to launch itself"),
+        ("sample", ["-c", "other.toml"], "give --config to launch itself"),
+        ("index", ["--part", "2/4"], "give --part to launch itself"),
+        ("directions", ["--parts", "3"], "directions fit: No such option"),
+    ],
+)
+def test_what_stands_behind_the_stage_is_looked_at_here(
+    stage: str, extra: list[str], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        accept_extra(stage, extra)
+
+
+def test_options_of_the_stage_are_handed_on() -> None:
+    assert accept_extra("train", ["--new"])["new"] is True
+    assert accept_extra("directions", []).get("new") is None
+
+
+def test_the_configuration_may_stand_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hpc.cli import launch
+    from hpc.cli import pipeline as command
+
+    profile = root / "cluster.toml"
+    profile.write_text("")
+    launch("train", [str(TINY), "--new"], cluster=profile, dry_run=True, json_=True)
+    (argv,) = json.loads(capsys.readouterr().out)["commands"]
+    assert argv == ["sunpipe", "train", "--config", str(TINY), "--new"]
+    command(TINY, only=["train"], local=True, dry_run=True, json_=True)
+    plan = json.loads(capsys.readouterr().out)["stages"]
+    assert plan["train"]["commands"] == [["sunpipe", "train", "--config", str(TINY)]]
+    for call in (lambda: launch("train", [str(TINY)], config=TINY), lambda: command(TINY, TINY)):
+        with pytest.raises(UsageError, match="named twice"):
+            call()
 
 
 @pytest.mark.parametrize("command", [("launch", "report"), ("pipeline", "--only", "report")])
