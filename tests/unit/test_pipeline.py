@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from hpc import pipeline
+from hpc.decide import Decision
 from hpc.pipeline import Asked, StageFailed, parse_result, run_stages, scripts, timing_lines
-from hpc.profile import Profile
+from hpc.profile import Profile, Resources, StageResources
 from hpc.stages import STAGES, depends_on, select
 from sunpipe.errors import Stopped, SunpipeError, UsageError
 from tests.conftest import REPO, Cli
@@ -58,6 +59,22 @@ def test_scripts_wait_for_each_other(root: Path) -> None:
     first, second = (header(text) for text in texts)
     assert "dependency" not in first
     assert second["dependency"] == "afterok:<sample>"
+
+
+def test_scripts_are_of_what_would_be_submitted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"embed": Decision("of 3 parts 2 did not end well", (2,)), "index": Decision("x"),
+            "sample": Decision(""), "search": Decision("after index")}  # fmt: skip
+    monkeypatch.setattr(pipeline, "decide", lambda *_: made)
+    profile = Profile(stages=StageResources(embed=Resources(array=3)))
+    texts = scripts(Asked(list(made), TINY), profile).split("#!/bin/bash")[1:]
+    found = [header(text) for text in texts]
+    assert [each["job-name"] for each in found] == [
+        "sunpipe-embed", "sunpipe-index", "sunpipe-search"]  # fmt: skip
+    assert "array" not in found[0]
+    assert found[2]["dependency"] == "afterok:<index>"
+    assert scripts(Asked(["sample"], TINY), profile) == ""
 
 
 def stand_in(results: dict[str, tuple[int, str]], seen: list[list[str]]) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import sunpipe as package
 from hpc.decide import decide, decide_one
 from hpc.stages import STAGES, depends_on
+from preprocess.manifest import Entry, write_manifest
 from sunpipe import receipts
 from sunpipe.config import load_config
 from sunpipe.made import FILES, made_by
@@ -31,6 +32,10 @@ def config(*overrides: str) -> Config:
 def make(stage: str, cfg: Config, word: str = "") -> None:
     """Files as the stage leaves them, with content of our own."""
     layout = Layout.current()
+    if stage == "fetch":
+        absent = Entry("r", "Br", "r.fits", "", 0, "missing", word, "", "")
+        write_manifest(layout.archive, {absent.key: absent})
+        return
     if stage == "shard":
         folder = layout.shards(cfg.dataset)
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +56,20 @@ def make(stage: str, cfg: Config, word: str = "") -> None:
         path.write_text(f"{stage} {word}")
     if stage == "embed":
         (layout.embeddings(cfg.name) / "embedding-00000.npy").write_text("vectors")
+
+
+def fits(*sizes: int) -> list[Path]:
+    """An archive of files of these sizes, and the manifest that lists them."""
+    archive = Layout.current().archive
+    paths = [archive / f"{number}.fits" for number in range(len(sizes))]
+    archive.mkdir(parents=True, exist_ok=True)
+    for path, size in zip(paths, sizes, strict=True):
+        path.write_bytes(size * b"x")
+    write_manifest(archive, {
+        (path.name, "Br"): Entry(path.name, "Br", path.name, "0" * 64, size, "fetched", "", "", "")
+        for path, size in zip(paths, sizes, strict=True)
+    })  # fmt: skip
+    return paths
 
 
 def finish(stage: str, cfg: Config, word: str = "", **result: Any) -> None:
@@ -193,6 +212,25 @@ def test_a_dataset_is_shared_by_experiments(done: Path) -> None:
     found = reasons(other)
     assert "shard" not in found
     assert found["train"] == "not finished yet"
+
+
+def test_fits_files_are_wanted_back_where_shards_are_made_of_them(done: Path) -> None:
+    paths, cfg, layout = fits(5, 6, 7), config(), Layout.current()
+    read = receipts.found("fetch", cfg, layout)
+    receipts.write("fetch", cfg, layout, read, {"failed": 0})
+    read = receipts.found("shard", cfg, layout)
+    receipts.write("shard", cfg, layout, read, {})
+    assert not {"fetch", "shard"} & reasons(cfg).keys()
+    paths[0].unlink()
+    assert not {"fetch", "shard"} & reasons(cfg).keys()  # who has the shards may give them away
+    (layout.shards("tiny") / "dataset.json").unlink()
+    found = reasons(cfg)
+    assert found["fetch"] == "archive lacks 1 of 3 files"
+    assert found["shard"] == "after fetch"
+    paths[0].write_text("12345")
+    assert "fetch" not in reasons(cfg)
+    paths[2].write_text("torn")
+    assert reasons(cfg)["fetch"] == "archive lacks 1 of 3 files"
 
 
 def test_an_email_is_in_no_receipt(root: Path) -> None:
