@@ -128,14 +128,17 @@ def test_status_of_waiting_running_failed_and_lost(
                                f" -c {TINY} --part $part; done")  # fmt: skip
 
     # Its processes are killed where they stand: nobody is left to say so.
+    killed = 0
     for pid in daemon.leftovers(slurm.cluster.token):
         with suppress(OSError):  # it has just ended
-            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[2:3] == [b"train"]:
+            if b"train" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[2:4]:
                 os.kill(pid, signal.SIGKILL)
+                killed += 1
+    assert killed
+    slurm.run("scancel", train, after.strip(), later.strip())
     slurm.wait(train)
-    slurm.run("scancel", after.strip(), later.strip())
     (run,) = look(slurm, tmp_path)["runs"]
-    assert (run["state"], run["job"]) == ("running", train)  # its files are too new to tell
-    assert run["note"].startswith(f"job {train} is not in this queue, but files changed ")
+    assert run["note"].startswith(f"job {train} is not in th")
+    assert run["state"] == ("running" if "files changed" in run["note"] else "lost?")  # by its age
     line = read_run(tmp_path / "runs/00000-tiny", {}, time.time() + 300)
     assert (line.state, line.note) == ("lost?", f"job {train} is not in the queue any more")
