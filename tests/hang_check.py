@@ -22,14 +22,14 @@ def sleep_in_a_step() -> None:
 
 
 def work() -> None:
-    """Arguments: run folder and hang_s.
+    """Arguments: run folder, hang_s, timeout_s, when rank 1 goes to sleep.
 
     Rank 0 takes longer over a checkpoint than a step may, rank 1 over a few steps
     more than over those before; then it goes to sleep.
     """
-    folder, hang_s = Path(sys.argv[1]), float(sys.argv[2])
+    folder, hang_s, timeout_s = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     ranks = dist.discover()
-    device = initialize(ranks, 60)
+    device = initialize(ranks, timeout_s, hang_s)
     run = Run(folder) if ranks.is_main else None
     with (
         naming_lost_peers(ranks, 60) as peers,
@@ -42,7 +42,7 @@ def work() -> None:
             if number == 4 and ranks.is_main:
                 with progress.during("a checkpoint"):
                     time.sleep(1.6 * hang_s)
-            if number == 10 and not ranks.is_main:
+            if number == int(sys.argv[4]) and not ranks.is_main:
                 sleep_in_a_step()
             time.sleep(0.4 * hang_s if number in (6, 7, 8) and not ranks.is_main else 0.05)
             any_rank(False, ranks)

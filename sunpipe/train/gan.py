@@ -74,7 +74,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
     check(cfg, ranks, reader)
     target = math.ceil(cfg.train.kimg * 1000 / cfg.train.batch) * cfg.train.batch
     with StopFlag() as stop, ExitStack() as held:
-        device = initialize(ranks, cfg.train.timeout_s)
+        device = initialize(ranks, cfg.train.timeout_s, cfg.train.hang_s)
         peers = held.enter_context(naming_lost_peers(ranks, cfg.train.timeout_s))
 
         def open_run() -> tuple[Run, Path | None, Path | None]:

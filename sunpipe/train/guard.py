@@ -13,6 +13,7 @@ import torch
 from sunpipe.dist import Ranks
 from sunpipe.run import Run
 from sunpipe.train import record
+from sunpipe.train.exchanges import is_exchange
 from sunpipe.train.hang import LEAVE_S, WRITE_S, HangWatch, alone
 from sunpipe.train.peers import Peers
 from sunpipe.train.progress import Progress
@@ -60,7 +61,9 @@ def guarding(
             peers.checkpoints = folder / "checkpoints" if folder is not None else None
             peers.fail, peers.watch, watch.leave = fail, watch, peers.hung
             yield progress
-    except BaseException:
+    except BaseException as error:
+        if peers is not None and is_exchange(error):
+            peers.settle(error, watch)
         if watch.over.is_set():  # an exchange that broke because all ranks are being ended
             time.sleep(WRITE_S + 2 * LEAVE_S)
         raise

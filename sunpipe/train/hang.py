@@ -11,6 +11,7 @@ again. Nothing is asked of the training itself but a few clock readings per step
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -37,11 +38,20 @@ PAUSE_S = 5.0  # of the watching thread itself: the process was stopped, or its 
 LEAVE_S = 1.0  # for the other ranks to end before rank 0
 
 
+def complain(known: set[str], error: Exception) -> None:
+    """Say a fault of the watching itself, once of a kind; the training and the watch go on."""
+    if type(error).__name__ not in known:
+        known.add(type(error).__name__)
+        print(f"sunpipe: a fault in the watch for hangs, which goes on: {error!r}"[:400],
+              file=sys.stderr, flush=True)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Beat:
-    """What a rank tells of itself: seconds at what it does, how many are allowed, in an exchange.
+    """What a rank tells of itself: seconds at what it does, how many are allowed, if it waits.
 
-    `at` is when it was heard, on the clock of who heard it.
+    It `waits` inside an exchange, or while its device has work: that may be an
+    exchange too (NCCL). `at` is when it was heard, on the clock of who heard it.
     """
 
     age: float
@@ -56,37 +66,42 @@ class Beat:
 
 
 def stuck(beats: Mapping[int, Beat], now: float) -> bool:
-    """Whether a rank takes too long; one inside an exchange only waits for others.
+    """Whether a rank takes too long; one that waits may do so for others.
 
-    When all are inside exchanges, these do not meet, and the most patient decides.
+    When all wait, their exchanges do not meet or a device is stuck, and the most
+    patient decides.
     """
     late = {rank: beat.age_at(now) > beat.limit for rank, beat in beats.items()}
     busy = [rank for rank, beat in beats.items() if not beat.waits]
     return any(late[rank] for rank in busy) if busy else bool(late) and all(late.values())
 
 
-def culprits(told: Mapping[int, Place | None]) -> list[int]:
+def culprits(told: Mapping[int, Place | None], late: Collection[int] = ()) -> list[int]:
     """Who keeps the others waiting: one that does not answer, else one outside of all exchanges.
 
     A rank whose host waits for its GPU may be there for the others' sake (NCCL), so
-    it is named only if there is nobody else.
+    it is named only if there is nobody else. Of several, those are meant that are
+    `late`; the others do what they may.
     """
     found = {rank: place for rank, place in told.items() if place is not None}
     silent = sorted(told.keys() - found.keys())
     busy = sorted(rank for rank, place in found.items() if not place.exchange)
     own = [rank for rank in busy if not found[rank].device]
-    return silent or own or busy
+    known = [group for group in (silent, own) if group]
+    over = ([rank for rank in group if rank in late] for group in known)
+    return next(filter(None, over), None) or (known[0] if known else busy)
 
 
 def verdict(told: Mapping[int, Place | None], beats: Mapping[int, Beat], now: float) -> str:
     """One sentence: who hangs, for how long, where."""
-    guilty = culprits(told)
+    guilty = culprits(told, [r for r, beat in beats.items() if beat.age_at(now) > beat.limit])
     parts = []
     for rank in guilty or sorted(told):
         place, beat = told[rank], beats.get(rank)
         since = ""
         if beat is not None:
-            since = f" for {beat.age_at(now):.0f} s ({beat.doing}; {beat.limit:.0f} s are allowed)"
+            allowed = f"; {beat.limit:.0f} s are allowed" if math.isfinite(beat.limit) else ""
+            since = f" for {beat.age_at(now):.0f} s ({beat.doing}{allowed})"
         who = names([rank]) if len(told) > 1 else "the training"
         if place is None:
             parts.append(f"{who} has not gone on{since} and does not answer (stopped, or inside a"
@@ -145,11 +160,13 @@ class HangWatch:
         self.told: dict[int, Place | None] = {}
         self.over = threading.Event()  # a hang was found: this process ends in a moment
         self._asked: float | None = None
+        self._faults: set[str] = set()
 
     def beat(self) -> str:
         """What this rank tells."""
         clock = self.progress
-        return json.dumps([clock.age_s(), clock.limit_s(), in_exchange(), clock.doing])
+        waits = in_exchange() or self._device_waits()
+        return json.dumps([clock.age_s(), clock.limit_s(), waits, clock.doing])
 
     def hear(self, rank: int, words: str) -> None:
         """What another one tells, as rank 0 hears it."""
@@ -178,8 +195,9 @@ class HangWatch:
                       for rank, beat in self.beats.items()}  # fmt: skip
 
     def look(
-        self, now: float, ask: Callable[[], None] = lambda: None, left: Collection[int] = ()
-    ) -> None:
+        self, now: float, ask: Callable[[], None] = lambda: None, left: Collection[int] = (),
+        broke: str = "",
+    ) -> None:  # fmt: skip
         """Put the late dump off; on rank 0, find who hangs, ask for stacks, and end the run.
 
         Parameters
@@ -187,15 +205,25 @@ class HangWatch:
         ask : callable
             Asks the other ranks for their stacks; the answers come to `hear_answer`.
         left : collection of int
-            Ranks that have ended as they should.
+            Ranks that have ended as they should, or whose exchange failed.
+        broke : str
+            Which exchange failed, once it is clear that no rank was lost: those that
+            did not come to it are asked for their stacks however long they may take.
         """
+        try:
+            self._look(now, ask, left, broke)
+        except Exception as error:
+            complain(self._faults, error)
+
+    def _look(self, now: float, ask: Callable[[], None], left: Collection[int], broke: str) -> None:
         self.dump.feed(now, self.progress.limit_s())
         if not self.ranks.is_main:
             return
         self.hear(self.ranks.rank, self.beat())
         beats = {rank: beat for rank, beat in self.beats.items() if rank not in left}
+        found = (bool(broke) and bool(beats)) or stuck(beats, now)
         if self._asked is None:
-            if stuck(beats, now):
+            if found:
                 self._asked, self.told = now, {}
                 ask()
             return
@@ -203,11 +231,14 @@ class HangWatch:
         if waiting and now - self._asked < ANSWER_S:
             return
         self._asked = None
-        if not stuck(beats, now):
+        if not found:
             return  # it went on meanwhile
         mine = look(self.progress.steps, self._device_waits())
+        if self.ranks.rank in left:  # it is the one that waited
+            mine = replace(mine, exchange=True)
         told = {rank: self.told.get(rank) for rank in beats} | {self.ranks.rank: mine}
-        self._conclude(verdict(told, beats, now), told)
+        said = verdict(told, beats, now)
+        self._conclude(f"{broke}: {said}" if broke else said, told)
 
     def _conclude(self, said: str, told: Mapping[int, Place | None]) -> None:
         self.over.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ class LateDump:
             None if folder is None else folder / f"{TEMPORARY_PREFIX}stacks-rank-{rank}.txt"
         )
         self._file: TextIO | None = None
+        self._lock = threading.Lock()  # the watching thread feeds, the training's closes
         self._fed = 0.0
         if self._path is not None:
             with suppress(OSError):  # a node that does not see the folder yet trains all the same
@@ -37,23 +39,27 @@ class LateDump:
 
     def feed(self, now: float, limit_s: float) -> None:
         """Put it off once more."""
-        if self._file is not None and now - self._fed > FEED_S and limit_s < NEVER_S:
-            self._fed = now
-            faulthandler.dump_traceback_later(limit_s + SPARE_S, file=self._file)
+        with self._lock:
+            if self._file is not None and now - self._fed > FEED_S and limit_s < NEVER_S:
+                self._fed = now
+                faulthandler.dump_traceback_later(limit_s + SPARE_S, file=self._file)
 
     def forget(self) -> None:
         """Drop what was written while the whole process was stopped."""
-        if self._file is not None:
-            os.ftruncate(self._file.fileno(), 0)
-            os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+        with self._lock:
+            if self._file is not None:
+                os.ftruncate(self._file.fileno(), 0)
+                os.lseek(self._file.fileno(), 0, os.SEEK_SET)
 
     def close(self) -> None:
-        """Call it off; nothing is left of it if nothing was written."""
-        if self._file is not None and self._path is not None:
-            faulthandler.cancel_dump_traceback_later()
-            empty = os.fstat(self._file.fileno()).st_size == 0
-            self._file.close()
-            self._file = None
+        """Call it off for good; nothing is left of it if nothing was written."""
+        with self._lock:
+            file, self._file = self._file, None
+            if file is not None:
+                faulthandler.cancel_dump_traceback_later()
+        if file is not None and self._path is not None:  # who feeds need not wait for the disk
+            empty = os.fstat(file.fileno()).st_size == 0
+            file.close()
             if empty:
                 self._path.unlink(missing_ok=True)
 

@@ -9,47 +9,35 @@ training is doing, also where NCCL would wait for its timeout and then abort.
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-
-import torch.distributed as torch_dist
 
 from sunpipe import checkpoint
 from sunpipe.dist import Ranks
 from sunpipe.errors import EXIT_FAILURE, EXIT_LOST, RankLost, Stopped, SunpipeError
-from sunpipe.train.hang import LEAVE_S, LOOK_S, PAUSE_S, HangWatch
+from sunpipe.train.exchanges import is_exchange, reason
+from sunpipe.train.hang import (
+    ANSWER_S,
+    LEAVE_S,
+    LOOK_S,
+    PAUSE_S,
+    WRITE_S,
+    HangWatch,
+    complain,
+)
 from sunpipe.train.peer_lines import connect
 from sunpipe.train.process_group import shared_store
 from sunpipe.train.rendezvous import KNOCK_S, names
 
 BEAT_S = 0.5  # between signs of life
+SEND_S = 1.0  # for a line to take more words; the thread has others to mind
 GATHER_S = 2.0  # after an exchange broke: for the news of who is lost to arrive
 GRACE_S = 20.0  # for a rank to leave by itself once a peer is lost
-EXCHANGE = re.compile(r"gloo|nccl|ProcessGroup|c10d|TCPStore", re.IGNORECASE)
-
-
-def is_exchange(error: BaseException) -> bool:
-    """Whether an error comes from an exchange between ranks, as torch words it."""
-    if isinstance(error, torch_dist.DistError):
-        return True
-    return type(error) is RuntimeError and EXCHANGE.search(str(error)) is not None
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, in one line: NCCL's own last error where there is one."""
-    said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for before, line in pairwise(said):
-        if before.startswith("Last error"):
-            return line[:300]
-    # Gloo's begin with the place in its code
-    return re.sub(r"^\[\S+:\d+\] ", "", said[0])[:300] if said else type(error).__name__
 
 
 class Peers:
@@ -86,8 +74,10 @@ class Peers:
         self._lines = connect(ranks, shared_store(), timeout_s)
         self._heard = dict.fromkeys(self._lines, time.monotonic())
         self._rest = dict.fromkeys(self._lines, b"")
+        self._unsent = dict.fromkeys(self._lines, b"")
+        self._faults: set[str] = set()
         for line in self._lines.values():
-            line.settimeout(KNOCK_S)
+            line.settimeout(SEND_S)
         self._thread = threading.Thread(target=self._mind, name="peers", daemon=True)
         self._thread.start()
 
@@ -97,11 +87,17 @@ class Peers:
             self._tell(peer, words)
 
     def _tell(self, peer: int, words: str) -> None:
-        try:
-            with self._lock:
-                self._lines[peer].sendall(words.encode() + b"\n")
-        except OSError:
-            pass  # its end is found where it is read
+        """Send a line; of one to a stopped peer, the rest goes before the next: none is torn."""
+        with self._lock:
+            rest = self._unsent[peer] + words.encode() + b"\n"
+            try:
+                while rest:
+                    rest = rest[self._lines[peer].send(rest) :]
+            except TimeoutError:
+                pass  # it has not read for a while
+            except OSError:
+                rest = b""  # its end is found where it is read
+            self._unsent[peer] = rest
 
     def leave(self, words: str = "bye") -> None:
         """Say why this rank goes, and stop minding the others."""
@@ -113,7 +109,7 @@ class Peers:
                 line.close()
 
     def _mind(self) -> None:
-        beaten, looked, known, last = 0.0, 0.0, 0.0, time.monotonic()
+        beaten, looked, known, broke, last = 0.0, 0.0, 0.0, 0.0, time.monotonic()
         with selectors.DefaultSelector() as readable:
             for peer, line in self._lines.items():
                 readable.register(line, selectors.EVENT_READ, peer)
@@ -130,11 +126,16 @@ class Peers:
                 if now - beaten > BEAT_S:
                     self.tell("beat" if watch is None else f"beat {watch.beat()}")
                     beaten = now
+                broke = broke or (now if self.waited else 0.0)
                 if watch is not None and now - looked > LOOK_S and not self._leaving:
-                    watch.look(now, lambda: self.tell("stacks"), self._left | set(self.lost))
+                    late = broke and now - broke > GATHER_S and not self.lost
+                    gone = self._left | set(self.lost) | set(self.waited)
+                    watch.look(now, lambda: self.tell("stacks"), gone,
+                               self._broken() if late else "")  # fmt: skip
                     looked = now
                 self._note_silence(now)
-                known = known or (now if self.lost else 0.0)
+                ends = self.lost or self.spoken or (self.ranks.is_main and self.waited)
+                known = known or (now if ends else 0.0)
                 if known and now - known > GRACE_S and not self._leaving:
                     # the training waits inside an exchange that cannot end
                     self._say_and_exit()
@@ -151,7 +152,10 @@ class Peers:
         self._heard[peer] = time.monotonic()
         *lines, self._rest[peer] = (self._rest[peer] + found).split(b"\n")
         for line in lines:
-            self._hear(peer, line.decode(errors="replace"))
+            try:
+                self._hear(peer, line.decode(errors="replace"))
+            except Exception as error:
+                complain(self._faults, error)
         return True
 
     def _hear(self, peer: int, words: str) -> None:
@@ -162,7 +166,8 @@ class Peers:
             self._left.add(peer)
         elif verb == "waited":
             self.waited[peer] = rest
-            self._left.add(peer)
+            if self.ranks.is_main:  # rank 0 has more to say
+                self._left.add(peer)
         elif verb == "spoken":
             self.spoken = True
         elif verb == "failed":
@@ -176,8 +181,10 @@ class Peers:
 
     def _hear_of_hangs(self, peer: int, verb: str, rest: str) -> None:
         if verb == "hung":  # rank 0 has said who, and where
-            if self.watch is not None:
-                self.watch.dump.close()
+            if self.watch is not None:  # the disk may be what hangs
+                closing = threading.Thread(target=self.watch.dump.close, daemon=True)
+                closing.start()
+                closing.join(LEAVE_S)
             os._exit(EXIT_LOST)
         if self.watch is None:
             return
@@ -228,10 +235,10 @@ class Peers:
             if 0 in lost and not ranks.is_main:
                 who += f" (seen by rank {ranks.rank})"
         else:
-            late = sorted(set(range(ranks.world)) - self.waited.keys() - {ranks.rank})
-            late = late if ranks.is_main else [0]
-            who = (f"{names(late)} did not come to an exchange within {self.timeout_s:g} s"
-                   if late else "an exchange between the ranks failed on all of them")  # fmt: skip
+            late = sorted(set(range(ranks.world)) - self.waited.keys()) if ranks.is_main else [0]
+            who = "an exchange between the ranks failed on all of them"
+            if late:
+                who = f"{names(late)} did not come to an exchange"
             theirs = next((said for _, said in sorted(self.waited.items()) if said != why), "")
             said = " and ".join(filter(None, (why, theirs)))
             who += f" ({said})" if said else ""
@@ -239,13 +246,36 @@ class Peers:
         kept = f"; the last checkpoint is {last[-1].name}" if last else ""
         return f"{who}{kept}; run the same command again to continue"
 
+    def _waits_no_more(self, error: BaseException) -> str:
+        why = reason(error)
+        if self.ranks.is_main:
+            self.waited[0] = why
+        self.tell(f"waited {why}")
+        return why
+
+    def _broken(self) -> str:
+        rank, why = next(iter(self.waited.items()))
+        return f"an exchange failed on {names([rank])} ({why})"
+
+    def settle(self, error: BaseException, watch: HangWatch) -> None:
+        """After an exchange broke here: wait until who is late is known; this may end the process.
+
+        Rank 0's watch asks those that did not come for their stacks, and ends all ranks.
+        """
+        self._waits_no_more(error)
+        ranks = self.ranks
+        self._await(
+            lambda: bool(self.lost) or self.spoken or watch.over.is_set()
+            or (ranks.is_main and self.waited.keys() | self._left >= set(range(ranks.world))),
+            GATHER_S + 2 * ANSWER_S + (0 if ranks.is_main else WRITE_S),
+        )  # fmt: skip
+
     def verdict(self, error: BaseException) -> SunpipeError | SystemExit:
         """After an exchange broke here: the one line, or a quiet exit if rank 0 has it.
 
         `RankLost`, unless a rank failed by an error of its own: then with its exit code.
         """
-        why = reason(error)
-        self.tell(f"waited {why}")
+        why = self._waits_no_more(error)
         self._await(lambda: bool(self.lost) and not self.ranks.is_main, GATHER_S)
         if self.ranks.is_main:
             found = self._fault(why)
@@ -269,7 +299,7 @@ class Peers:
             time.sleep(0.02)
 
     def _say_and_exit(self) -> None:
-        speaks = self.ranks.is_main or 0 in self.lost
+        speaks = self.ranks.is_main or (0 in self.lost and not self.spoken)
         if speaks:
             print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
             if self.ranks.is_main:

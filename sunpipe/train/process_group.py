@@ -16,6 +16,7 @@ import torch.distributed as torch_dist
 from sunpipe.dist import Ranks
 from sunpipe.errors import SunpipeError
 from sunpipe.train.exchanges import start_timing, stop_timing
+from sunpipe.train.progress import exchange_s
 from sunpipe.train.rendezvous import meet
 
 # NCCL's watchdog ends the process without a word; before that, an agreement over Gloo that a
@@ -34,7 +35,7 @@ def pick_device(ranks: Ranks) -> torch.device:
     return torch.device("cpu")
 
 
-def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
+def initialize(ranks: Ranks, timeout_s: float = 600.0, hang_s: float = 0.0) -> torch.device:
     """Set up DeepSpeed's process group for these ranks and return the device.
 
     All five rendezvous variables are set, otherwise DeepSpeed falls into MPI
@@ -46,8 +47,10 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     Parameters
     ----------
     timeout_s : float
-        How long an exchange between ranks may take before they give up; NCCL gives
-        up a minute later, after the agreements over Gloo.
+        How long the ranks wait for each other at the start, and in an exchange before
+        they give up; NCCL gives up a minute later, after the agreements over Gloo.
+    hang_s : float
+        Of the watch beside the training; with one, exchanges wait longer (`exchange_s`).
 
     Raises
     ------
@@ -69,7 +72,7 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
         return pick_device(ranks)
     device = pick_device(ranks)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store = meet(ranks, timeout_s)
+    store, wait_s = meet(ranks, timeout_s), exchange_s(timeout_s, hang_s)
     os.environ.update(
         RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world),
         LOCAL_RANK=str(ranks.local_rank if device.index is None else device.index),
@@ -78,7 +81,7 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     try:
         torch_dist.init_process_group(
             backend, store=store, rank=ranks.rank, world_size=ranks.world,
-            timeout=timedelta(seconds=timeout_s + (NCCL_LATER_S if backend == "nccl" else 0)),
+            timeout=timedelta(seconds=wait_s + (NCCL_LATER_S if backend == "nccl" else 0)),
         )  # fmt: skip
     except (RuntimeError, TimeoutError) as error:
         raise SunpipeError(
@@ -90,7 +93,7 @@ def initialize(ranks: Ranks, timeout_s: float = 600.0) -> torch.device:
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     _STORES.append(store)
     if ranks.world > 1:
-        _AGREEING.append(torch_dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)))
+        _AGREEING.append(torch_dist.new_group(backend="gloo", timeout=timedelta(seconds=wait_s)))
     return device
 
 

@@ -11,13 +11,30 @@ STEP, DATA = "a step", "waiting for data"
 SLOWER = 10.0  # than the longest step so far: no step of a training is that much slower
 PATIENCE = 6.0  # times `hang_s`, for all that is no step
 AGAIN = 3.0  # times the longest so far, for what is no step
+SPARE_S = 60.0  # for stacks to be collected before exchanges give up
+
+
+def exchange_s(timeout_s: float, hang_s: float) -> float:
+    """How long an exchange between ranks may wait.
+
+    Where the clocks of all ranks are watched, they decide what takes too long: the
+    others must wait for a rank that writes a checkpoint for as long as it may, also
+    for one that may take three times what the first took.
+
+    Parameters
+    ----------
+    timeout_s : float
+        Where nobody watches (`hang_s` is 0).
+    """
+    return max(timeout_s, AGAIN * PATIENCE * hang_s + SPARE_S) if hang_s else timeout_s
 
 
 class Progress:
     """The clock of a training's thread.
 
     A step may take `hang_s`, or 10 times as long as the slowest one so far: then a
-    training that is slow but goes on is not taken for one that hangs. Everything
+    training that is slow but goes on is not taken for one that hangs. The first step
+    and its wait for data count as the slowest so far, once they are over. Everything
     else (setting up with the first step, a checkpoint, images, metrics) may take six
     times `hang_s`, or three times its longest so far.
 
@@ -38,6 +55,7 @@ class Progress:
         self.hang_s, self.steps, self.doing = hang_s, 0, SETTING_UP
         self._since = time.monotonic()
         self._longest: dict[str, float] = {}
+        self._first: float | None = None  # when the first step began to wait, then to work
 
     def begin(self, doing: str) -> None:
         """End what was done until now, and begin something else, or the same once more."""
@@ -49,16 +67,27 @@ class Progress:
         """The next batch is asked for."""
         if self.steps:
             self.begin(DATA)
+        else:
+            self._first = time.monotonic()
 
     def fed(self) -> None:
         """It is there."""
         if self.steps:
             self.begin(STEP)
+        else:
+            self._end_first(DATA)
 
     def stepped(self) -> None:
         """A step is done, and whatever belongs to it goes on."""
+        if not self.steps:
+            self._end_first(STEP)
         self.steps += 1
         self.begin(STEP)
+
+    def _end_first(self, doing: str) -> None:
+        now = time.monotonic()
+        self._longest[doing] = now - (now if self._first is None else self._first)
+        self._first = now
 
     @contextmanager
     def during(self, doing: str) -> Iterator[None]:
@@ -84,3 +113,5 @@ class Progress:
     def forgive(self, seconds: float) -> None:
         """Leave out a time in which the whole process was stopped, as Slurm does to suspend it."""
         self._since += seconds
+        if self._first is not None:
+            self._first += seconds

@@ -23,7 +23,7 @@ from sunpipe.errors import SunpipeError, UsageError
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.train.chance import Chance
 from sunpipe.train.engine import STAGE_3, Engine
-from sunpipe.train.peers import is_exchange, reason
+from sunpipe.train.exchanges import is_exchange, reason
 from sunpipe.train.phases import DiscriminatorPhases, GeneratorPhases, lazy_penalty, mix_styles
 from sunpipe.train.process_group import average_over_ranks
 from sunpipe.train_settings import TrainSettings, ZeroSettings

@@ -242,7 +242,7 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
     with ExitStack() as held:
         held.enter_context(environment_kept())
         stop = held.enter_context(StopFlag() if stop is None else stop)
-        device = initialize(ranks, timeout_s)
+        device = initialize(ranks, timeout_s, config.ssl.hang_s)
         held.callback(_leave_if_alone, ranks)
         peers = held.enter_context(naming_lost_peers(ranks, timeout_s))
 

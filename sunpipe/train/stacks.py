@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _file(frame: FrameType) -> Path | None:
     if not frame.f_code.co_filename.startswith(OWN):
         return None
     here = frame.f_locals
-    own = getattr(here.get("self"), "path", None)
+    own = inspect.getattr_static(here.get("self"), "path", None)  # runs none of its code
     return next((value for value in (here.get("path"), here.get("source"), own)
                  if isinstance(value, Path)), None)  # fmt: skip
 

@@ -32,6 +32,7 @@ from sunpipe.train.phases import (
     lazy_ratio,
     mix_styles,
 )
+from sunpipe.train.progress import exchange_s
 from sunpipe.train.symmetries import apply_symmetries
 from sunpipe.train.warm import frozen_names, warm_start
 from sunpipe.train.watch import diversity
@@ -70,7 +71,8 @@ class Trainer:
         self.accumulate = self.t.compute.accumulate
         self.local_batch = self.t.batch // self.data_world
         info = reader.info
-        striped = Stripes.make(ranks.world, ranks.rank, stripes, self.t.timeout_s)
+        striped = Stripes.make(ranks.world, ranks.rank, stripes,
+                               exchange_s(self.t.timeout_s, self.t.hang_s))  # fmt: skip
         shape = (info.resolution, len(info.channels), self.t.model, self.t.compute, striped)
         allow = self.t.compute.precision != "fp32"
         torch.set_float32_matmul_precision("high" if allow else "highest")

@@ -15,9 +15,9 @@ import pytest
 
 from sunpipe.dist import Ranks, job_port
 from sunpipe.errors import EXIT_LOST, SunpipeError
-from sunpipe.train import peer_lines, rendezvous
+from sunpipe.train import peer_lines, peers, rendezvous
+from sunpipe.train.exchanges import is_exchange, reason
 from sunpipe.train.peer_lines import accept
-from sunpipe.train.peers import is_exchange, reason
 from tests.conftest import free_port
 from tests.ranks import run_ranks
 
@@ -86,6 +86,39 @@ def test_a_rank_that_is_refused_tells_the_others(tmp_path: Path) -> None:
         0: f"sunpipe: rank 1 failed (the disk is full); {LAST}",
         1: "sunpipe: the disk is full",
     }
+
+
+def test_a_rank_that_sleeps_does_not_outlive_rank_0(tmp_path: Path) -> None:
+    ranks, seconds = lose(tmp_path, 1, "sleep", timeout=5)
+    assert [rank[0] for rank in ranks] == [EXIT_LOST] * 3
+    (said,) = last_words(ranks).values()
+    assert said.startswith("sunpipe: rank 1 did not come to an exchange (")
+    assert seconds < 40
+
+
+def test_lines_to_a_rank_that_does_not_read_are_not_torn(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here, there = socket.socketpair()
+    monkeypatch.setattr(peers, "connect", lambda *_: {1: here})
+    monkeypatch.setattr(peers, "shared_store", lambda: None)
+    monkeypatch.setattr(peers, "SEND_S", 0.05)
+    monkeypatch.setattr(peers, "GRACE_S", 1e6)
+    told = peers.Peers(ranks_of(0, 2, 1), timeout_s=60)
+    words = [f"answer {letter * 600_000}" for letter in "ab"]
+    for line in words:
+        told._tell(1, line)
+    there.sendall(b"failed not-a-number\nwaited for long\n")  # a line that is not understood
+    heard = b""
+    there.settimeout(10)
+    while heard.count(b"more\n") < 2 or not told.waited:
+        heard += there.recv(65536)
+        told._tell(1, "more")
+    told.leave()
+    assert set(heard.decode().split("\n")[:-1]) == {*words, "more", "beat"}
+    assert told.waited == {1: "for long"}
+    assert capfd.readouterr().err.count("a fault in the watch for hangs") == 1
+    there.close()
 
 
 def test_other_errors_are_left_alone() -> None:

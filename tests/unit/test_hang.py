@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +18,9 @@ from sunpipe.dist import Ranks
 from sunpipe.errors import EXIT_LOST
 from sunpipe.shards.loader import Loader
 from sunpipe.shards.reader import ShardReader
-from sunpipe.train import hang, progress
+from sunpipe.train import hang, progress, stacks
 from sunpipe.train.hang import Beat, HangWatch, alone, culprits, report, stuck, verdict
-from sunpipe.train.late_dump import keep_late_dumps
+from sunpipe.train.late_dump import LateDump, keep_late_dumps
 from sunpipe.train.progress import DATA, SETTING_UP, STEP, Progress
 from sunpipe.train.stacks import Place, look
 from tests.conftest import REPO
@@ -68,6 +70,32 @@ def test_what_may_take_how_long(clock: Clock) -> None:
     assert Progress(hang_s=float("inf")).limit_s() == float("inf")
 
 
+def test_a_first_step_counts_as_the_slowest_so_far(clock: Clock) -> None:
+    told = Progress(hang_s=300)
+    clock.now += 1000
+    told.ready()
+    clock.now += 40
+    told.fed()
+    clock.now += 350
+    told.forgive(10)
+    assert (told.doing, told.limit_s()) == (SETTING_UP, 1800)
+    told.stepped()
+    assert (told.doing, told.limit_s()) == (STEP, 3400)
+    told.ready()
+    assert (told.doing, told.limit_s()) == (DATA, 400)
+
+
+def test_exchanges_wait_longer_than_any_rank_may_take_at_first(clock: Clock) -> None:
+    assert progress.exchange_s(600, 0) == 600  # nobody watches
+    assert progress.exchange_s(9000, 300) == 9000
+    told = Progress(hang_s=300)
+    with told.during("a checkpoint"):
+        longest = told.limit_s()
+        clock.now += longest
+    with told.during("a checkpoint"):
+        assert longest < told.limit_s() < progress.exchange_s(600, 300)
+
+
 def beat(age: float, waits: bool = False, limit: float = 30.0) -> Beat:
     return Beat(age, limit, waits, STEP, 1000.0)
 
@@ -82,6 +110,9 @@ def beat(age: float, waits: bool = False, limit: float = 30.0) -> Beat:
         ([beat(50, waits=True), beat(31)], 0, True),
         ([beat(31, waits=True), beat(31, waits=True)], 0, True),
         ([beat(31, waits=True), beat(1, waits=True)], 0, False),  # it has just come
+        # rank 1 waits for its device, and that for rank 0, which draws images
+        ([beat(400, limit=1800), beat(310, waits=True, limit=300)], 0, False),
+        ([beat(1801, limit=1800), beat(310, waits=True, limit=300)], 0, True),
         ([], 0, False),
     ],
 )
@@ -99,6 +130,95 @@ def test_who_keeps_the_others_waiting() -> None:
     assert culprits({0: waits, 1: gpu}) == [1]
     assert culprits({0: waits, 1: place(), 2: None}) == [2]
     assert culprits({0: waits, 1: waits}) == []
+    assert culprits({0: place(), 1: place(), 2: waits}, late=[1, 2]) == [1]
+    assert culprits({0: None, 1: place(), 2: waits}, late=[1]) == [1]
+    assert culprits({0: place(), 1: waits}, late=[1]) == [0]
+
+
+def test_a_rank_that_waits_for_its_device_says_so(tmp_path: Path) -> None:
+    for busy in (False, True):
+        watch = HangWatch(ALONE, Progress(60), None, lambda _: None, busy=lambda b=busy: b)
+        assert json.loads(watch.beat())[2] is busy
+
+
+def test_an_exchange_that_failed_tells_who_did_not_come(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    said: list[str] = []
+    ranks = Ranks(0, 2, 0, "127.0.0.1", 0, "torchrun")
+    watch = HangWatch(ranks, Progress(60), tmp_path, said.append, leave=left.append)
+    broke = "an exchange failed on rank 0 (Timed out)"
+    watch.look(time.monotonic(), left=[0], broke=broke)
+    watch.hear_answer(1, json.dumps(place().as_json()))
+    watch.look(time.monotonic(), left=[0], broke=broke)
+    assert left == [EXIT_LOST]
+    assert said[0].startswith(f"{broke}: rank 1 has not gone on for 0 s (setting up; 360 s are")
+    assert said[0] in capfd.readouterr().err
+    (file,) = tmp_path.glob("hang-*.txt")
+    assert file.read_text().startswith(said[0])
+
+
+def test_a_fault_of_the_watch_is_said_once_and_it_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    ranks = Ranks(0, 2, 0, "127.0.0.1", 0, "torchrun")
+    watch = HangWatch(ranks, Progress(60), tmp_path, lambda _: None, leave=left.append)
+
+    def ask() -> None:
+        raise KeyError("path")
+
+    for _ in range(2):
+        watch.hear(1, '[61.0, 60.0, false, "a step"]')
+        watch._asked = None
+        watch.look(time.monotonic(), ask)
+    watch.hear_answer(1, json.dumps(place().as_json()))
+    watch.look(time.monotonic())
+    said = capfd.readouterr().err
+    assert said.count("a fault in the watch for hangs, which goes on: KeyError('path')") == 1
+    assert left == [EXIT_LOST]
+
+
+def test_a_late_dump_that_is_closed_stays_closed(tmp_path: Path) -> None:
+    dump, ends = LateDump(tmp_path, 0), threading.Event()
+    faults: list[BaseException] = []
+
+    def feed() -> None:
+        try:
+            for now in itertools.count(10, 10):  # each time anew
+                dump.feed(float(now), 60.0)
+                if ends.is_set():
+                    return
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=feed) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    dump.close()
+    left = list(tmp_path.iterdir())
+    time.sleep(0.05)
+    ends.set()
+    for thread in threads:
+        thread.join()
+    dump.feed(1e9, 60.0)
+    dump.forget()
+    dump.close()
+    assert (faults, left) == ([], [])
+
+
+def test_no_code_of_others_runs_to_find_a_path() -> None:
+    class Odd:
+        @property
+        def path(self) -> Path:
+            raise OSError("not now")
+
+    space: dict[str, Any] = {"sys": sys}
+    ours = compile("def work(self):\n    return sys._getframe()", f"{stacks.OWN}/x.py", "exec")
+    exec(ours, space)
+    assert stacks._file(space["work"](Odd())) is None
 
 
 def test_the_sentence_and_the_file() -> None:
