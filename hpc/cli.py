@@ -64,7 +64,7 @@ def launch(
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
     from hpc.argv import accept_extra, all_parts
-    from hpc.guard import check_fit, in_queue, jobs_read, refuse_second
+    from hpc.guard import check_fit, check_inputs, in_queue, jobs_read, refuse_second
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.new_run import needs_new, refuse
@@ -90,6 +90,8 @@ def launch(
     one = parse_part(part) if part is not None else None
     count = array or wanted.array
     commands = all_parts(stage, count, config, set_ or (), extra, one)
+    if not local and (dry_run or print_script):
+        check_fit(cfg, profile, [stage], force=True)  # what a submission would be refused for
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:
@@ -106,6 +108,7 @@ def launch(
         queued = {} if force else in_queue(folder, cfg.name)
         if one is None:  # a part that failed may be repeated beside the others
             refuse_second(queued, cfg.name, [stage])
+        check_inputs(stage, cfg, Layout.current(), queued, force)
         check_fit(cfg, profile, [stage], force)
         if not options.get("new") and (why := needs_new(stage, cfg, Layout.current())):
             refuse({stage: why}, "`-- --new`", "; nothing was queued")
@@ -148,6 +151,7 @@ def pipeline(
     What is done is left out, unless what it was made from has changed; --dry-run says why.
     A training whose settings or dataset changed begins another run only with --new.
     """
+    from hpc.guard import check_fit
     from hpc.pipeline import (
         Asked,
         plan_lines,
@@ -164,10 +168,12 @@ def pipeline(
 
     config = _one_config(file, config) if file is not None else config
     asked = Asked(select(from_, only or ()), config, set_ or [], again, force, new)
-    load_config(config, asked.overrides)
+    cfg = load_config(config, asked.overrides)
     if local and print_script:
         raise UsageError("--local submits nothing, so there is no script to print")
     profile = None if local else load_profile(cluster)
+    if profile is not None and (dry_run or print_script):
+        check_fit(cfg, profile, asked.names, force=True)  # what a submission would be refused for
     if dry_run:
         plan = plan_stages(asked, profile)
         if json_:

@@ -8,8 +8,11 @@ from pathlib import Path
 from hpc.decide import waits_for
 from hpc.profile import Profile
 from hpc.slurm_query import NoSlurm, slurm_jobs
+from hpc.stages import STAGES
 from hpc.submitted import submissions
 from sunpipe.errors import DataError
+from sunpipe.made import made_by
+from sunpipe.paths import Layout
 from sunpipe.settings import Config
 from sunpipe.stage import log
 
@@ -62,6 +65,28 @@ def refuse_second(queued: Mapping[str, Sequence[str]], name: str, stages: Sequen
 def jobs_read(stage: str, queued: Mapping[str, Sequence[str]]) -> list[str]:
     """Jobs in the queue that make what `stage` reads: it starts when they have ended well."""
     return [job for one in waits_for(stage, list(queued)) for job in queued[one]]
+
+
+def check_inputs(
+    stage: str, cfg: Config, layout: Layout, queued: Mapping[str, Sequence[str]], force: bool
+) -> None:
+    """Refuse a stage whose input nobody has made, nor will.
+
+    Only the first file of each artefact is looked for: its content is the stage's to judge.
+
+    Raises
+    ------
+    DataError
+        Naming the stages to run first, unless `force`.
+    """
+    if force or stage == "report":  # a report is useful after any stage
+        return
+    lacking = [need for need in STAGES[stage].needs
+               if need not in queued and not made_by(need, cfg, layout)[0].exists()]  # fmt: skip
+    if lacking:
+        raise DataError(f"{stage} reads what {' and '.join(lacking)} makes, which is neither there"
+                        f" nor in the queue: sunpipe pipeline --from {lacking[0]}; nothing was"
+                        " queued (--force queues it anyway)")  # fmt: skip
 
 
 def check_fit(cfg: Config, profile: Profile, stages: Sequence[str], force: bool) -> None:

@@ -11,13 +11,17 @@ import pytest
 
 from hpc import guard, pipeline
 from hpc.argv import accept_extra
-from hpc.guard import check_fit, in_queue, refuse_second
+from hpc.cli import launch
+from hpc.cli import pipeline as pipeline_command
+from hpc.guard import check_fit, check_inputs, in_queue, refuse_second
 from hpc.pipeline import Asked, submit_stages
 from hpc.profile import Profile, Resources, StageResources, load_profile
 from hpc.slurm_query import NoSlurm
 from hpc.submitted import FILE, last_logs, remember, submissions
 from sunpipe.config import load_config
 from sunpipe.errors import DataError, UsageError
+from sunpipe.made import made_by
+from sunpipe.paths import Layout
 from tests.conftest import REPO, Cli
 
 TINY = REPO / "configs/tiny.toml"
@@ -110,6 +114,29 @@ def test_what_cannot_run_is_refused_and_may_be_forced(
     assert capsys.readouterr().err == ""
     check_fit(cfg, profile, ["report"], force=True)
     assert "report: time = 00:10:00" in capsys.readouterr().err
+
+
+def test_a_stage_without_its_input_is_refused(root: Path) -> None:
+    cfg, layout = load_config(TINY), Layout(root)
+    with pytest.raises(DataError, match="train reads what shard makes, which is neither there"):
+        check_inputs("train", cfg, layout, {}, force=False)
+    check_inputs("train", cfg, layout, {"shard": ["7"]}, force=False)  # it is being made
+    check_inputs("train", cfg, layout, {}, force=True)
+    check_inputs("report", cfg, layout, {}, force=False)
+    made_by("shard", cfg, layout)[0].parent.mkdir(parents=True)
+    made_by("shard", cfg, layout)[0].touch()
+    check_inputs("train", cfg, layout, {}, force=False)
+
+
+def test_a_dry_run_tells_what_a_submission_would_be_refused_for(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short.toml"
+    short.write_text(SHORT)
+    launch("train", config=TINY, cluster=short, dry_run=True)
+    assert "train: " in capsys.readouterr().err
+    pipeline_command(TINY, only=["train"], cluster=short, dry_run=True)
+    assert "train: " in capsys.readouterr().err
 
 
 def test_a_warning_is_told_and_does_not_stand_in_the_way(
