@@ -87,6 +87,7 @@ def train(cfg: Config, new: bool = False) -> dict[str, Any] | None:
             record.begin(run, "train", ranks)
             keep_late_dumps(run.folder, run.log)
             newest = checkpoint.newest(run.folder / "checkpoints", run.log)
+            record.resumes_from(run, newest)
             if source and newest is None and warm is None:  # it was stopped before its first save
                 warm = find_source(layout, source, config, log)
             return run, newest, warm

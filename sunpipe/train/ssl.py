@@ -253,7 +253,9 @@ def train_ssl(config: Config, new: bool = False, stop: StopFlag | None = None) -
             checkpoint.sweep(run.folder / "checkpoints", run.log)
             record.begin(run, "ssl", ranks)
             keep_late_dumps(run.folder, run.log)
-            return run, checkpoint.newest(run.folder / "checkpoints", run.log)
+            newest = checkpoint.newest(run.folder / "checkpoints", run.log)
+            record.resumes_from(run, newest)
+            return run, newest
 
         run, newest = on_main(open_run, ranks) or (None, None)
         folder = run.folder if run else None
