@@ -36,7 +36,10 @@ CORE: dict[str, tuple[str, str]] = {
     "embed": ("sunpipe.embed.cli:embed", "Embed the real archive with the encoder."),
     "index": ("sunpipe.index.cli:app", "FAISS index: build, search, info, verify."),
     "search": ("sunpipe.embed.cli:search", "Look generated patches up in the real archive."),
-    "report": ("sunpipe.report.cli:report", "One HTML page about an experiment, a run, or runs compared."),
+    "report": (
+        "sunpipe.report.cli:report",
+        "One HTML page about an experiment, a run, or runs compared.",
+    ),
     "config": ("sunpipe.config_cli:show", "Print a resolved configuration and check it."),
 }
 PLUGIN_HELP = {
