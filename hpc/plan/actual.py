@@ -35,14 +35,16 @@ class Row:
 def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
     """Rows of a run folder: memory, pace, checkpoint, energy.
 
-    What was predicted is its ``plan.json``, written when it was started; a run of an
-    older version has none. Pace is the median tick.
+    What was predicted is its ``plan.json``, written anew at every start; a run of an
+    older version has none. Memory and pace, the median tick, are of the ticks since that
+    start: the one before may have had other ranks. Energy is the run's total in
+    ``status.json``, repeated work included; it is not predicted.
 
     Parameters
     ----------
     cpu_pace : float, optional
-        Seconds per kimg predicted for this CPU: a run on a CPU has no such number of
-        its own, because it needs measurements.
+        Seconds per kimg predicted for this CPU as it is now: a run on a CPU has no such
+        number of its own, because it needs measurements. Its row says "predicted now".
 
     Raises
     ------
@@ -50,20 +52,29 @@ def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
         A file of the run cannot be read.
     """
     plan = read_json(run / "plan.json") if (run / "plan.json").exists() else {}
-    rows = read_stats(run)
+    since = plan.get("from_nimg", 0)
+    rows = [row for row in read_stats(run) if row["nimg"] > since]
     peaks = [peak for row in rows for peak in _peaks(row)]
     paces = [row["sec_per_kimg"] for row in rows if row.get("sec_per_kimg")]
-    energy = [row["energy_j"] for row in rows if row.get("energy_j") is not None]
+    energy = _energy(run)
     pace = statistics.median(paces) if paces else None
-    expected = plan.get("seconds_per_kimg")
-    if expected is None and plan.get("device") == "cpu":
-        expected = cpu_pace
+    expected, label = plan.get("seconds_per_kimg"), "seconds per kimg"
+    if expected is None and plan.get("device") == "cpu" and cpu_pace is not None:
+        expected, label = cpu_pace, "seconds per kimg (predicted now)"
     return [
         Row("memory of a rank", "bytes", plan.get("memory_bytes"), max(peaks, default=None)),
-        Row("seconds per kimg", "s", expected, pace),
+        Row(label, "s", expected, pace),
         Row("checkpoint", "bytes", plan.get("checkpoint_bytes"), _newest_checkpoint(run)),
-        Row("energy", "kWh", None, sum(energy) / JOULES_PER_KWH if energy else None),
+        Row("energy", "kWh", None, None if energy is None else energy / JOULES_PER_KWH),
     ]
+
+
+def _energy(run: Path) -> float | None:
+    """Joules of the whole run; None where no device told them."""
+    path = run / "status.json"
+    status = read_json(path) if path.exists() else {}
+    joules = status.get("energy_j") if isinstance(status, dict) else None
+    return float(joules) if isinstance(joules, int | float) else None
 
 
 def _peaks(row: dict[str, Any]) -> list[float]:

@@ -32,7 +32,7 @@ def plan(
         int | None, typer.Option(min=1, help="Default: the profile's, else 1.")
     ] = None,
     brief: Annotated[
-        bool, typer.Option("--brief", help="Without the table of alternatives: a few seconds.")
+        bool, typer.Option("--brief", help="Without the table of alternatives: some seconds.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="End with exit code 1 where it does not fit.")

@@ -1,19 +1,25 @@
 """Before a job is queued: what would make it fail, and what its owner should know.
 
-Quick (seconds), and only what is certain is refused: a job may wait for days, and one
-that was refused wrongly would not have run at all.
+Only what is certain is refused: a job may wait for days, and one that was refused wrongly
+would not have run at all. A training costs one ledger and one pace of its discriminator, some
+seconds of one core; what would make it fit is searched by ``sunpipe plan``, not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpc.plan.subject import Subject, subject, to_be_made
 from hpc.profile import Profile, Resources, minutes
-from sunpipe.errors import UsageError
+from sunpipe.errors import DataError, UsageError
+from sunpipe.paths import Layout
+from sunpipe.run import find_run, read_stats
 from sunpipe.settings import Config
+
+if TYPE_CHECKING:
+    from hpc.plan.target import Target
 
 GPU_STAGES = ("train", "ssl")  # one rank per GPU
 
@@ -35,10 +41,11 @@ def queue_check(cfg: Config, profile: Profile, stages: Sequence[str]) -> list[Fi
     """Look at stages that are about to be queued.
 
     Refused are: a time limit that is not longer than the warning before it, several
-    ranks on one GPU, a batch, resolution or layout that the training itself refuses,
-    and a training whose states and activations do not fit the GPU that the profile
-    names. Warned of are: idle GPUs, a GPU whose figures are not known, a training
-    that nearly fills its GPU, and one that cannot be checked.
+    ranks on one GPU, what the training itself refuses (`sunpipe.train.refuse`; of images
+    yet to be made that is a warning), and a training whose states and activations do not
+    fit the GPU that the profile names. Warned of are: idle GPUs, a GPU whose figures are
+    not known, a training that nearly fills its GPU, one that cannot be checked, ``mem``
+    or a disk that is too small, and a training of very many jobs.
 
     Parameters
     ----------
@@ -82,63 +89,83 @@ def _gpus(stage: str, wanted: Resources) -> Iterator[Finding]:
 
 def _training(cfg: Config, profile: Profile, images: Subject | None) -> Iterator[Finding]:
     """`images` None: they are not made yet, and may differ from what ``[shard]`` says now."""
+    from hpc.plan.target import of_profile
+    from sunpipe.train.refuse import check_images, check_layout
+
     wanted = profile.stages.train
-    ranks = wanted.nodes * wanted.tasks_per_node
-    refused = layout_fault(cfg, ranks)
-    if refused is not None:
-        yield Finding("refuse", "train", refused)
-        return
     expected = images or to_be_made(cfg)
-    side = expected.resolution
-    if side < 8 or side & (side - 1):
-        yield Finding("refuse" if images else "warn", "train", f"images of {side} x {side} pixels:"
-                      " StyleGAN2 needs a power of two of at least 8")  # fmt: skip
-        return
-    if not profile.gpu or not wanted.gpus_per_node:
+    try:
+        check_layout(cfg.train, wanted.nodes * wanted.tasks_per_node)
+    except UsageError as error:
+        yield Finding("refuse", "train", str(error))
         return
     try:
-        yield from _memory(cfg, profile, expected, certain=images is not None)
+        check_images(cfg, expected.resolution, expected.names, expected.units, expected.trained)
+    except (UsageError, DataError) as error:
+        yield Finding("refuse" if images else "warn", "train", str(error))
+        return
+    yield from _disk(cfg, expected)
+    try:
+        place = of_profile(profile)
     except UsageError as error:
         yield Finding("warn", "train", f"memory and time are not checked: {error}")
+        return
+    if place is not None:
+        yield from _memory(cfg, place, expected, certain=images is not None)
 
 
-def _memory(cfg: Config, profile: Profile, images: Subject, certain: bool) -> Iterator[Finding]:
-    from hpc.plan.target import CONTEXT_GIB, Target
-    from hpc.plan.verdict import memory_change
-    from sunpipe.train.gpus import find_gpu
+def _memory(cfg: Config, place: Target, images: Subject, certain: bool) -> Iterator[Finding]:
+    """Of the GPU and of the host, and the time, where they are known."""
+    from hpc.plan.target import CONTEXT_GIB
+    from hpc.plan.verdict import host_verdict
     from sunpipe.train.ledger import gib, ledger
 
-    wanted = profile.stages.train
-    place = Target(find_gpu(profile.gpu), wanted.nodes, wanted.tasks_per_node, None, "profile")
-    assert place.gpu is not None
-    assert place.memory_bytes is not None
-    shape = (images.resolution, images.channels)
-    found = ledger(*shape, cfg.train, place.ranks, "cuda")
-    if found.peak_bytes <= place.memory_bytes:
+    if place.gpu is None and place.host_bytes is None:
         return
-    whole = (place.gpu.memory_gib - CONTEXT_GIB) * 2**30
-    change = memory_change(cfg, *shape, place)
-    way = f"set {', '.join(change)}" if change else "no setting of [train.compute] makes it fit"
-    sure = certain and found.peak_bytes > whole
-    yield Finding("refuse" if sure else "warn", "train", f"needs {gib(found.peak_bytes)} a GPU at"
-                  f" the peak ({found.peak_phase}), a {place.gpu.name} has"
-                  f" {place.gpu.memory_gib:g} GiB; {way}")  # fmt: skip
+    found = ledger(images.resolution, images.channels, cfg.train, place.ranks, place.device)
+    host = host_verdict(found, place)
+    if host.word == "does not fit":
+        yield Finding("warn", "train", f"{host.text}; {', '.join(host.change)}")
+    if place.gpu is None or place.memory_bytes is None:
+        return
+    if found.peak_bytes > place.memory_bytes:
+        whole = (place.gpu.memory_gib - CONTEXT_GIB) * 2**30
+        sure = certain and found.peak_bytes > whole
+        yield Finding("refuse" if sure else "warn", "train", f"needs {gib(found.peak_bytes)} a GPU"
+                      f" at the peak ({found.peak_phase}), a {place.gpu.name} has"
+                      f" {place.gpu.memory_gib:g} GiB; sunpipe plan looks for settings that"
+                      " fit")  # fmt: skip
+        return
+    yield from _duration(cfg, place, images)
 
 
-def layout_fault(cfg: Config, ranks: int) -> str | None:
-    """Why a batch does not divide over ranks, groups of stripes and passes; None if it does."""
-    t, compute = cfg.train, cfg.train.compute
-    if t.zero.stage == 3:
-        return "train.zero.stage = 3 is not offered; set 0, 1 or 2"
-    if ranks % compute.stripes:
-        return (f"{ranks} ranks do not divide into groups of train.compute.stripes ="
-                f" {compute.stripes}")  # fmt: skip
-    parts = ranks // compute.stripes * compute.accumulate
-    if t.batch % parts:
-        passes = f" x {compute.accumulate} passes" if compute.accumulate > 1 else ""
-        return (f"train.batch = {t.batch} does not divide over {ranks // compute.stripes}"
-                f" ranks{passes}; use a multiple of {parts}")  # fmt: skip
-    return None
+def _duration(cfg: Config, place: Target, images: Subject) -> Iterator[Finding]:
+    """Kernels of D's main phase alone: a training takes longer than they do."""
+    from hpc.plan.verdict import duration, too_long
+    from sunpipe.train.pace import least_seconds_per_kimg
+
+    assert place.gpu is not None
+    assert place.limit_s is not None
+    run = find_run(Layout.current(), cfg.name)
+    stats = read_stats(run) if run else []
+    left = max(cfg.train.kimg - (stats[-1]["nimg"] / 1000 if stats else 0.0), 0.0)
+    seconds = left * least_seconds_per_kimg(
+        images.resolution, images.channels, cfg.train, place.gpu, place.ranks
+    )
+    if place.limit_s > 0 and too_long(seconds, place.limit_s):
+        yield Finding("warn", "train", f"takes more than {duration(seconds)}, in jobs of"
+                      f" {duration(place.limit_s)}")  # fmt: skip
+
+
+def _disk(cfg: Config, images: Subject) -> Iterator[Finding]:
+    """What is known to be written, against what is free."""
+    from hpc.plan.storage import experiment, free_bytes
+    from hpc.plan.verdict import disk_verdict
+
+    root = Layout.current().root
+    verdict = disk_verdict(experiment(cfg, images), free_bytes(root), str(root))
+    if verdict.word == "does not fit":
+        yield Finding("warn", "train", verdict.text)
 
 
 def _encoder(cfg: Config, profile: Profile) -> Iterator[Finding]:

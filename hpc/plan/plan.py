@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from hpc.plan.actual import compare
-from hpc.plan.fit import layout_fault
 from hpc.plan.levers import Predictor, levers
-from hpc.plan.storage import Stored, free_bytes, storage
+from hpc.plan.storage import experiment, free_bytes
 from hpc.plan.subject import Subject, subject
 from hpc.plan.target import Target
-from hpc.plan.verdict import Verdict, disk_verdict, memory_verdict, time_verdict
-from sunpipe.errors import UsageError
+from hpc.plan.verdict import disk_verdict, host_verdict, memory_verdict, time_verdict
 from sunpipe.paths import Layout
 from sunpipe.run import find_run, read_stats
 from sunpipe.settings import Config
 
 PREDICTED_BY = {
     "memory": "the ledger: networks counted, every phase run on shapes alone; within 15 % of what"
-    " trainings on a CPU took (benchmarks/results/plan_memory.json)",
+    " trainings of one rank on a CPU took beside their process"
+    " (benchmarks/results/plan_memory.json)",
+    "gpu_memory": "the ledger: networks counted, every phase run on shapes alone; not tried on a"
+    " GPU with this code, published peaks are 1.1 to 2 times as high (docs/plan.md)",
     "gpu": "a roofline over every kernel of an iteration; fitted to published times of StyleGAN2"
     " on V100 and A100 with 7 % error (0.81 to 1.08 of each), not tried on a GPU with this code"
     " (benchmarks/results/plan_anchors.json)",
     "cpu": "a roofline over every kernel of an iteration with rates measured on this machine just"
-    " now; within a factor of two",
+    " now; within a factor of two where nothing else runs",
 }
 
 
@@ -38,19 +39,18 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
 
     Raises
     ------
-    UsageError
-        Images, batch or layout that the training itself would refuse.
+    UsageError, DataError
+        What the training itself would refuse, see `sunpipe.train.refuse`.
     """
     images = subject(cfg)
     _refuse(cfg, images, place)
     from sunpipe.train.meter import networks
-    from sunpipe.train.plan import checkpoint_bytes
 
     shape = (images.resolution, images.channels)
     predictor = Predictor(*shape, place)
     found, speed = predictor.memory(cfg.train), predictor.pace(cfg.train)
     nets = networks(*shape, cfg.train.model, cfg.train.compute)
-    kept = storage(cfg, images, checkpoint_bytes(cfg, *shape))
+    kept = experiment(cfg, images)
     layout = Layout.current()
     run = find_run(layout, cfg.name)
     stats = read_stats(run) if run else []
@@ -58,10 +58,14 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
     left = max(cfg.train.kimg - done, 0.0)
     seconds = left * speed.seconds_per_kimg
     cpu_pace = None if place.gpu else speed.seconds_per_kimg
-    verdicts = [
-        memory_verdict(cfg, *shape, found.peak_bytes, place),
+    verdicts = [host_verdict(found, place)]
+    if place.gpu is not None:
+        gpu = memory_verdict(cfg, *shape, found.peak_bytes, place)
+        # what nobody asked to be compared is no verdict
+        verdicts = [gpu, *(one for one in verdicts if found.host and one.word != "unknown")]
+    verdicts += [
         time_verdict(seconds, place.limit_s),
-        disk_verdict(_more(kept, run), free_bytes(layout.root), str(layout.root)),
+        disk_verdict(kept, free_bytes(layout.root), str(layout.root)),
     ]
     return {
         "config": {"name": cfg.name, "dataset": cfg.dataset},
@@ -69,7 +73,8 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
         "target": place.as_json(),
         "parameters": {name: sum(p.numel() for p in net.parameters())
                        for name, net in zip("GD", nets, strict=True)},
-        "memory": {**found.as_json(), "parts": found.parts, "predicted_by": PREDICTED_BY["memory"]},
+        "memory": {**found.as_json(), "parts": found.parts, "predicted_by":
+                   PREDICTED_BY["gpu_memory" if place.gpu else "memory"]},
         "pace": {
             "seconds_per_kimg": speed.seconds_per_kimg, "iteration_s": speed.iteration_s,
             "limits_s": speed.limits, "phases_s": speed.phases, "update_s": speed.update,
@@ -79,6 +84,7 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
             "gb_per_image": speed.moved * place.ranks / speed.batch / 1e9,
             "device": predictor.gpu.name, "device_source": predictor.gpu.source,
             "predicted_by": PREDICTED_BY["gpu" if place.gpu else "cpu"],
+            "notes": _notes(cfg, place),
         },
         "total": {"kimg": cfg.train.kimg, "kimg_done": done, "kimg_left": left,
                   "seconds": seconds, "node_hours": seconds / 3600 * place.nodes,
@@ -93,29 +99,32 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
 
 
 def _refuse(cfg: Config, images: Subject, place: Target) -> None:
-    side = images.resolution
-    if side < 8 or side & (side - 1):
-        raise UsageError(
-            f"images of {side} x {side} pixels ({images.source}): StyleGAN2 needs a power of two of"
-            " at least 8; change shard.tile or shard.reduce"
-        )
-    fault = layout_fault(cfg, place.ranks)
-    if fault is not None:
-        raise UsageError(fault)
+    from sunpipe.train.refuse import check_images, check_layout
+
+    check_layout(cfg.train, place.ranks)
+    check_images(cfg, images.resolution, images.names, images.units, images.trained)
 
 
-def _more(kept: list[Stored], run: Path | None) -> int:
-    """Bytes still to be written: without shards that are there, and what the run holds."""
-    wanted = sum(one.bytes or 0 for one in kept if one.what != "shards")
-    if run is not None:
-        wanted -= sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
-    return max(wanted, 0)
+def _notes(cfg: Config, place: Target) -> list[str]:
+    """What makes this pace less certain."""
+    notes = []
+    if place.gpu is None and (said := busy(os.getloadavg()[0], os.cpu_count() or 1)):
+        notes.append(said)
+    if cfg.train.compute.stripes > 1:
+        notes.append("without the exchange of rows between ranks that share an image: it takes"
+                     " longer")  # fmt: skip
+    return notes
+
+
+def busy(load: float, cores: int) -> str | None:
+    """A sentence on other work that a measurement of this machine's CPU was disturbed by."""
+    if load < 0.5 * cores:
+        return None
+    return (f"this machine is busy (load {load:.1f} on {cores} cores): the rates were measured too"
+            " low, and a training alone on it would be up to several times as fast")  # fmt: skip
 
 
 def words(verdict: dict[str, Any]) -> str:
     """A verdict as one line."""
     change = f"; smallest change: {', '.join(verdict['change'])}" if verdict["change"] else ""
     return f"{verdict['about']}: {verdict['word']} - {verdict['text']}{change}"
-
-
-__all__ = ["PREDICTED_BY", "Verdict", "make_plan", "words"]

@@ -1,13 +1,21 @@
-"""What an experiment takes on the disk, artefact by artefact."""
+"""What an experiment takes on the disk, artefact by artefact.
+
+Not counted, because small or asked for by hand: searches, evaluations and reports,
+latents of real images, logs.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpc.plan.subject import Subject
+from sunpipe.errors import DataError
+from sunpipe.paths import Layout
+from sunpipe.run import find_run, ssl_name
 from sunpipe.settings import Config
 
 # Seen in runs: a grid of images takes about a byte per pixel and channel, a tick a line of
@@ -20,27 +28,85 @@ QUANTITIES = 24  # at most so many numbers of eight bytes are measured of a samp
 
 @dataclass(frozen=True)
 class Stored:
-    """Bytes of one kind of artefact; `bytes` is None where it cannot be known yet."""
+    """Bytes of one kind of artefact; `bytes` is None where it cannot be known yet.
+
+    `there` is what the disk holds of it already.
+    """
 
     what: str
     bytes: int | None
     how: str
+    there: int = 0
+
+    @property
+    def more(self) -> int:
+        """Bytes still to be written, as far as they are known."""
+        return max((self.bytes or 0) - self.there, 0)
 
     def as_json(self) -> dict[str, Any]:
         """As a dictionary."""
         return vars(self)
 
 
-def storage(cfg: Config, images: Subject, checkpoint_bytes: int) -> list[Stored]:
+def experiment(cfg: Config, images: Subject) -> list[Stored]:
+    """Rows of this experiment in the current data root.
+
+    Raises
+    ------
+    DataError
+        A manifest that cannot be read.
+    """
+    from sunpipe.train.plan import checkpoint_bytes, encoder_bytes
+
+    shape = (images.resolution, images.channels)
+    rows = storage(cfg, images, checkpoint_bytes(cfg, *shape), encoder_bytes(cfg, *shape))
+    layout = Layout.current()
+    folders = {"samples": layout.latents(cfg.name), "embeddings": layout.embeddings(cfg.name),
+               "index": layout.index(cfg.name)}  # fmt: skip
+    if (run := find_run(layout, cfg.name)) is not None:
+        folders |= {"checkpoints": run / "checkpoints", "image grids": run / "images",
+                    "statistics": run / "tensorboard"}  # fmt: skip
+    if (encoder := find_run(layout, ssl_name(cfg.name))) is not None:
+        folders["encoder"] = encoder
+    there = {what: folder_bytes(folder) for what, folder in folders.items()}
+    return [
+        archive(layout.archive),
+        *(dataclasses.replace(one, there=there.get(one.what, one.there)) for one in rows),
+    ]
+
+
+def archive(folder: Path) -> Stored:
+    """FITS files by their manifest; walking through millions of them would take too long."""
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        return Stored("archive", None, "FITS files; known after sunpipe fetch")
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        whole = pc.sum(pq.read_table(path, columns=["bytes"])["bytes"]).as_py() or 0
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    return Stored("archive", whole, "FITS files that are on the disk; more if more is fetched",
+                  whole)  # fmt: skip
+
+
+def storage(
+    cfg: Config, images: Subject, checkpoint_bytes: int, encoder: int | None
+) -> list[Stored]:
     """Bytes of each artefact of an experiment once it is complete.
 
     Parameters
     ----------
     checkpoint_bytes : int
         Of one checkpoint of G and D.
+    encoder : int or None
+        Of one checkpoint of ``sunpipe ssl``, None where that is not known.
     """
     t = cfg.train
     kept = min(t.keep_checkpoints, max(round(t.kimg / t.checkpoint_kimg), 1)) + 1
+    encoders = min(cfg.ssl.keep_checkpoints,
+                   max(round(cfg.ssl.kimg / cfg.ssl.checkpoint_kimg), 1)) + 1  # fmt: skip
     grids = t.kimg / t.image_kimg + 2
     side = min(images.resolution, GRID_SIDE)
     grid = GRID_IMAGES * side**2 * images.channels * PIXEL_BYTES
@@ -48,7 +114,7 @@ def storage(cfg: Config, images: Subject, checkpoint_bytes: int) -> list[Stored]
     rows, dim = images.images, cfg.ssl.dim
     vectors = None if rows is None else rows * (4 * dim + METADATA_BYTES)
     if images.stored_bytes is not None:
-        shards = Stored("shards", images.stored_bytes, "on the disk")
+        shards = Stored("shards", images.stored_bytes, "on the disk", images.stored_bytes)
     else:
         how = (f"{images.raw_bytes / 1e6:.3g} MB an image before compression; how many there will"
                " be is known after sunpipe shard")  # fmt: skip
@@ -60,10 +126,18 @@ def storage(cfg: Config, images: Subject, checkpoint_bytes: int) -> list[Stored]
         Stored("image grids", round(grids * grid), f"{grids:.0f} grids"),
         Stored("statistics", round(t.kimg / t.tick_kimg * TICK_BYTES), "stats.jsonl, TensorBoard"),
         Stored("samples", cfg.sample.count * sample, f"{cfg.sample.count} of z, w, quantities"),
+        Stored("encoder", None if encoder is None else encoders * encoder,
+               f"known after sunpipe ssl with {cfg.ssl.backbone}" if encoder is None else
+               f"{encoders} of {encoder / 1e6:.3g} MB, one of them being written"),
         Stored("embeddings", vectors, "of all images" if rows else "known after sunpipe shard"),
         Stored("index", None if vectors is None else 2 * vectors,
                "vectors and a coded copy" if rows else "known after sunpipe shard"),
     ]  # fmt: skip
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder; 0 without one."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def free_bytes(root: Path) -> int:

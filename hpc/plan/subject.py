@@ -11,7 +11,8 @@ from sunpipe.settings import Config
 from sunpipe.shard_settings import ShardSettings
 
 ITEM_BYTES = {"int16": 2, "float16": 2, "float32": 4}
-PLANES = {"sharp_vector": 3, "sharp_los": 1, "hmi_fulldisk": 1}
+FIELDS = {"sharp_vector": ("Br", "Bt", "Bp"), "sharp_los": ("Blos",),
+          "hmi_fulldisk": ("magnetogram",)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Subject:
         Of the shards on the disk.
     source : str
         Where the numbers come from.
+    names, units : tuple of str
+        Of the channels, as in ``dataset.json``.
     """
 
     resolution: int
@@ -35,6 +38,8 @@ class Subject:
     trained: int | None
     stored_bytes: int | None
     source: str
+    names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What ``sunpipe plan --json`` says about the images."""
@@ -46,11 +51,14 @@ class Subject:
         return self.channels * self.resolution**2 * self.item_bytes
 
 
-def planes(shard: ShardSettings) -> int:
-    """Channels of an image that these settings make."""
-    if shard.product == "aia_fulldisk":
-        return len(shard.wavelengths) + shard.magnetogram
-    return PLANES[shard.product]
+def channels_made(shard: ShardSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and units of the channels that these settings make."""
+    if shard.product != "aia_fulldisk":
+        fields = FIELDS[shard.product]
+        return fields, ("Gauss",) * len(fields)
+    waves = tuple(str(wave) for wave in shard.wavelengths)
+    fields = FIELDS["hmi_fulldisk"] if shard.magnetogram else ()
+    return waves + fields, ("DN/s",) * len(waves) + ("Gauss",) * len(fields)
 
 
 def subject(cfg: Config) -> Subject:
@@ -74,6 +82,7 @@ def subject(cfg: Config) -> Subject:
     return Subject(
         info.resolution, len(info.channels), ITEM_BYTES[info.dtype], info.counts.get("rows"),
         info.counts.get("train"), stored, f"dataset {cfg.dataset}",
+        tuple(info.channels), tuple(info.units),
     )  # fmt: skip
 
 
@@ -81,5 +90,6 @@ def to_be_made(cfg: Config) -> Subject:
     """Images that ``[shard]`` makes, whatever the dataset holds now."""
     shard = cfg.shard
     side = shard.tile // shard.reduce if shard.is_patch else shard.resolution
-    return Subject(side, planes(shard), ITEM_BYTES[shard.dtype], None, None, None,
-                   "[shard] of the configuration")  # fmt: skip
+    names, units = channels_made(shard)
+    return Subject(side, len(names), ITEM_BYTES[shard.dtype], None, None, None,
+                   "[shard] of the configuration", names, units)  # fmt: skip

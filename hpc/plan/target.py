@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hpc.profile import Profile, load_profile, minutes
+from hpc.profile import Profile, Resources, load_profile, minutes
 from sunpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class Target:
         Ranks are one per GPU, or per task on CPUs.
     limit_s : int or None
         Time limit of the job, less the seconds in which it stops; None without a profile.
+    host_bytes : float or None
+        Memory of the host for one rank; None where nobody says it.
+    note : str
+        What is odd about it; empty: nothing.
     """
 
     gpu: Gpu | None
@@ -39,6 +44,13 @@ class Target:
     per_node: int
     limit_s: int | None
     source: str
+    host_bytes: float | None = None
+    note: str = ""
+
+    @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """As torch calls it."""
+        return "cpu" if self.gpu is None else "cuda"
 
     @property
     def ranks(self) -> int:
@@ -58,7 +70,8 @@ class Target:
                 "ranks_per_node": self.per_node, "ranks": self.ranks, "limit_s": self.limit_s,
                 "usable_bytes": self.memory_bytes, "allowance": {
                     "context_gib": CONTEXT_GIB, "libraries_gib": LIBRARIES_GIB,
-                    "usable_share": USABLE}, "source": self.source}  # fmt: skip
+                    "usable_share": USABLE}, "source": self.source,
+                "host_bytes": self.host_bytes, "note": self.note}  # fmt: skip
 
 
 def target(
@@ -96,7 +109,41 @@ def target(
     limit = None
     if profile and wanted:
         limit = 60 * minutes(wanted.time) - profile.signal_s
-    return Target(found, nodes or (wanted.nodes if wanted else 1), per_node, limit, source)
+    host = host_bytes(wanted) if wanted else None
+    if profile is None and found is None:  # this machine
+        host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / per_node
+    note = ""
+    if found is not None and profile and not wanted_gpus(profile):
+        note = (f"the profile {cluster} asks for no GPU (gpus_per_node = 0 for train): its job"
+                " would run on CPUs")  # fmt: skip
+    nodes = nodes or (wanted.nodes if wanted else 1)
+    return Target(found, nodes, per_node, limit, source, host, note)
+
+
+def of_profile(profile: Profile) -> Target | None:
+    """Where the training of a profile would run; None on GPUs of which it does not say the type.
+
+    Raises
+    ------
+    UsageError
+        A GPU without figures.
+    """
+    from sunpipe.train.gpus import find_gpu
+
+    wanted = profile.stages.train
+    if wanted.gpus_per_node and not profile.gpu:
+        return None
+    gpu = find_gpu(profile.gpu) if wanted.gpus_per_node else None
+    limit = 60 * minutes(wanted.time) - profile.signal_s
+    return Target(gpu, wanted.nodes, wanted.tasks_per_node, limit, "profile", host_bytes(wanted))
+
+
+def host_bytes(wanted: Resources) -> float | None:
+    """``mem`` of a node for each of its tasks; None where the site decides (or all: ``0``)."""
+    if not wanted.mem or not int(wanted.mem[:-1]):
+        return None
+    return int(wanted.mem[:-1]) * 2 ** (10 * (1 + "KMGT".index(wanted.mem[-1]))) / (
+        wanted.tasks_per_node)  # fmt: skip
 
 
 def wanted_gpus(profile: Profile) -> bool:

@@ -46,6 +46,8 @@ def _head(plan: dict[str, Any]) -> Iterator[str]:
     what = f"GPUs {gpu['name']} ({gpu['source']})" if gpu else "CPU ranks"
     yield (f"on {target['nodes']} node(s) of {target['ranks_per_node']} {what};"
            f" from {target['source']}")  # fmt: skip
+    if target["note"]:
+        yield f"note: {target['note']}"
 
 
 def _memory(plan: dict[str, Any]) -> Iterator[str]:
@@ -57,6 +59,7 @@ def _memory(plan: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:<16}{size(count):>12}"
     if memory["host"]:
         yield f"  {'in the host':<16}{size(memory['host']):>12}"
+    yield f"  by {memory['predicted_by']}"
     allow = plan["target"]["allowance"]
     if plan["target"]["gpu"]:
         yield (
@@ -95,6 +98,7 @@ def _pace(plan: dict[str, Any]) -> Iterator[str]:
     shares = (f"{name} {share / pace['iteration_s']:.0%}" for name, share in parts.items() if share)
     yield f"  of which {', '.join(shares)}"
     yield f"  by {pace['predicted_by']}"
+    yield from (f"  {note}" for note in pace["notes"])
     gpu = "" if total["gpu_hours"] is None else f", {total['gpu_hours']:.3g} GPU hours"
     done = f" ({total['kimg_done']:g} are done)" if total["kimg_done"] else ""
     yield (

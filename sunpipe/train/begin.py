@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +12,19 @@ import numpy as np
 
 from sunpipe import dist
 from sunpipe.config import to_dict
-from sunpipe.errors import EXIT_FAILURE, DataError, SunpipeError, UsageError
+from sunpipe.errors import EXIT_FAILURE, SunpipeError
 from sunpipe.evaluate.reference import check_metrics
 from sunpipe.files import write_json
-from sunpipe.models.stripes import check as check_stripes
 from sunpipe.run import Run
 from sunpipe.settings import Config
 from sunpipe.shards.order import sample_indices
 from sunpipe.shards.reader import ShardReader
 from sunpipe.shards.schema import dataset_id
-from sunpipe.train.augment import check_policy
-from sunpipe.train.engine import STAGE_3, from_main
+from sunpipe.train.engine import from_main
 from sunpipe.train.ledger import Device, ledger
 from sunpipe.train.plan import predicted
+from sunpipe.train.refuse import check_images, check_layout
 from sunpipe.train.sinks import check_sinks, save_grid
-from sunpipe.train.symmetries import check_symmetries
 from sunpipe.train_settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -69,48 +68,10 @@ def check(cfg: Config, ranks: dist.Ranks, reader: ShardReader) -> None:
     DataError
         No training images.
     """
-    info, t = reader.info, cfg.train
-    size, compute = info.resolution, t.compute
-    if size < 8 or size & (size - 1):
-        raise UsageError(
-            f"dataset {cfg.dataset} has {size} x {size} pixels, StyleGAN2 needs a power of two of"
-            " at least 8; change shard.tile or shard.reduce and run sunpipe shard"
-        )
-    if len(reader) == 0:
-        raise DataError(f"dataset {cfg.dataset} has no training images; check shard.test_harps")
-    if ranks.world % compute.stripes:
-        raise UsageError(
-            f"{ranks.world} ranks do not divide into groups of"
-            f" train.compute.stripes={compute.stripes}"
-        )
-    parts = ranks.world // compute.stripes * compute.accumulate
-    if t.batch % parts:
-        shares = " x ".join(
-            [f"{ranks.world // compute.stripes} ranks" if compute.stripes == 1 else
-             f"{ranks.world // compute.stripes} groups of {compute.stripes} ranks"]
-            + ([f"train.compute.accumulate={compute.accumulate}"] if compute.accumulate > 1 else [])
-        )  # fmt: skip
-        raise UsageError(
-            f"train.batch={t.batch} does not divide over {shares}; use a multiple of {parts}"
-        )
-    lists = t.normalize.channels
-    if lists is not None and lists != len(info.channels):
-        raise UsageError(
-            f"train.normalize lists {lists} channels, dataset {cfg.dataset} has"
-            f" {len(info.channels)} ({', '.join(info.channels)})"
-        )
-    if t.zero.stage == 3:
-        raise UsageError(STAGE_3)
-    for section, refuse in (
-        ("train.diffaugment", lambda: check_policy(t.diffaugment, info.units)),
-        ("train.compute", lambda: check_stripes(compute.stripes, compute.stripes_from, size)),
-        ("train.symmetries", lambda: check_symmetries(t.symmetries, info.channels, info.units)),
-    ):
-        try:
-            refuse()
-        except ValueError as error:
-            raise UsageError(f"{section}: {error} (dataset {cfg.dataset})") from None
-    check_metrics(reader, t.metrics)
+    check_layout(cfg.train, ranks.world)
+    info = reader.info
+    check_images(cfg, info.resolution, info.channels, info.units, len(reader))
+    check_metrics(reader, cfg.train.metrics)
     check_sinks(cfg.track)
 
 
@@ -176,8 +137,9 @@ def announce(run: Run, trainer: Trainer, start: Path | None) -> None:
         f" {trainer.device.type}, ZeRO-{t.zero.stage}"
         f"{' with CPU offload' if t.zero.offload and t.zero.stage else ''}"
     )
-    plan = predicted(trainer.cfg, info.resolution, len(info.channels), ranks.world, device)
-    write_json(run.folder / "plan.json", plan)
+    nodes = dist.node_count(ranks, os.environ)
+    plan = predicted(trainer.cfg, info.resolution, len(info.channels), ranks.world, device, nodes)
+    write_json(run.folder / "plan.json", {**plan, "from_nimg": trainer.nimg})
     run.log(ledger(info.resolution, len(info.channels), t, ranks.world, device).line())
     for line in layout_notes(t, trainer.local_batch // trainer.accumulate):
         run.log(f"note: {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,13 @@ from sunpipe.paths import Layout
 from sunpipe.run import find_run
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
+
+# What a training process on a CPU grows by in its first steps, feature maps apart: code of
+# kernels and of the backward pass, arenas of threads, TensorBoard. Seen in 20 runs of
+# configs/tiny.toml with one and two ranks, torch 2 on x86: 154 to 185 MiB.
+FIRST_STEPS = 160 * 2**20
+# A safetensors header: about so many bytes for each tensor of it, and the small JSON files.
+TENSOR_HEADER = 110
 
 
 def plan_training(
@@ -73,8 +81,9 @@ def plan_training(
 
 
 def predicted(
-    cfg: Config, resolution: int, channels: int, ranks: int, device: Literal["cuda", "cpu"]
-) -> dict[str, Any]:
+    cfg: Config, resolution: int, channels: int, ranks: int, device: Literal["cuda", "cpu"],
+    nodes: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What a training is expected to take: ``plan.json`` of its run folder.
 
     Written at the start, so that what happens can be held against it afterwards.
@@ -85,6 +94,9 @@ def predicted(
         Of the images.
     ranks : int
         Processes of the training.
+    nodes : int, optional
+        Over which they are spread; where it is not known, or nodes are not full, all
+        are taken to be in one.
 
     Returns
     -------
@@ -93,14 +105,17 @@ def predicted(
         ``gpu`` (str, or None where no figures of the device are known);
         ``memory_bytes`` (int, of one rank: what ``peak_memory_bytes`` of ``stats.jsonl`` is
         expected to reach); ``peak_phase``; ``parts`` (str to int bytes: what
-        `memory_bytes` is the sum of; ``process`` is Python and its libraries, which
-        count on a CPU only); ``seconds_per_kimg`` (float, or None where `gpu` is);
+        `memory_bytes` is the sum of; ``process`` is Python and its libraries, and
+        ``first steps`` what the process grows by in them: both count on a CPU only);
+        ``seconds_per_kimg`` (float, or None where `gpu` is);
         ``parameters`` (``G``, ``D``: int); ``checkpoint_bytes`` (int, of one checkpoint).
 
     Notes
     -----
     For the process that trains, once its networks are made: on a CPU the resident
-    size of the process, less its networks, is part of what is predicted.
+    size of the process, less all tensors that it holds by then (networks; from ZeRO
+    stage 1 on, and after a checkpoint was read, the moments, too), is part of what is
+    predicted. The exchange of rows between ranks that share an image is not counted.
     """
     from sunpipe.train.gpus import gpu_here
     from sunpipe.train.ledger import ledger
@@ -110,16 +125,19 @@ def predicted(
     t = cfg.train
     found = ledger(resolution, channels, t, ranks, device)
     gpu = gpu_here() if device == "cuda" else None
-    speed = pace(resolution, channels, t, gpu, ranks) if gpu is not None else None
+    full = nodes is not None and ranks % nodes == 0
+    each = ranks // nodes if nodes is not None and full else ranks
+    speed = pace(resolution, channels, t, gpu, ranks, each) if gpu is not None else None
     g, d = networks(resolution, channels, t.model, t.compute)
     parts = found.parts
     if device == "cpu":
-        made = found.parameters + found.buffers + found.ema
-        parts["process"] = max(resident_bytes() - made, 0)
+        parts["process"] = max(resident_bytes() - tensor_bytes(), 0)
+        parts["first steps"] = FIRST_STEPS
     return {
         "schema": 1,
         "by": "phases run on shapes alone: memory by the ledger, seconds by a roofline of the GPU"
-        " (all ranks taken to be in one node)",
+        + ("" if full else " (all ranks taken to be in one node)")
+        + (" without the exchange of stripes" if t.compute.stripes > 1 else ""),
         "device": device,
         "ranks": ranks,
         "gpu": gpu.name if gpu else None,
@@ -136,7 +154,7 @@ def predicted(
 def checkpoint_bytes(cfg: Config, resolution: int, channels: int) -> int:
     """Bytes of one checkpoint: G, D, the average of G, and Adam's two moments of each.
 
-    Headers of the files, some 10 kB each, are not in it.
+    The headers of its files are counted roughly, some 100 bytes for each tensor.
     """
     from sunpipe.train.meter import networks
 
@@ -147,7 +165,44 @@ def checkpoint_bytes(cfg: Config, resolution: int, channels: int) -> int:
                         g.state_dict().values())
     )  # fmt: skip
     moments = 2 * sum(p.numel() * p.element_size() for net in (g, d) for p in net.parameters())
-    return whole + averaged + moments
+    tensors = 2 * len(g.state_dict()) + len(d.state_dict())
+    tensors += 2 * sum(1 for net in (g, d) for _ in net.parameters())
+    return whole + averaged + moments + TENSOR_HEADER * tensors
+
+
+def encoder_bytes(cfg: Config, resolution: int, channels: int) -> int | None:
+    """Bytes of a checkpoint of ``sunpipe ssl``: encoder, heads, Adam's two moments.
+
+    None for models of timm, which would have to be installed.
+    """
+    import torch
+
+    from sunpipe.models.backbone import make_backbone
+    from sunpipe.train.ssl_methods import make_method
+
+    s = cfg.ssl
+    if s.backbone != "residual":
+        return None
+    with torch.device("meta"):
+        encoder = make_backbone(s.backbone, channels, resolution, s.width, s.dim)
+        method = make_method(encoder, s)
+    whole = sum(one.numel() * one.element_size() for one in method.state_dict().values())
+    moments = sum(2 * one.numel() * one.element_size() for one in method.parameters()
+                  if one.requires_grad)  # fmt: skip
+    return whole + moments
+
+
+def tensor_bytes() -> int:
+    """Bytes of all tensors that this process holds in its own memory, each storage once."""
+    import torch
+
+    held: dict[int, int] = {}
+    for one in gc.get_objects():
+        kind = type(one)  # not isinstance: it would ask lazy modules and proxies
+        if issubclass(kind, torch.Tensor) and one.device.type == "cpu":
+            storage = one.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+    return sum(held.values())
 
 
 def resident_bytes() -> int:

@@ -42,7 +42,11 @@ def test_there_are_two_hundred_of_them() -> None:
 
 
 @pytest.mark.parametrize("key", ["name", "dataset"])
-def test_none_becomes_the_name_of_a_run_or_dataset(tmp_path: Path, key: str) -> None:
+def test_none_becomes_the_name_of_a_run_or_dataset(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
     tiny = REPO / "configs/tiny.toml"
     load_config(tiny, [f'{key}="a-good_name.1"'])
     for text in HOSTILE:
@@ -52,7 +56,8 @@ def test_none_becomes_the_name_of_a_run_or_dataset(tmp_path: Path, key: str) -> 
         assert key in said
         assert len(said) < 800 + len(text), text
         assert not set(said) & set("\0\r\x1b\x07\x7f"), said
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(tmp_path.rglob("*")) == before  # neither here nor in the data root
+    assert root.is_relative_to(tmp_path)
 
 
 def test_control_characters_reach_no_command_line() -> None:

@@ -6,19 +6,28 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from hpc.plan.fit import Finding, layout_fault, queue_check
-from hpc.plan.storage import storage
-from hpc.plan.subject import Subject, planes, subject
-from hpc.plan.verdict import duration, time_verdict
+from hpc.plan.fit import Finding, queue_check
+from hpc.plan.plan import busy
+from hpc.plan.storage import Stored, archive, experiment, storage
+from hpc.plan.subject import Subject, channels_made, subject
+from hpc.plan.target import Target, host_bytes, target
+from hpc.plan.verdict import disk_verdict, duration, host_verdict, time_verdict
 from hpc.profile import Profile, Resources, StageResources
+from preprocess.dataset.patches import Patches
 from sunpipe.config import load_config
-from sunpipe.errors import DataError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.settings import Config
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.schema import DatasetInfo
 from sunpipe.train import gpus
+from sunpipe.train.ledger import ledger
+from sunpipe.train.pace import least_seconds_per_kimg, pace
+from sunpipe.train.plan import encoder_bytes
+from sunpipe.train.refuse import check_layout
 from tests.conftest import REPO
 
 
@@ -75,16 +84,43 @@ def test_ranks_and_gpus_must_agree() -> None:
     ("changes", "ranks", "said"),
     [
         (["train.batch=8"], 4, None),
-        (["train.batch=8"], 3, "train.batch = 8 does not divide over 3 ranks; use a multiple of 3"),
-        (["train.batch=8", "train.compute.accumulate=4"], 4, "4 ranks x 4 passes"),
+        (["train.batch=8"], 3, "train.batch=8 does not divide over 3 ranks; use a multiple of 3"),
+        (
+            ["train.batch=8", "train.compute.accumulate=4"],
+            4,
+            "4 ranks x train.compute.accumulate=4",
+        ),
         (["train.compute.stripes=2"], 3, "3 ranks do not divide into groups"),
         (["train.batch=8", "train.compute.stripes=2"], 16, None),
         (["train.zero.stage=3"], 1, "not offered"),
     ],
 )
 def test_layouts_that_the_training_refuses(changes: list[str], ranks: int, said: Any) -> None:
-    found = layout_fault(config(*changes), ranks)
-    assert found is None if said is None else said in str(found)
+    t = config(*changes).train
+    if said is None:
+        check_layout(t, ranks)
+        return
+    with pytest.raises(UsageError) as refused:
+        check_layout(t, ranks)
+    assert said in str(refused.value)
+
+
+def test_what_the_training_refuses_of_its_images_is_refused_before(root: Path) -> None:
+    wrong = {
+        'train.diffaugment=["color"]': "train.diffaugment: color is for intensities",
+        "train.compute.stripes=2": "train.compute: compute.stripes_from=256 is above",
+        "train.normalize.scale=[1.0, 2.0]": "train.normalize lists 2 channels",
+    }
+    wanted = profile(tasks_per_node=2)
+    for change, said in wrong.items():
+        (early,) = queue_check(config(change), wanted, ["train"])
+        assert early.level == "warn"  # the images may still be others
+        assert early.text.startswith(said)
+    make_dataset(root)
+    for change, said in wrong.items():
+        (late,) = queue_check(config(change), wanted, ["train"])
+        assert late.level == "refuse"
+        assert late.text.startswith(said)
 
 
 @pytest.mark.usefixtures("root")
@@ -106,6 +142,7 @@ def test_memory_is_refused_only_where_it_is_certain(
     (found,) = queue_check(config(), wanted, ["train"])
     assert found.level == "refuse"
     assert "a small has 0.501 GiB" in found.text
+    assert "sunpipe plan looks for settings" in found.text
     unknown = queue_check(config(), profile("gtx", gpus_per_node=1), ["train"])
     assert levels(unknown) == ["warn"]
     assert "no figures for a GPU called 'gtx'" in unknown[0].text
@@ -132,28 +169,113 @@ def test_images_are_known_before_there_are_any(root: Path) -> None:
     (root / "shards/tiny/dataset.json").write_text("{}")
     with pytest.raises(DataError):
         subject(config())  # damaged is not the same as not there
-    for product, dtype, count in (("sharp_los", "int16", 1), ("hmi_fulldisk", "int16", 1),
-                                  ("aia_fulldisk", "float16", 3)):  # fmt: skip
-        made: Any = {"product": product, "dtype": dtype, "wavelengths": (171, 193)}
-        assert planes(ShardSettings(**made, magnetogram=product == "aia_fulldisk")) == count
+    for product in ("sharp_vector", "sharp_los"):
+        shard = ShardSettings(product=product)
+        made = Patches(shard)
+        assert channels_made(shard) == (tuple(made.channels), tuple(made.units))
+    aia = ShardSettings(product="aia_fulldisk", dtype="float16", wavelengths=(171, 193),
+                        magnetogram=True)  # fmt: skip
+    assert channels_made(aia) == (("171", "193", "magnetogram"), ("DN/s", "DN/s", "Gauss"))
 
 
 def test_storage_is_summed_by_formula() -> None:
     cfg = config("train.kimg=100", "train.checkpoint_kimg=10", "train.keep_checkpoints=3",
                  "train.image_kimg=50", "sample.count=1000")  # fmt: skip
     images = Subject(32, 3, 2, 500, 400, 12345, "test")
-    found = {one.what: one.bytes for one in storage(cfg, images, 10**6)}
+    found = {one.what: one.bytes for one in storage(cfg, images, 10**6, 10**5)}
     assert found["shards"] == 12345
     assert found["checkpoints"] == 4 * 10**6
     assert found["image grids"] == 4 * 24 * 32 * 32 * 3
     assert found["samples"] == 1000 * (4 * (16 + 16) + 8 * 24)
     assert found["embeddings"] == 500 * (4 * cfg.ssl.dim + 64)
-    unknown = storage(cfg, dataclasses.replace(images, images=None, stored_bytes=None), 10**6)
-    assert {one.what for one in unknown if one.bytes is None} == {"shards", "embeddings", "index"}
+    kept = 1 + min(cfg.ssl.keep_checkpoints, round(cfg.ssl.kimg / cfg.ssl.checkpoint_kimg))
+    assert found["encoder"] == kept * 10**5
+    unknown = storage(cfg, dataclasses.replace(images, images=None, stored_bytes=None), 10**6, None)
+    assert {one.what for one in unknown if one.bytes is None} == {
+        "shards", "encoder", "embeddings", "index"}  # fmt: skip
+
+
+def test_what_is_on_the_disk_is_not_counted_again(root: Path) -> None:
+    cfg = config("sample.count=1000")
+    folder = root / "latents/tiny"
+    folder.mkdir(parents=True)
+    (folder / "samples").write_bytes(b"x" * 5000)
+    (root / "archive").mkdir()
+    pq.write_table(pa.table({"bytes": pa.array([3, None, 4], pa.int64())}),
+                   root / "archive/manifest.parquet")  # fmt: skip
+    rows = {one.what: one for one in experiment(cfg, subject(cfg))}
+    assert (rows["archive"].bytes, rows["archive"].more) == (7, 0)
+    assert rows["samples"].more == (rows["samples"].bytes or 0) - 5000 > 0
+    assert rows["encoder"].bytes
+    (root / "archive/manifest.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=r"manifest\.parquet cannot be read"):
+        archive(root / "archive")
+
+
+def test_a_disk_with_parts_unknown_is_never_said_to_fit() -> None:
+    some = [Stored("checkpoints", 10**9, "", there=4 * 10**8), Stored("shards", None, "")]
+    verdict = disk_verdict(some, 10**12, "/root")
+    assert verdict.word == "unknown"
+    assert verdict.text.startswith("at least 0.6 GB more")
+    assert verdict.text.endswith("not known yet: shards")
+    assert disk_verdict(some, 10**8, "/root").word == "does not fit"
+    assert disk_verdict(some[:1], 10**12, "/root").word == "fits"
+
+
+def test_an_encoder_of_the_demonstration_takes_what_was_seen() -> None:
+    cfg = load_config(REPO / "configs/archive_hour.toml")
+    assert encoder_bytes(cfg, 32, 3) == pytest.approx(9_224_652, rel=0.01)  # a checkpoint of it
+    assert encoder_bytes(load_config(None, ['ssl.backbone="timm:resnet18"']), 32, 3) is None
+
+
+@pytest.mark.usefixtures("root")
+def test_memory_of_the_host_is_held_against_mem(
+    tmp_path: Path,
+) -> None:
+    assert host_bytes(Resources(mem="8G", tasks_per_node=2)) == 4 * 2**30
+    assert host_bytes(Resources()) is host_bytes(Resources(mem="0M")) is None
+    (found,) = queue_check(config(), profile(mem="1M"), ["train"])
+    assert (found.level, "of 1.0 MiB that it gets" in found.text) == ("warn", True)
+    assert queue_check(config(), profile(mem="8G"), ["train"]) == []
+    (moved,) = queue_check(config("train.zero.stage=1", "train.zero.offload=true"),
+                           profile("h200", gpus_per_node=1, mem="512M"), ["train"])  # fmt: skip
+    assert "on the host" in moved.text
+    t = config().train
+    cpu = Target(None, 1, 1, None, "test")
+    assert host_verdict(ledger(32, 3, t, 1, "cpu"), cpu).text.endswith("set mem in the profile to"
+                                                                       " compare")  # fmt: skip
+    file = tmp_path / "cpu.toml"
+    file.write_text('[stages.train]\nmem = "8G"\n')
+    place = target(file, None, None, None)
+    assert place.host_bytes == 8 * 2**30
+    assert host_verdict(ledger(32, 3, t, 1, "cpu"), place).word == "fits"
+    assert "asks for no GPU" in target(file, "h200", None, None).note
+
+
+@pytest.mark.usefixtures("root")
+def test_very_many_jobs_and_a_full_disk_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = ("train.kimg=1e7", "train.tick_kimg=1e5", "train.image_kimg=1e5")
+    (long,) = queue_check(config(*changes),
+                          profile("v100", gpus_per_node=1, time="00:10:00"), ["train"])  # fmt: skip
+    assert long.level == "warn"
+    assert "takes more than" in long.text
+    t, gpu = config().train, gpus.KNOWN["v100"]
+    assert 0 < least_seconds_per_kimg(32, 3, t, gpu) < pace(32, 3, t, gpu).seconds_per_kimg
+    monkeypatch.setattr("hpc.plan.storage.free_bytes", lambda root: 1000)
+    (full,) = queue_check(config(), profile(), ["train"])
+    assert full.level == "warn"
+    assert "GB free" in full.text
+
+
+def test_a_busy_machine_is_no_measure() -> None:
+    assert busy(0.4, 2) is None
+    assert "load 8.0 on 2 cores" in str(busy(8.0, 2))
 
 
 def test_time_is_counted_in_jobs() -> None:
-    assert time_verdict(3600, None).word == "fits"
+    assert time_verdict(3600, None).word == "unknown"
+    assert time_verdict(4e7, None).word == "does not fit"  # more than a year
+    assert time_verdict(2e7, 4000).word == "does not fit"  # 4999 restarts
     assert time_verdict(3600, 7200).text == "60 min in all, 2 h 0 min in one job".replace(
         "60 min", "1 h 0 min"
     )
