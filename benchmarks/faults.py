@@ -3,7 +3,7 @@
 On a one-machine Slurm of its own, with trainings of `configs/tiny.toml` on two nodes.
 An attempt ends well when the training went on by itself or stopped with a clear line,
 and the weights at the end are those of an undisturbed run to the last bit. Nothing may
-start from nothing, or hang for more than 90 s.
+start from nothing, or wait without end: other ranks end within 90 s of noticing.
 
     python benchmarks/faults.py                          # all, about an hour on two cores
     python benchmarks/faults.py --only "rank killed" --times 3
