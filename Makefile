@@ -23,10 +23,10 @@ demo: install  ## the whole pipeline on bundled real data, on the CPU; prints th
 	@$(BIN)/sunpipe pipeline --local --config configs/demo.toml
 
 test: install  ## all tests; what this machine lacks is skipped with the command that installs it
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-fast: install  ## unit tests only
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup tests/unit
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder tests/unit
 
 download: install  ## fetch what CONFIG=configs/data_*.toml asks JSOC for into the archive
 	@$(BIN)/sunpipe fetch --config $(if $(filter file,$(origin CONFIG)),configs/download.toml,$(CONFIG))

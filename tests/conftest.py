@@ -68,11 +68,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--remote-data", action="store_true", help="run tests that talk to JSOC")
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What shares a fixture stays in one process: a file, and all that uses the one Slurm."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if nodeid.startswith("tests/slurm/") else nodeid.split("::")[0]
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:  # what shares a fixture of module or session scope stays in one process
-        where = item.path.relative_to(REPO / "tests")
-        group = where.parts[0] if where.parts[0] == "slurm" else str(where)
-        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: "slurm" not in item.keywords)  # the longest group first
     left_out = set() if config.getoption("--remote-data") else {"remote_data"}
     if not Path("/dev/nvidia0").exists():
