@@ -98,7 +98,7 @@ def test_status_of_waiting_running_failed_and_lost(
                              "train.kimg=100", "--json", root=tmp_path)  # fmt: skip
     train = json.loads(launched.stdout)["job"]
     launched = slurm.sunpipe("launch", "embed", "-c", TINY, "--cluster", profile, "--json",
-                             root=tmp_path)  # fmt: skip
+                             "--force", root=tmp_path)  # fmt: skip
     embed = json.loads(launched.stdout)["job"]
     job = ("sbatch", "--parsable", f"--output={tmp_path}/x.txt", "--wrap=sleep 60")
     after = slurm.run(*job, "--job-name=sunpipe-sample", f"--dependency=afterok:{train}").stdout
