@@ -170,7 +170,7 @@ def test_print_script_needs_no_slurm(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n")
     assert "sunpipe train --config" in done.stderr
-    sent = cli("launch", "train", "-c", TINY, "--cluster", EXAMPLE,
+    sent = cli("launch", "fetch", "-c", TINY, "--cluster", EXAMPLE,
                env={"PATH": str(tmp_path / "bin")})  # fmt: skip
     assert sent.returncode == 1
     assert "sbatch not found" in sent.stderr
