@@ -99,10 +99,15 @@ def check_fit(cfg: Config, profile: Profile, stages: Sequence[str], force: bool)
     """
     from hpc.plan.fit import queue_check
 
-    found = queue_check(cfg, profile, stages)
-    refused = [f"{each.stage}: {each.text}" for each in found if each.level == "refuse"]
-    for each in found:
-        if force or each.level != "refuse":
-            log(f"{each.stage}: {each.text}")
-    if refused and not force:
+    stages_of: dict[tuple[str, str], list[str]] = {}  # what is said of several is said once
+    for each in queue_check(cfg, profile, stages):
+        stages_of.setdefault((each.level, each.text), []).append(each.stage)
+    refused = []
+    for (level, text), named in stages_of.items():
+        line = f"{', '.join(named)}: {text}"
+        if force or level != "refuse":
+            log(line)
+        else:
+            refused.append(line)
+    if refused:
         raise DataError("; ".join(refused) + "; nothing was queued (--force queues it anyway)")

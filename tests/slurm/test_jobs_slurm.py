@@ -129,7 +129,7 @@ def test_control_characters_are_refused_before_submission(
 
 def test_a_refused_job_gives_one_line_and_cancels_the_rest(slurm: Slurm, tmp_path: Path) -> None:
     profile = tmp_path / "cluster.toml"
-    profile.write_text('[default]\ntime = "00:05:00"\n[stages.train]\npartition = "nowhere"\n')
+    profile.write_text('[default]\ntime = "00:10:00"\n[stages.train]\npartition = "nowhere"\n')
     argv = ("pipeline", "-c", TINY, "--cluster", profile)
     done = slurm.sunpipe(*argv, root=tmp_path / "root")
     assert done.returncode == 1
