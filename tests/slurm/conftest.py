@@ -9,16 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from hpc import daemon
 from hpc.cluster import Cluster
 from tests.conftest import REPO, need
-
-if TYPE_CHECKING:
-    from tests.slurm.watched import Watched
 
 PROFILE = """\
 [default]
@@ -110,17 +106,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         cluster.down()
     assert daemon.leftovers(token) == []
     assert not cluster.folder.exists()
-
-
-@pytest.fixture(scope="session")
-def watched(
-    slurm: Slurm, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Watched]:
-    """A running training on a real Slurm, watched by a real Prometheus."""
-    from tests.slurm.watched import watching  # it needs this module
-
-    with watching(slurm, tiny_root, tmp_path_factory.mktemp("watched")) as found:
-        yield found
 
 
 @pytest.fixture(scope="session")

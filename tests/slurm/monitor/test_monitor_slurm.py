@@ -9,7 +9,7 @@ import pytest
 
 from hpc.monitor.names import NODE_STATES
 from tests.slurm.conftest import SMALL
-from tests.slurm.watched import Watched
+from tests.slurm.monitor.watched import Watched
 
 pytestmark = pytest.mark.slurm
 

@@ -1,6 +1,6 @@
 """A real Prometheus that scrapes the real exporter while a real Slurm runs a real training.
 
-The fixture `watched` (conftest.py) is one for the whole session of a worker: whoever
+The fixture `watched` (conftest.py) is one for all tests of this folder: whoever
 breaks something mends it again.
 """
 

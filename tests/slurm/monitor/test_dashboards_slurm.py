@@ -19,7 +19,7 @@ from hpc.monitor.preview_chart import Window
 from hpc.monitor.preview_model import Board, load
 from hpc.monitor.preview_source import Client
 from tests.slurm.conftest import SMALL
-from tests.slurm.watched import Watched
+from tests.slurm.monitor.watched import Watched
 
 pytestmark = pytest.mark.slurm
 OTHER = "00099-other"  # a run of which the trainer told everything, ended
