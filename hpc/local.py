@@ -9,22 +9,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from sunpipe.errors import EXIT_STOPPED
+
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 @contextmanager
-def forwarding(child: subprocess.Popen[str]) -> Iterator[None]:
-    """Hand signals on to `child`, which decides how to stop; we wait for it."""
+def forwarding(child: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Hand signals on to `child`, which decides how to stop; we wait for it. Yields those sent."""
+    sent: list[int] = []
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
+        sent.append(number)
         child.send_signal(number)
 
     previous = {number: signal.signal(number, hand_on) for number in FORWARDED}
     try:
-        yield
+        yield sent
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def stage_command(argv: Sequence[str]) -> list[str]:
+    """The process that runs a stage."""
+    return [sys.executable, "-m", "sunpipe", *argv]
 
 
 def run_here(argv: Sequence[str], capture: bool = False) -> tuple[int, str]:
@@ -39,14 +48,16 @@ def run_here(argv: Sequence[str], capture: bool = False) -> tuple[int, str]:
         Exit code (128 and the signal's number when one ended it, as in a shell) and, with
         `capture`, its stdout.
     """
-    command = [sys.executable, "-m", "sunpipe", *argv]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if capture else None, text=True,
-        process_group=0,
-    ) as child, forwarding(child):  # fmt: skip
+        stage_command(argv), stdin=subprocess.DEVNULL, text=True, process_group=0,
+        stdout=subprocess.PIPE if capture else None,
+    ) as child, forwarding(child) as sent:  # fmt: skip
         out, _ = child.communicate()
     code = child.returncode
-    if code < 0:
+    if code == -signal.SIGINT and signal.SIGINT in sent:
+        # A ctrl-C inside an extension's start has Python end so, whatever its exit code was.
+        code = EXIT_STOPPED
+    elif code < 0:
         name = signal.Signals(-code).name
         print(f"sunpipe: {' '.join(argv[:2])} was ended by {name}", file=sys.stderr)
         code = 128 - code

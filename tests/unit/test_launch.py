@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from hpc import local
 from hpc.argv import all_parts, stage_argv
 from hpc.launch import StageJob, batch_script
 from hpc.profile import Profile, Resources, load_profile
 from hpc.script import job_environment, python_command, setup_lines, slurm_parameters
-from sunpipe.errors import UsageError
+from sunpipe.errors import EXIT_STOPPED, UsageError
 from tests.conftest import REPO, Cli
 
 EXAMPLE = REPO / "configs/clusters/example.toml"
@@ -206,3 +207,15 @@ def test_mistakes_are_seen_before_anything_is_submitted(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert list(root.iterdir()) == []
+
+
+def test_a_stage_that_python_ends_by_sigint_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does when ctrl-C came inside an extension's start, whatever the exit code was."""
+    script = """if True:
+        import os, signal, time
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        time.sleep(0.5)
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(30)"""
+    monkeypatch.setattr(local, "stage_command", lambda argv: [sys.executable, "-c", script])
+    assert local.run_here(["shard"])[0] == EXIT_STOPPED
