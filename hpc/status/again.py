@@ -190,11 +190,15 @@ def _plain_jobs(jobs: Sequence[Job]) -> list[Ended]:
 
 
 def _sbatch_again(command: str, tasks: Sequence[int], count: int) -> str:
-    """Submit tasks of a plain array again; the templates need to know how many there are."""
+    """Submit tasks of a plain array again; the templates need to know how many there are.
+
+    Slurm tells neither the options that sbatch had nor the data root: a comment says so.
+    """
+    rest = "  # with SUNPIPE_ROOT and the options of sbatch as the first time"
     if not tasks:
-        return f"sbatch {command}"
+        return f"sbatch {command}{rest}"
     listed = ",".join(map(str, tasks))
-    return f"SUNPIPE_PARTS={max(count, *tasks)} sbatch --array={listed} {command}"
+    return f"SUNPIPE_PARTS={max(count, *tasks)} sbatch --array={listed} {command}{rest}"
 
 
 def _show_job(job: str) -> dict[str, str]:

@@ -246,9 +246,10 @@ def test_a_line_keeps_its_words_and_acts_on_no_terminal(root: Path) -> None:
 
 
 def test_tasks_of_plain_arrays_keep_their_number_of_parts() -> None:
+    rest = "  # with SUNPIPE_ROOT and the options of sbatch as the first time"
     assert again._sbatch_again("jobs/embed.sh -c x.toml", [3], 4) == (
-        "SUNPIPE_PARTS=4 sbatch --array=3 jobs/embed.sh -c x.toml")  # fmt: skip
-    assert again._sbatch_again("jobs/report.sh", [], 1) == "sbatch jobs/report.sh"
+        f"SUNPIPE_PARTS=4 sbatch --array=3 jobs/embed.sh -c x.toml{rest}")  # fmt: skip
+    assert again._sbatch_again("jobs/report.sh", [], 1) == f"sbatch jobs/report.sh{rest}"
 
 
 def test_failures_in_the_table() -> None:
