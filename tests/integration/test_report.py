@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -167,13 +166,11 @@ def test_card_counts_every_candidate(made: tuple[Path, dict[str, Any]]) -> None:
     assert "low_flux" in text
 
 
-def test_again_is_cheap_until_something_changes(tiny_copy: Path) -> None:
+def test_again_is_skipped_until_something_changes(tiny_copy: Path) -> None:
     first = report(config(), TINY)
     page = Path(first["report"])
     before = page.stat().st_mtime_ns
-    started = time.perf_counter()
     second = report(config(), TINY)
-    assert time.perf_counter() - started < 3
     assert second["skipped"]
     assert {**second, "skipped": False} == first
     assert page.stat().st_mtime_ns == before
