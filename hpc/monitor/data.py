@@ -180,10 +180,17 @@ class Data:
 
 def newest_folders(parent: Path) -> list[Path]:
     """At most `DATASETS_SHOWN` folders, those that changed last."""
+
+    def changed(entry: os.DirEntry[str]) -> float | None:
+        try:
+            return entry.stat().st_mtime if entry.is_dir() else None
+        except OSError:  # gone meanwhile, or a link in a circle
+            return None
+
     try:
         with os.scandir(parent) as entries:
-            found = [(entry.stat().st_mtime, Path(entry.path)) for entry in entries
-                     if entry.is_dir() and not entry.name.startswith(".")]  # fmt: skip
+            found = [(when, Path(entry.path)) for entry in entries
+                     if entry.name[0] != "." and (when := changed(entry)) is not None]  # fmt: skip
     except FileNotFoundError:
         return []
     return [path for _, path in sorted(found, reverse=True)[:DATASETS_SHOWN]]

@@ -10,6 +10,10 @@ from sunpipe.errors import DataError
 from sunpipe.paths import Layout
 from sunpipe.stage import log
 
+# What reading a file of another's making may raise: a number of 400 digits, too deep a nesting,
+# a list where a name belongs.
+ODD = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
 
 def check_root(layout: Layout) -> None:
     """See that the data root is there: else nothing in it would read as nothing going on.
@@ -42,7 +46,7 @@ class Faults:
             yield
         except (DataError, OSError) as error:
             self._note(what, str(error))
-        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        except ODD as error:
             self._note(what, f"holds what sunpipe does not write ({type(error).__name__}: {error})")
 
     def _note(self, what: str, words: str) -> None:

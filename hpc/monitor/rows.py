@@ -40,10 +40,13 @@ ABOUT_A_ROW = ("nimg", "kimg", "images", "not_finite", "seconds", "time")
 
 
 def number(value: Any) -> float | None:
-    """A value of JSON as a float; None when it is no number."""
+    """A value of JSON as a float; None when it is no number, or one beyond all floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def unix(value: Any) -> float | None:
@@ -120,7 +123,7 @@ def tick_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
 def distances(run: str, row: Mapping[str, Any]) -> Iterator[Sample]:
     """Samples of a row of ``metric-*.jsonl``."""
     keys = [key for key in row if key not in ABOUT_A_ROW and re.fullmatch(r"\w{1,60}", key)]
-    for key in keys[:METRICS_SHOWN]:
+    for key in keys:
         if (found := number(row[key])) is not None:
             name, feature = metric_labels(key)
             yield sample("sunpipe_train_metric", found, run=run, name=name, feature=feature)

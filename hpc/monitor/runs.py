@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -9,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.monitor.faults import Faults, check_root
+from hpc.monitor.faults import ODD, Faults, check_root
 from hpc.monitor.lost import state_now
 from hpc.monitor.names import RUNS_SHOWN
 from hpc.monitor.rows import (
+    METRICS_SHOWN,
     distances,
     eta,
     number,
@@ -127,11 +129,21 @@ class RunFolder:
         left = eta(rows, target_kimg(config, status))
         if left is not None and state == "running":
             found.append(sample("sunpipe_train_eta_seconds", left, run=run))
+        return [*found, *itertools.islice(self._distances(), METRICS_SHOWN)]
+
+    def _distances(self) -> Iterator[Sample]:
         for path in sorted(self.folder.glob("metric-*.jsonl")):
             tail = self._tails.setdefault(path.name, Tail(path))
             for row in tail.look()[-1:]:
-                found += distances(run, row)
-        return found
+                yield from distances(self.folder.name, row)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it may be a run; a link in a circle is one that cannot be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 class Runs:
@@ -156,7 +168,7 @@ class Runs:
                 names = {
                     entry.name
                     for entry in entries
-                    if RUN_NAME.fullmatch(entry.name) and entry.is_dir()
+                    if RUN_NAME.fullmatch(entry.name) and _is_folder(entry)
                 }
         except FileNotFoundError:
             if self._runs:  # as when the root is a mount point, and its file system is gone
@@ -169,7 +181,7 @@ class Runs:
             path = one.folder / "status.json"
             try:
                 return one.state(jobs) == "running", path.stat().st_mtime
-            except (DataError, OSError):
+            except (DataError, OSError, *ODD):  # reading it will say so
                 return False, 0.0
 
         return sorted(self._runs.values(), key=rank, reverse=True)[:RUNS_SHOWN]

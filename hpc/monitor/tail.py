@@ -53,7 +53,7 @@ class Tail:
         for line in lines[-ROWS:]:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):  # torn, or nested too deeply
                 continue
             if isinstance(row, dict):
                 self.rows.append(row)
