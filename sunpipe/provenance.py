@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -24,6 +25,13 @@ PACKAGES = (
 )
 SLURM_KEYS = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST",
               "SLURM_NTASKS", "SLURM_RESTART_COUNT")  # fmt: skip
+# The e-mail of ``--set fetch.email=...``, however it is written; artefacts are shared.
+PRIVATE = re.compile(r"""(\bemail["']?\s*=).*""", re.DOTALL)
+
+
+def command_line() -> list[str]:
+    """The words that this process was started with, without an e-mail."""
+    return [PRIVATE.sub(r"\1***", word) for word in sys.argv]
 
 
 @cache
@@ -62,7 +70,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git": git_revision(),
         "versions": versions(),
-        "command": sys.argv,
+        "command": command_line(),
         "host": platform.node(),
         "cpus": os.cpu_count(),
         "slurm": {key: os.environ[key] for key in SLURM_KEYS if key in os.environ},

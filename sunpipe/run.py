@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from sunpipe.config import changed_keys
 from sunpipe.errors import DataError
 from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
 from sunpipe.paths import Layout
-from sunpipe.provenance import now, provenance
+from sunpipe.provenance import command_line, now, provenance
 
 SCHEMA = 1
 
@@ -149,12 +151,17 @@ class Run:
             )
         run = cls(folder)
         note = f" with another {', '.join(changed)}" if changed else ""
-        run.log(f"continued {now()}{note}: {' '.join(sys.argv)}")
+        run.log(f"continued {now()}{note}: {shlex.join(command_line())}")
         return run
 
     def log(self, line: str) -> None:
-        """Append one line to ``log.txt`` and print it on stderr."""
-        print(line, file=sys.stderr, flush=True)
+        """Append one line to ``log.txt`` and print it on stderr.
+
+        A stderr that is gone (its terminal or ``tee`` was closed, the disk of the job's log
+        is full) ends no training: the file has every line.
+        """
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
         with open(self.folder / "log.txt", "a", encoding="utf-8") as handle:
             handle.write(line + "\n")
 

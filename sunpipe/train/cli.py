@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from sunpipe.dist import discover
 from sunpipe.errors import UsageError
 from sunpipe.files import read_json
 from sunpipe.paths import Layout
+from sunpipe.provenance import command_line
 from sunpipe.run import find_run, ssl_name
 from sunpipe.settings import Config
 from sunpipe.stage import ConfigOption, DryRunOption, JsonOption, SetOption, log, run_stage
@@ -44,7 +44,7 @@ def starts_new(new: bool, name: str) -> bool:
     if run is None:
         return new
     made, job = read_json(run / "provenance.json"), os.environ.get("SLURM_JOB_ID")
-    ours = made["slurm"].get("SLURM_JOB_ID") == job if job else made["command"] == sys.argv
+    ours = made["slurm"].get("SLURM_JOB_ID") == job if job else made["command"] == command_line()
     if ours:
         log(f"sunpipe: this job was started again: --new is ignored, {run.name} is continued")
     return not ours

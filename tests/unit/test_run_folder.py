@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 
 from sunpipe import checkpoint
 from sunpipe.errors import DataError
+from sunpipe.files import read_json
 from sunpipe.lock import exclusive
 from sunpipe.paths import Layout
 from sunpipe.run import Run
@@ -54,6 +57,40 @@ def test_a_run_that_cannot_be_written_is_refused(
     with pytest.raises(DataError, match=r"checkpoints cannot be written \(Read-only file system\)"):
         Run.open(layout, "x", {"a": 1}, frozenset(), new=False)
     assert [p for p in sorted(tmp_path.rglob("*")) if p.name != "log.txt"] == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--set", "fetch.email=me@planted.org"), ("--set=fetch.email = 'me@planted.org'",),
+     ("-sfetch.email=\nme@planted.org",), ("-s", 'fetch={"email"="me@planted.org"}')],
+)  # fmt: skip
+def test_an_email_of_the_command_line_is_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sunpipe", "train", *words, "--new"])
+    for _ in range(2):
+        run = Run.open(Layout(tmp_path), "x", {"a": 1}, frozenset(), new=False)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"config.json", "provenance.json", "log.txt"}
+    assert not [path for path in files if "planted" in path.read_text()]
+    command = read_json(run.folder / "provenance.json")["command"]
+    assert command[:2] + command[-1:] == ["sunpipe", "train", "--new"]
+    assert "=***" in " ".join(command)
+
+
+def test_a_stderr_that_is_gone_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        for line in ("one", "two"):
+            Run(tmp_path).log(line)
+        monkeypatch.undo()
+        with suppress(BrokenPipeError):
+            gone.close()
+    assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"
 
 
 def test_few_torn_checkpoints_are_kept_and_no_whole_one_is_removed(tmp_path: Path) -> None:
