@@ -98,10 +98,12 @@ def _known(ranks: Ranks) -> None:
 
 def _open_door(ranks: Ranks) -> socket.socket:
     for port in ports(ranks):
-        try:
+        if socket.has_dualstack_ipv6():  # whichever kind of address the others find
+            with suppress(OSError):
+                return socket.create_server(("", port), family=socket.AF_INET6,
+                                            backlog=ranks.world, dualstack_ipv6=True)  # fmt: skip
+        with suppress(OSError):
             return socket.create_server(("", port), backlog=ranks.world)
-        except OSError:
-            continue
     tried = " and ".join(map(str, ports(ranks)))
     raise SunpipeError(
         f"rank 0 of {ranks.world} cannot listen at {ranks.master_addr} on port {tried}: taken by"

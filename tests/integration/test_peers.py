@@ -235,6 +235,15 @@ def test_rank_0_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
                     " did not start, or a firewall is between them")  # fmt: skip
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1"])
+def test_rank_0_is_found_at_either_kind_of_address(host: str) -> None:
+    port = free_port()
+    stores = together([ranks_of(r, 2, port, host) for r in range(2)], seconds=10)
+    stores[1].set("word", "heard")
+    assert stores[0].get("word") == b"heard"
+
+
 def test_a_derived_port_that_is_taken_is_left_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "KNOCK_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as taken:  # takes calls, and says nothing
