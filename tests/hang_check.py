@@ -11,6 +11,7 @@ import torch
 from sunpipe import dist
 from sunpipe.cli import guarded
 from sunpipe.run import Run
+from sunpipe.train import progress as progress_module
 from sunpipe.train.guard import guarding
 from sunpipe.train.peers import naming_lost_peers
 from sunpipe.train.process_group import any_rank, average_over_ranks, initialize
@@ -27,6 +28,7 @@ def work() -> None:
     Rank 0 takes longer over a checkpoint than a step may, rank 1 over a few steps
     more than over those before; then it goes to sleep.
     """
+    progress_module.START_S = 0.0
     folder, hang_s, timeout_s = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     ranks = dist.discover()
     device = initialize(ranks, timeout_s, hang_s)

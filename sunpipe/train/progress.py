@@ -11,6 +11,7 @@ STEP, DATA = "a step", "waiting for data"
 SLOWER = 10.0  # than the longest step so far: no step of a training is that much slower
 PATIENCE = 6.0  # times `hang_s`, for all that is no step
 AGAIN = 3.0  # times the longest so far, for what is no step
+START_S = 120.0  # for setting up at least: a busy node reads libraries and compiles C
 SPARE_S = 60.0  # for stacks to be collected before exchanges give up
 
 
@@ -26,7 +27,8 @@ def exchange_s(timeout_s: float, hang_s: float) -> float:
     timeout_s : float
         Where nobody watches (`hang_s` is 0).
     """
-    return max(timeout_s, AGAIN * PATIENCE * hang_s + SPARE_S) if hang_s else timeout_s
+    longest = max(AGAIN * PATIENCE * hang_s, START_S) + SPARE_S
+    return max(timeout_s, longest) if hang_s else timeout_s
 
 
 class Progress:
@@ -36,7 +38,7 @@ class Progress:
     training that is slow but goes on is not taken for one that hangs. The first step
     and its wait for data count as the slowest so far, once they are over. Everything
     else (setting up with the first step, a checkpoint, images, metrics) may take six
-    times `hang_s`, or three times its longest so far.
+    times `hang_s`, or three times its longest so far; setting up two minutes at least.
 
     Parameters
     ----------
@@ -108,7 +110,8 @@ class Progress:
         longest = self._longest.get(self.doing, 0.0)
         if self.doing in (STEP, DATA):
             return max(self.hang_s, SLOWER * longest)
-        return max(PATIENCE * self.hang_s, AGAIN * longest)
+        least = START_S if self.doing == SETTING_UP else 0.0
+        return max(PATIENCE * self.hang_s, AGAIN * longest, least)
 
     def forgive(self, seconds: float) -> None:
         """Leave out a time in which the whole process was stopped, as Slurm does to suspend it."""

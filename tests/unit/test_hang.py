@@ -88,6 +88,8 @@ def test_a_first_step_counts_as_the_slowest_so_far(clock: Clock) -> None:
 def test_exchanges_wait_longer_than_any_rank_may_take_at_first(clock: Clock) -> None:
     assert progress.exchange_s(600, 0) == 600  # nobody watches
     assert progress.exchange_s(9000, 300) == 9000
+    assert Progress(hang_s=2).limit_s() == 120  # libraries are read, also on a busy node
+    assert progress.exchange_s(60, 2) > Progress(hang_s=2).limit_s()
     told = Progress(hang_s=300)
     with told.during("a checkpoint"):
         longest = told.limit_s()
