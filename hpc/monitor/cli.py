@@ -93,12 +93,13 @@ def rules(
 @monitor.command()
 def check(
     folder: Annotated[
-        Path | None, typer.Argument(help="Of a prometheus.yml; the files of sunpipe by default.")
+        Path | None,
+        typer.Argument(help="With a prometheus.yml, or dashboards; sunpipe's own by default."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Check configuration and rules with promtool, and that every metric in them exists."""
-    from hpc.monitor.rules import check_folder, check_shipped
+    """Check rules with promtool, and that every metric in rules and dashboards exists."""
+    from hpc.monitor.check import check_folder, check_shipped
 
     lines = check_folder(folder) if folder else check_shipped()
     if json_:

@@ -75,12 +75,13 @@ def metric_names(expression: str) -> set[str]:
 
     Strings, label matchers, grouping labels, durations and functions are left out.
     """
+    named = re.findall(r"__name__\s*=\s*[\"'`]([\w:]+)[\"'`]", expression)
     text = re.sub(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`", '""', expression)
     text = re.sub(r"\{[^}]*\}", " ", text)
     text = re.sub(r"\[[^\]]*\]", " ", text)
     text = _GROUPING.sub(" ", text)
     found = re.findall(r"(?<![\w:$.])([A-Za-z_:][\w:]*)(?!\s*\()(?![\w:])", text)
-    return {name for name in found if name.lower() not in _WORDS}
+    return {name for name in (*found, *named) if name.lower() not in _WORDS}
 
 
 def unknown_names(expression: str) -> set[str]:

@@ -9,11 +9,12 @@ from typing import Any
 
 from hpc.monitor import preview_numbers as numbers
 from hpc.monitor.dialects import DIALECTS, metric_names, served_names
+from hpc.monitor.expressions import in_rules
 from hpc.monitor.names import RECORDED
 from hpc.monitor.preview_chart import Window, chart, colour, finite, legend, reached
 from hpc.monitor.preview_model import Panel
 from hpc.monitor.preview_source import Client, Series
-from hpc.monitor.rules import RULES, expressions, shipped
+from hpc.monitor.rules import RULES, shipped
 
 GIVERS = {"dcgm": "dcgm-exporter on the nodes", "node": "node_exporter on the nodes"}
 Fill = Callable[[str], str]
@@ -23,7 +24,7 @@ Marks = Sequence[tuple[float, str, str]]
 def giver(name: str, known: set[str]) -> str:
     """Who offers a metric; of a recorded one also from what, unless that is `known`."""
     if name in RECORDED:
-        asked = {one for rule, expr in expressions(shipped(RULES[0])) if rule == name
+        asked = {one for rule, expr in in_rules(shipped(RULES[0])) if rule == name
                  for one in metric_names(expr)}  # fmt: skip
         if asked & known:
             return "recording.rules.yml, and what the rules read is there: are they loaded?"

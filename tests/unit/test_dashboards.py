@@ -14,9 +14,9 @@ import pytest
 from hpc.monitor.dash_cli import dashboards, seconds
 from hpc.monitor.dashboards import build
 from hpc.monitor.dialects import DIALECTS, metric_names, served_names, unknown_names
+from hpc.monitor.expressions import in_rules as rules_of
 from hpc.monitor.names import RECORDED, TRAIN_STATES
 from hpc.monitor.rules import RULES, shipped
-from hpc.monitor.rules import expressions as rules_of
 from sunpipe.errors import DataError, SunpipeError, UsageError
 
 

@@ -8,18 +8,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from hpc.monitor.check import check_folder, check_shipped, promtool
 from hpc.monitor.cli import monitor
 from hpc.monitor.dialects import known_names, metric_names, served_names, unknown_names
+from hpc.monitor.expressions import in_rules, misspelt
 from hpc.monitor.names import NAMES, RECORDED
 from hpc.monitor.rules import (
     CONFIG,
     RULES,
     TESTS,
-    check_folder,
-    check_shipped,
-    expressions,
-    misspelt,
-    promtool,
     rule_files,
     scaled,
     shipped,
@@ -28,7 +25,7 @@ from hpc.monitor.rules import (
 from sunpipe.errors import DataError, UsageError
 from tests.conftest import REPO, need
 
-ALERTS = [name for name, _ in expressions(shipped(RULES[1]))]
+ALERTS = [name for name, _ in in_rules(shipped(RULES[1]))]
 
 
 def test_names_in_an_expression() -> None:
@@ -45,14 +42,15 @@ def test_names_in_an_expression() -> None:
 def test_every_rule_uses_names_that_something_serves() -> None:
     for name in RULES:
         text = shipped(name)
-        assert text.count("expr:") == len(list(expressions(text)))
-        assert misspelt(text) == []
-    assert misspelt(shipped(RULES[1]).replace("diversity_ratio", "diversity")) == [
+        assert text.count("expr:") == len(list(in_rules(text)))
+        assert misspelt(in_rules(text)) == []
+    text = shipped(RULES[1]).replace("diversity_ratio", "diversity")
+    assert misspelt(in_rules(text)) == [
         "GeneratorCollapse: nothing serves sunpipe_train_diversity"]  # fmt: skip
 
 
 def test_recorded_names_are_those_of_the_table() -> None:
-    assert {name for name, _ in expressions(shipped(RULES[0]))} == set(RECORDED)
+    assert {name for name, _ in in_rules(shipped(RULES[0]))} == set(RECORDED)
     assert not set(RECORDED) & set(NAMES)
     assert served_names() | set(RECORDED) <= known_names()
 
@@ -144,7 +142,7 @@ def test_files_are_written_and_not_overwritten(tmp_path: Path) -> None:
         write_rules(folder, rule_files("login2:9808"))
     assert (folder / CONFIG).read_text() == text
     write_rules(folder, rule_files("login2:9808"), force=True)
-    for hostile in ("login1", 'a:1"]', "a:1\nb", "a b:1", "[::1]x:1"):
+    for hostile in ("login1", 'a:1"]', "a:1\nb", "a b:1", "[::1]x:1", "a:65536", "a:0"):
         with pytest.raises(UsageError, match="is not HOST:PORT"):
             rule_files(hostile)
 
@@ -152,7 +150,7 @@ def test_files_are_written_and_not_overwritten(tmp_path: Path) -> None:
 def test_promtool_agrees() -> None:
     need("promtool")
     assert [line.partition(":")[0].partition(" ")[0] for line in check_shipped()] == [
-        CONFIG, *RULES, TESTS]  # fmt: skip
+        CONFIG, *RULES, TESTS, "cluster.json", "hardware.json", "training.json"]  # fmt: skip
 
 
 def test_a_users_mistake_is_told(tmp_path: Path) -> None:
