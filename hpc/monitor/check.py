@@ -97,7 +97,7 @@ def _check_rules(path: Path, found: list[tuple[str, str]], count: int) -> str:
         raise DataError(f"{path}: {'; '.join(faults)}")
     strange = {name for _, expr in found for name in unknown_names(expr)}
     said = f"not known here: {', '.join(sorted(strange))}" if strange else "every name is served"
-    return f"{path.name}: {count} rules, {said}"
+    return f"{path.name}: {count} rule{'s' * (count != 1)}, {said}"
 
 
 def _of_sunpipe(expression: str) -> Iterable[str]:
