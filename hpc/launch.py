@@ -25,6 +25,7 @@ from hpc.script import (
     setup_lines,
     slurm_parameters,
 )
+from hpc.submit_env import submitting
 from hpc.submitted import remember
 from sunpipe.errors import DataError, UsageError
 from sunpipe.files import write_json
@@ -164,12 +165,13 @@ def submit(
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        if len(jobs) == 1:
-            job = str(executor.submit(jobs[0]).job_id)
-        else:
-            with executor.batch():
-                submitted = [executor.submit(job) for job in jobs]
-            job = str(submitted[0].job_id).split("_")[0]
+        with submitting(wanted):
+            if len(jobs) == 1:
+                job = str(executor.submit(jobs[0]).job_id)
+            else:
+                with executor.batch():
+                    submitted = [executor.submit(job) for job in jobs]
+                job = str(submitted[0].job_id).split("_")[0]
     except (FailedJobError, FailedSubmissionError) as error:
         words = [line for line in str(error).splitlines() if "sbatch: error" in line]
         reason = words[0] if words else str(error).strip().replace("\n", " ")

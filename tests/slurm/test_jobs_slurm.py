@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,18 @@ def test_the_printed_script_is_the_submitted_one(
     job = json.loads(slurm.sunpipe(*argv, "--json", root=tmp_path).stdout)["job"]
     assert (tmp_path / f"slurm/{job}_submission.sh").read_text() == printed
     assert slurm.wait(job) == {job: "COMPLETED"}
+
+
+def test_a_job_may_submit_another(slurm: Slurm, tmp_path: Path) -> None:
+    """From a task of an array with a memory of its own: none of that is the new job's."""
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text('[default]\nmem = "300M"\n')
+    line = [sys.executable, "-m", "sunpipe", "launch", "fetch", TINY, "--cluster", cluster]
+    outer = slurm.sbatch(
+        "--array=3", "--ntasks=2", "--mem-per-cpu=200M",
+        f"--wrap={shlex.join([*map(str, line), '--json'])} > {tmp_path}/said", root=tmp_path,
+    )  # fmt: skip
+    assert set(slurm.wait(outer).values()) == {"COMPLETED"}
+    job = json.loads((tmp_path / "said").read_text())["job"]
+    assert slurm.wait(job) == {job: "COMPLETED"}
+    assert (tmp_path / "archive/manifest.parquet").exists()
