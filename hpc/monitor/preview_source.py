@@ -6,7 +6,8 @@ Source: Prometheus 2.x documentation, "HTTP API": query, query_range, label valu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,32 +93,44 @@ class Client:
             ) from None
         try:
             value = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict) or "status" not in value:
-            raise DataError(
-                f"{self.shown} answers, but not as a Prometheus (HTTP {answer.status_code})"
-            )
-        if value["status"] != "success":
+        if isinstance(value, dict) and value.get("status") == "error":
             raise DataError(
                 f"Prometheus refuses {dict(fields) or path} ({self.shown}): {value.get('error')}"
             )
+        if not isinstance(value, dict) or "data" not in value:
+            raise DataError(
+                f"{self.shown} answers, but not as a Prometheus (HTTP {answer.status_code})"
+            )
         return value["data"]
+
+    @contextmanager
+    def _read(self, path: str) -> Iterator[None]:
+        """Read an answer; one in another form than Prometheus' is told in a line."""
+        try:
+            yield
+        except (TypeError, ValueError, LookupError, AttributeError):
+            raise DataError(
+                f"{self.shown} answers to {path}, but not as a Prometheus; is it one?"
+            ) from None
 
     def newest(self, expr: str, at: float | None = None) -> list[Series]:
         """Values of `expr` at the time `at`, or now."""
         fields = {"query": expr} if at is None else {"query": expr, "time": at}
         found = self.ask("query", fields)
-        if found["resultType"] == "scalar":
-            return [Series({}, (_sample(found["result"]),))]
-        return [Series(each["metric"], (_sample(each["value"]),)) for each in found["result"]]
+        with self._read("query"):
+            if found["resultType"] == "scalar":
+                return [Series({}, (_sample(found["result"]),))]
+            return [Series(_labels(each), (_sample(each["value"]),)) for each in found["result"]]
 
     def over(self, expr: str, start: float, end: float, step: float) -> list[Series]:
         """Values of `expr` every `step` seconds."""
         fields = {"query": expr, "start": start, "end": end, "step": step}
-        found = self.ask("query_range", fields)["result"]
-        return [Series(each["metric"], tuple(_sample(pair) for pair in each["values"]))
-                for each in found]  # fmt: skip
+        found = self.ask("query_range", fields)
+        with self._read("query_range"):
+            return [Series(_labels(each), tuple(_sample(pair) for pair in each["values"]))
+                    for each in found["result"]]  # fmt: skip
 
     def names(self, start: float, end: float) -> set[str]:
         """Names of all metrics with a sample between `start` and `end`."""
@@ -128,7 +141,12 @@ class Client:
         return self._values(label, {"match[]": metric, "start": start, "end": end})
 
     def _values(self, label: str, fields: Mapping[str, Any]) -> list[str]:
-        return [str(value) for value in self.ask(f"label/{label}/values", fields)]
+        path = f"label/{label}/values"
+        found = self.ask(path, fields)
+        with self._read(path):
+            if not isinstance(found, list):
+                raise TypeError("no list")
+            return [str(value) for value in found]
 
 
 def _parsed(url: str) -> httpx.URL:
@@ -141,6 +159,10 @@ def _parsed(url: str) -> httpx.URL:
         shown = re.sub(r"//[^/@]*@", "//", url)  # without user and password
         raise SunpipeError(f"{shown!r} is no address of a Prometheus, such as http://HOST:9090")
     return parsed
+
+
+def _labels(series: Mapping[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in series["metric"].items()}
 
 
 def _sample(pair: list[Any]) -> tuple[float, float]:
