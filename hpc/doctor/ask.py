@@ -35,9 +35,14 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """Its last complaint in one line without control characters."""
+        """Its last complaint in one line without control characters.
+
+        What Slurm adds about the tasks of an srun is the last resort: they said why themselves.
+        """
         lines = [line for line in (self.err or self.out).splitlines() if line.strip()]
-        return plain(lines[-1], WORDS) if lines else f"exit code {self.code} without a word"
+        own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+        return plain((own or lines)[-1], WORDS) if lines else (
+            f"exit code {self.code} without a word")  # fmt: skip
 
 
 def ask(

@@ -73,6 +73,7 @@ def run_checks(
 ) -> list[Finding]:  # fmt: skip
     """Findings in the order of the checks; those of `alone` run after the others, one by one.
 
+    A finding that `ends` is the last one.
     However it ends, by ctrl-C too, no program that a check has started is left running and no
     folder on trial in the data root.
     """
@@ -83,6 +84,8 @@ def run_checks(
         for check in alone:
             running.append(_Running(check, place))
             found += running[-1].result()
+            if any(row.ends for row in found):
+                break
     finally:
         close_all([one.leftovers for one in running])
     return found

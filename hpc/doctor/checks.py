@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hpc.doctor import (
     data_root,
     environment,
@@ -16,6 +18,7 @@ from hpc.doctor import (
     software,
 )
 from hpc.doctor.bounded import Check
+from hpc.doctor.finding import Finding
 from hpc.doctor.place import Place
 
 # Side by side, on this machine.
@@ -52,10 +55,12 @@ ON_NODES = (
 )
 
 
-def not_checked(place: Place) -> list[str]:
-    """What only the nodes can tell, where they are not asked."""
+def not_checked(place: Place, found: Sequence[Finding] = ()) -> list[str]:
+    """What only the nodes can tell, where they are not asked, or did not answer the first time."""
     if place.where == "no slurm":
         return []
-    if place.srun is None:
-        return [check.name for check in ON_NODES] + ["clocks", "scratch"]
+    if place.srun is None or any(one.ends for one in found):
+        told = {one.name for one in found}
+        names = *(check.name for check in ON_NODES), "clocks", "scratch"
+        return [name for name in names if name not in told]
     return [] if place.nodes * place.tasks_per_node > 1 else ["all-reduce"]

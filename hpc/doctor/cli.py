@@ -50,7 +50,7 @@ def doctor(
     finally:
         signal.signal(signal.SIGTERM, before)
     ready = worst(findings) != "MISS"
-    left_out = not_checked(place)
+    left_out = not_checked(place, findings)
     seconds = time.perf_counter() - started
     if json_:
         emit({"where": place.where, "ok": ready, "checks": [one.as_json() for one in findings],

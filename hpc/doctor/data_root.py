@@ -12,7 +12,7 @@ from pathlib import Path
 from hpc.doctor import peer
 from hpc.doctor.ask import ask
 from hpc.doctor.file_systems import Mount, existing, find_mount
-from hpc.doctor.finding import Finding
+from hpc.doctor.finding import BUSY, Finding, not_free
 from hpc.doctor.leftovers import current
 from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.status.text import plain
@@ -150,10 +150,15 @@ def _tried(place: Place, command: list[str], across: str) -> list[Finding]:
     try:
         with trial_folder(place.root) as folder:
             seen = peer.play(folder, [*command, str(folder)])
-    except (DataError, OSError) as error:
-        # that the folder cannot be written to is said by `data_root`
+    except OSError as error:  # `data_root` and `space` say the same of it
+        return [Finding(names[0], "MISS", f"could not be tried: {error.strerror or error}",
+                        "see what is said of the data root and of disk space")]  # fmt: skip
+    except DataError as error:
+        if BUSY in str(error):
+            return [not_free(names[0], 1)]
+        by_hand = "srun hostname" if across else f"{sys.executable} -c 'import hpc.doctor.peer'"
         return [Finding(names[0], "MISS", f"could not be tried: {plain(error)}",
-                        "look at the data root and at srun")]  # fmt: skip
+                        f"try: {by_hand}")]  # fmt: skip
     rename, lock, node = seen
     between = f"between this machine and node {plain(node, 60)}" if across else (
         "between two processes here")  # fmt: skip

@@ -13,12 +13,15 @@ from typing import Any
 from hpc.doctor.ask import ask
 from hpc.doctor.finding import Finding
 from hpc.doctor.place import Place
-from hpc.doctor.software import facts_of
+from hpc.doctor.software import AGAIN, facts_of
+from hpc.profile import Profile
+from hpc.stages import STAGES
 from hpc.status.text import plain
 
 GIB = 2**30
 STALE_BUILD_S = 600.0  # the largest DeepSpeed operation builds in minutes
-ROCM = "https://pytorch.org/get-started/locally/"
+WHEELS = "https://pytorch.org/get-started/locally/"
+CUDA_WHEEL = f"install torch and torchvision together from the index of a CUDA build: {WHEELS}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ def read_driver(table: str, header: str) -> Driver | None:
                   (int(cuda[1]), int(cuda[2])))  # fmt: skip
 
 
-def judge(driver: Driver | None, torch: dict[str, Any], asked: int) -> Finding:
+def judge(
+    driver: Driver | None, torch: dict[str, Any], asked: int, planned: int = 0, complaint: str = ""
+) -> Finding:  # fmt: skip
     """Hold GPUs and wheel against each other.
 
     A driver runs wheels of its own CUDA major version and of older ones; newer
@@ -65,31 +70,45 @@ def judge(driver: Driver | None, torch: dict[str, Any], asked: int) -> Finding:
         From `sunpipe.libraries.try_torch`.
     asked : int
         GPUs per node that the job was given; 0 on a login node.
+    planned : int
+        GPUs per node that the profile asks for, for this very Python.
+    complaint : str
+        Of an nvidia-smi that fails.
     """
     if fault := torch.get("fault"):
-        return Finding("torch", "MISS", plain(fault), "pip install --force-reinstall torch")
+        return Finding("torch", "MISS", plain(fault), f"{AGAIN} torch torchvision")
     wheel, cuda = f"torch {torch['version']}", torch["cuda"]
     if driver is None:
+        says = f" ({complaint})" if complaint else ""
         if asked:
             return Finding("torch", "MISS", f"{wheel}; the job has {asked} GPUs per node, but"
-                           " nvidia-smi sees none here", "tell the cluster's administrators the"
-                           " node's name; leave it out: sbatch --exclude=NODE")  # fmt: skip
+                           f" nvidia-smi sees none here{says}", "tell the cluster's administrators"
+                           " the node's name; leave it out: sbatch --exclude=NODE")  # fmt: skip
+        if planned and cuda is None:
+            return Finding("torch", "MISS", f"the profile asks for {planned} GPUs per node, but"
+                           f" {wheel} is for the CPU only", CUDA_WHEEL)  # fmt: skip
+        if complaint:
+            return Finding(
+                "torch",
+                "WARN",
+                f"{wheel}; nvidia-smi fails here: {complaint}",
+                "have the driver repaired, if this machine has GPUs: nvidia-smi",
+            )
         return Finding("torch", "OK", f"{wheel} (CUDA {cuda or 'none: CPU only'}); no GPU here")
     there = f"{len(driver.gpus)} x {driver.gpus[0]}, driver {driver.version} for CUDA" \
             f" {driver.cuda[0]}.{driver.cuda[1]}"  # fmt: skip
     if cuda is None:
-        return Finding("torch", "MISS", f"{there}; but {wheel} is for the CPU only", "install"
-                       " torch and torchvision together from the index of a CUDA build:"
-                       f" {ROCM}")  # fmt: skip
+        return Finding("torch", "MISS", f"{there}; but {wheel} is for the CPU only", CUDA_WHEEL)
     if int(cuda.split(".")[0]) > driver.cuda[0]:
-        return Finding("torch", "MISS", f"{there}; {wheel} needs CUDA {cuda}", "install a wheel for"
-                       f" CUDA {driver.cuda[0]}.x, or have the driver updated: {ROCM}")  # fmt: skip
+        return Finding("torch", "MISS", f"{there}; {wheel} needs CUDA {cuda}", "install a wheel"
+                       f" for CUDA {driver.cuda[0]}.x, or have the driver updated: {WHEELS}"
+                       )  # fmt: skip
     faults = [f"GPU {number} ({one['name']}): {plain(one['fault'])}"
               for number, one in enumerate(torch["devices"]) if "fault" in one]  # fmt: skip
     if faults:
         return Finding("torch", "MISS", f"{wheel} cannot compute on {'; '.join(faults)}; the wheel"
                        f" holds code for {' '.join(torch['archs'])}", "a wheel for this GPU:"
-                       f" {ROCM}; if it worked before, leave the node out: sbatch --exclude=NODE"
+                       f" {WHEELS}; if it worked before, leave the node out: sbatch --exclude=NODE"
                        )  # fmt: skip
     seen = len(torch["devices"])
     if seen < len(driver.gpus):
@@ -104,7 +123,7 @@ def judge(driver: Driver | None, torch: dict[str, Any], asked: int) -> Finding:
 
 def torch(place: Place) -> Finding:
     """torch, and the GPUs of this machine."""
-    driver = None
+    driver, complaint = None, ""
     if program := which("nvidia-smi"):
         query = "--query-gpu=name,driver_version"
         table = ask([program, query, "--format=csv,noheader"], 20.0)
@@ -112,8 +131,16 @@ def torch(place: Place) -> Finding:
         if driver is None and table.late:
             return Finding("torch", "MISS", table.words, "the driver hangs; leave this node out:"
                            " sbatch --exclude=NODE")  # fmt: skip
+        complaint = "" if driver else table.words
     return judge(driver, facts_of("torch"), place.gpus_per_node if place.where == "allocation"
-                 else 0)  # fmt: skip
+                 else 0, planned_gpus(place.profile), complaint)  # fmt: skip
+
+
+def planned_gpus(profile: Profile | None) -> int:
+    """Most GPUs per node that a stage of the profile asks for; 0 where another Python runs it."""
+    if profile is None or profile.python or profile.container:
+        return 0
+    return max(getattr(profile.stages, stage).gpus_per_node or 0 for stage in STAGES)
 
 
 def extensions_folder(env: dict[str, str] | os._Environ[str]) -> Path:

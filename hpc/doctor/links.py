@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hpc.doctor.ask import ask
-from hpc.doctor.finding import Finding
+from hpc.doctor.ask import Answer, ask
+from hpc.doctor.finding import BUSY, Finding, not_free
 from hpc.doctor.nodes import CLOCK_S, SYNC, shown
 from hpc.doctor.place import Place, on_nodes, python_on_nodes, stage_variables
+from hpc.status.text import plain
 
 MIB = 2**20
 # At this, the gradients of one iteration of StyleGAN2 at 1024 x 1024 (59 M float32 in G and D,
 # 0.24 GB) take nearly two seconds among many ranks.
 SLOW_GB_S = 0.25
 LESS = 0.5  # of what the plan reckons with
+REFUSED = "Unable to create step"  # srun inside a job
 TCP = "name the fast interface: interface in the profile (SUNPIPE_INTERFACE for jobs/*.sh)"
 
 
@@ -45,6 +47,13 @@ def judge(result: dict[str, Any]) -> list[Finding]:
     return found
 
 
+def reason(answer: Answer) -> str:
+    """Why the ranks failed: one says it first, and the others that they lost it."""
+    own = [line for line in answer.err.splitlines() if line.startswith("sunpipe: ")]
+    said = [line for line in own if " lost rank " not in line] or own
+    return plain(said[0].removeprefix("sunpipe: "), 240) if said else answer.words
+
+
 def all_reduce(place: Place) -> list[Finding]:
     """Start ranks as a training does, one per GPU, and let them add tensors."""
     if place.srun is None or place.nodes * place.tasks_per_node < 2:
@@ -55,7 +64,13 @@ def all_reduce(place: Place) -> list[Finding]:
     try:
         result = json.loads(answer.out.splitlines()[-1])
     except (ValueError, IndexError):
-        return [Finding("all-reduce", "MISS", f"the ranks did not come together: {answer.words}",
+        if BUSY in answer.err:
+            return [not_free("all-reduce", place.nodes)]
+        if REFUSED in answer.err:
+            return [Finding("all-reduce", "MISS", f"srun does not start {place.tasks_per_node}"
+                            f" ranks on each node: {answer.words}", "ask for what a training needs:"
+                            " --ntasks-per-node, --cpus-per-task and --mem")]  # fmt: skip
+        return [Finding("all-reduce", "MISS", f"the ranks did not come together: {reason(answer)}",
                         f"{TCP}; or set MASTER_ADDR to an address that all nodes reach"
                         )]  # fmt: skip
     return judge(result)

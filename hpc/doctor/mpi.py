@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 
 from hpc.doctor.ask import ask
-from hpc.doctor.finding import Finding, Level
+from hpc.doctor.finding import BUSY, Finding, Level, not_free
 from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.profile import Profile
 from hpc.status.text import plain
@@ -45,6 +45,8 @@ def size(place: Place) -> list[Finding]:
     answer = ask(argv, 90.0)
     if answer.code == 0 and answer.out.split()[-1:] == ["2"]:
         return [Finding("mpi under srun", "OK", f"2 ranks on {nodes} nodes with --mpi={kind}")]
+    if BUSY in answer.err:
+        return [not_free("mpi under srun", nodes)]
     kinds = ask(["srun", "--mpi=list"], 10.0)
     known = plain(" ".join((kinds.err + kinds.out).split()), 120)
     level: Level = "MISS" if wanted(place.profile) or place.profile is None else "WARN"

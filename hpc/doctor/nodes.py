@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from shutil import which
 from typing import Any
 
 from hpc.doctor.ask import Answer, ask
 from hpc.doctor.data_root import ELSEWHERE, trial_folder
-from hpc.doctor.finding import Finding
+from hpc.doctor.finding import BUSY, Finding, not_free
 from hpc.doctor.place import Place, on_nodes, python_on_nodes
 from hpc.status.text import plain
 
@@ -33,6 +34,10 @@ def nodes(place: Place) -> list[Finding]:
     """One task on each node tells what it sees."""
     if place.srun is None:
         return []
+    if which("srun", path=place.env.get("PATH")) is None:
+        return [Finding("nodes", "MISS", "srun is not on PATH, though sinfo is",
+                        "load all of the site's Slurm: command -v sinfo srun sbatch", ends=True
+                        )]  # fmt: skip
     profile, word = place.profile, secrets.token_hex(8)
     with trial_folder(place.root) as folder:
         (folder / "token").write_text(word, encoding="utf-8")
@@ -44,10 +49,12 @@ def nodes(place: Place) -> list[Finding]:
         answer = ask(on_nodes(place, place.nodes, 1, *command), 90.0)
         after = time.time()
     rows = read_facts(answer)
+    if not rows and BUSY in answer.err:
+        return [not_free("nodes", place.nodes, ends=True)]
     if len(rows) != place.nodes:
         return [Finding("nodes", "MISS", f"{len(rows)} of {place.nodes} nodes told what they see:"
                         f" {answer.words}", "try: srun hostname; is this environment's folder on a"
-                        " file system that the nodes have?")]  # fmt: skip
+                        " file system that the nodes have?", ends=not rows)]  # fmt: skip
     return judge(rows, word, before, after, request)
 
 

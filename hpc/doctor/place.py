@@ -20,6 +20,7 @@ from sunpipe.settings import Config
 
 NO_CLUSTER = ("no slurm.conf is found: this machine belongs to no Slurm cluster (SLURM_CONF names"
               " the file of one elsewhere)")  # fmt: skip
+FREE_S = 45  # that nodes may take to come free: less than any check of them waits
 Where = Literal["login", "allocation", "no slurm"]
 
 
@@ -109,15 +110,22 @@ def find_place(
         nodes = _number(env, "SLURM_JOB_NUM_NODES", 1)
         gpus = _number(env, "SLURM_GPUS_ON_NODE")
         tasks = gpus or 1
-        # --overlap: the step that this runs in may hold the whole allocation
-        begins: tuple[str, ...] = ("srun", "--overlap")
+        # The step that this runs in may hold the whole allocation, and a job that asks for four
+        # GPUs and no more has one CPU for their ranks.
+        begins: tuple[str, ...] = ("srun", "--overlap", "--overcommit")
         return Place(where, env, root, config, profile, nodes, tasks, gpus, begins)
     if srun and where == "no slurm":
         raise UsageError("--srun needs Slurm: its commands are not on PATH" if not installed(env)
                          else f"--srun needs Slurm: {NO_CLUSTER}")  # fmt: skip
     train = profile.stages.train if profile else Resources()
     nodes = train.nodes if profile else (2 if srun else 1)
-    begins = ("srun", "--job-name=sunpipe-doctor", "--time=5", "--immediate=60", *options(train))
+    begins = (
+        "srun",
+        "--job-name=sunpipe-doctor",
+        "--time=5",
+        f"--immediate={FREE_S}",
+        *options(train),
+    )
     return Place(where, env, root, config, profile, nodes, train.tasks_per_node,
                  train.gpus_per_node, begins if srun else None)  # fmt: skip
 

@@ -67,7 +67,7 @@ def other_python(place: Place) -> list[Finding]:
     if answer.code != 0:
         level: Level = "MISS" if place.where == "allocation" or not profile.modules else "WARN"
         return [Finding("profile's python", level, f"{profile.python}: {answer.words}",
-                        f"{profile.python} -m pip install sunpipe; or correct python in the"
-                        " profile")]  # fmt: skip
+                        f"in the folder of the sources: {profile.python} -m pip install"
+                        " -c constraints.txt -e .; or correct python in the profile")]  # fmt: skip
     return [Finding("profile's python", "OK", f"{profile.python}: sunpipe"
                     f" {' '.join(answer.out.split()[:1])}")]  # fmt: skip

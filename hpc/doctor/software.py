@@ -16,7 +16,9 @@ from hpc.status.text import plain
 
 TESTED_PYTHON = (3, 11)
 IMPORT_S = 120.0  # torch from a cold network file system
-PLUGINS = "pip install --force-reinstall h5py hdf5plugin"
+# the tested version again, and nothing that others depend on
+AGAIN = "pip install -c constraints.txt --force-reinstall"
+PLUGINS = f"{AGAIN} --no-deps h5py hdf5plugin"
 # What a result depends on; another version of anything else is nobody's news.
 DECIDE = ("torch", "deepspeed", "numpy", "h5py", "hdf5plugin", "faiss-cpu", "astropy", "drms",
           "scikit-learn", "pyarrow", "submitit", "mpi4py")  # fmt: skip
@@ -108,7 +110,7 @@ def faiss(place: Place) -> Finding:
     facts = facts_of("faiss")
     if fault := facts.get("fault"):
         return Finding("faiss", "MISS", plain(fault),
-                       "pip install --force-reinstall faiss-cpu")  # fmt: skip
+                       f"{AGAIN} --no-deps faiss-cpu")  # fmt: skip
     return Finding("faiss", "OK", f"{facts['version']} finds nearest neighbours")
 
 
@@ -131,5 +133,5 @@ def torchvision(place: Place) -> list[Finding]:
         return [Finding("torchvision", "WARN", f"{version} does not fit torch {_version('torch')}"
                         f" ({plain(fault)}); only encoders of timm and lightly need it",
                         "install torch and torchvision together, from one index:"
-                        " pip install --force-reinstall torch torchvision")]  # fmt: skip
+                        f" {AGAIN} torch torchvision")]  # fmt: skip
     return [Finding("torchvision", "OK", f"{version} fits torch")]
