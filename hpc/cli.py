@@ -20,6 +20,7 @@ ScriptOption = Annotated[
     bool, typer.Option("--print-script", help="Print the batch script, submit nothing.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run.")]
+NO_SCRIPT = "--local submits nothing, so there is no script to print"
 ForceOption = Annotated[
     bool,
     typer.Option(
@@ -68,7 +69,7 @@ def launch(
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.new_run import needs_new, refuse
-    from hpc.pipeline import resources
+    from hpc.pipeline import parse_result, resources
     from hpc.profile import Profile, load_profile
     from hpc.script import log_folder
     from hpc.stages import find_stage
@@ -84,6 +85,8 @@ def launch(
     options = accept_extra(stage, extra)
     if array and part:
         raise UsageError("--array and --part do not go together")
+    if local and print_script:
+        raise UsageError(NO_SCRIPT)
     cfg = load_config(config, set_ or ())
     profile = Profile() if local else load_profile(cluster)
     wanted = resources(profile, stage)
@@ -95,10 +98,14 @@ def launch(
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:
+        results = []
         for argv in commands:
-            code, _ = run_here([*argv, *(["--json"] if json_ else [])])
+            code, out = run_here([*argv, *(["--json"] if json_ else [])], capture=json_)
             if code:
                 raise typer.Exit(code)
+            results.append(parse_result(stage, out) if json_ else None)
+        if json_:  # one document, also of several parts
+            emit(results[0] if len(results) == 1 else {"parts": results}, True)
     elif print_script:
         for argv in commands:
             log(f"runs: sunpipe {shlex.join(argv)}")
@@ -170,7 +177,7 @@ def pipeline(
     asked = Asked(select(from_, only or ()), config, set_ or [], again, force, new)
     cfg = load_config(config, asked.overrides)
     if local and print_script:
-        raise UsageError("--local submits nothing, so there is no script to print")
+        raise UsageError(NO_SCRIPT)
     profile = None if local else load_profile(cluster)
     if profile is not None and (dry_run or print_script):
         check_fit(cfg, profile, asked.names, force=True)  # what a submission would be refused for

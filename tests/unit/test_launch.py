@@ -181,6 +181,8 @@ def test_local_runs_the_same_command_here(cli: Cli, root: Path) -> None:
     done = cli("launch", "fetch", "-c", TINY, "--local", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["new"] == 15
+    parts = cli("launch", "fetch", "-c", TINY, "--local", "--array", "2", "--json")
+    assert [part["new"] for part in json.loads(parts.stdout)["parts"]] == [0, 0]
     failed = cli("launch", "train", "-c", TINY, "--local", "--set", "dataset=nothing")
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
@@ -193,6 +195,7 @@ def test_local_runs_the_same_command_here(cli: Cli, root: Path) -> None:
         (["train", "--local", "--set", "train.bacth=3"], "did you mean batch?"),
         (["train", "--local", "--array", "2"], "train has no parts"),
         (["train", "--local", "--part", "1/1"], "train has no parts"),
+        (["fetch", "--local", "--print-script"], "no script to print"),
         (["embed", "--local", "--part", "0/4"], "write I/N"),
         (["embed", "--local", "--part", "1/4", "--array", "4"], "do not go together"),
         (["train"], "--cluster FILE"),
