@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sunpipe.shards.schema import DatasetInfo
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}  # sink to what is imported
+AXES = ("nimg", "kimg", "time")  # over which the others are drawn
 Row = dict[str, Any]
 
 
@@ -45,7 +46,7 @@ def numbers(row: Row) -> dict[str, float]:
     for key, value in row.items():
         if isinstance(value, list) and value:
             found |= {f"{key}/min": float(min(value)), f"{key}/max": float(max(value))}
-        elif isinstance(value, int | float) and key not in ("nimg", "time"):
+        elif isinstance(value, int | float) and key not in AXES:
             found[key] = float(value)
     return found
 
@@ -64,28 +65,6 @@ def check_sinks(settings: TrackSettings) -> None:
                              ' "sunpipe[track]"')  # fmt: skip
 
 
-class TensorboardSink:
-    """Scalars over images shown; events beyond a resume point are purged."""
-
-    def __init__(self, folder: Path, nimg: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        # the events of `nimg` itself stay: purged are those at this step and later ones
-        self.writer = SummaryWriter(str(folder), purge_step=nimg + 1)
-
-    def add(self, row: Row) -> None:
-        """One point per number."""
-        for key, value in numbers(row).items():
-            self.writer.add_scalar(key, value, row["nimg"])
-
-    def image(self, nimg: int, path: Path) -> None:
-        """Nothing: grids lie beside it as files."""
-
-    def close(self) -> None:
-        """Flush."""
-        self.writer.close()
-
-
 class Sinks:
     """All sinks of a run; each is dropped at its first fault, with a line in the log."""
 
@@ -100,7 +79,7 @@ class Sinks:
                 del self.sinks[name]
                 why = str(error).strip().splitlines() or [type(error).__name__]
                 self.say(f"warning: nothing more is written for {name} ({why[0]}); stats.jsonl has"
-                         " everything, and the next start writes it anew")  # fmt: skip
+                         " everything, and the next start adds what is missing")  # fmt: skip
 
     def add(self, row: Row) -> None:
         """A row of ``stats.jsonl``, or of a metric."""
@@ -128,14 +107,17 @@ def history(folder: Path, nimg: int) -> tuple[list[Row], list[tuple[int, Path]]]
 
 
 def _made(name: str, run: Run, settings: TrackSettings, config: dict[str, Any], nimg: int) -> Sink:
-    if name == "tensorboard":
-        return TensorboardSink(run.folder / "tensorboard", nimg)
-    from sunpipe.train import sink_mlflow, sink_wandb
+    from sunpipe.train.sink_mlflow import MlflowSink
+    from sunpipe.train.sink_tensorboard import TensorboardSink
+    from sunpipe.train.sink_wandb import WandbSink
 
-    kinds: dict[str, Callable[..., Sink]] = {"wandb": sink_wandb.WandbSink,
-                                             "mlflow": sink_mlflow.MlflowSink}  # fmt: skip
-    sink = kinds[name](run.folder, settings.project, config)
     rows, grids = history(run.folder, nimg)
+    if name == "tensorboard":
+        return TensorboardSink(run.folder / "tensorboard", nimg, rows)
+    if name == "wandb":
+        sink: Sink = WandbSink(run.folder, settings.project, config)
+    else:
+        sink = MlflowSink(run.folder, settings.project, config, nimg)
     # W&B takes steps in their order only
     for at, row, grid in sorted([*((row["nimg"], row, None) for row in rows),
                                 *((shown, None, path) for shown, path in grids)],
@@ -153,8 +135,8 @@ def open_sinks(
 ) -> Iterator[Sinks]:
     """The sinks of a run, for the block; none where there is no run to write (other ranks).
 
-    W&B and MLflow are written anew at each start from the files of the run: a
-    continued run has every point once.
+    What they lack of the files of the run is written at each start: a continued run
+    has every point once.
 
     Parameters
     ----------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from sunpipe.files import write_json
 from sunpipe.run import Run
 from sunpipe.track_settings import TrackSettings
 from sunpipe.train import sinks
+from sunpipe.train.sink_tensorboard import TensorboardSink
 from sunpipe.train.sinks import check_sinks, history, numbers, open_sinks
 
 BOTH = TrackSettings(sinks=("wandb", "mlflow"), project="sun")
@@ -97,7 +100,10 @@ def test_a_run_that_goes_on_has_every_point_once(
                 plots.save(plots.field_grid(np.ones((8, 4, 4)), 8, limit=1.0, unit="G",
                                             label="Br", title="x"), grid)  # fmt: skip
                 first.image(nimg, grid)
-    run.stats({"nimg": 16, "fd_random": 3.0}, "metric-generator")
+    (ours,) = (folder / "mlflow").glob("*/*/metrics/loss_G")
+    with open(ours, "a") as handle:
+        handle.write("17 4.")  # the process was killed
+    run.stats({"nimg": 16, "kimg": 0.016, "fd_random": 3.0}, "metric-generator")
     run.rewind_stats(32)  # it goes on from a checkpoint there
     with open_sinks(run, BOTH, CONFIG, nimg=32) as again:
         run.stats(row(48, None))
@@ -113,10 +119,64 @@ def test_a_run_that_goes_on_has_every_point_once(
     assert [p["fd_random"] for p in points if "fd_random" in p] == [3.0]
     assert mlflow_points(folder, "loss_G") == [(16, 1.6), (32, 3.2), (64, 6.5)]
     assert mlflow_points(folder, "rank_work_s/max") == [(s, 2.0) for s in (16, 32, 48, 64)]
+    assert ours.is_file()  # the same run
     assert [step for step, _ in tensorboard_points(folder, "loss_G")] == [16, 32, 64]
+    assert [step for step, _ in tensorboard_points(folder, "fd_random")] == [16]
+    assert [v for _, v in tensorboard_points(folder, "rank_work_s/max")] == [2.0] * 4
     for file in folder.rglob("*"):
         assert not file.is_file() or b"planted-secret" not in file.read_bytes(), file
     assert "wandb" not in capfd.readouterr().out  # stdout belongs to the result
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_an_earlier_start_could_not_write_is_added(tmp_path: Path) -> None:
+    folder = tmp_path / "00004-tiny"
+    (folder / "images").mkdir(parents=True)
+    run = Run(folder)
+    mlflow = TrackSettings(sinks=("mlflow",), project="sun")
+
+    def start(config: dict[str, Any], nimg: int) -> str:
+        """Id of MLflow's run."""
+        with open_sinks(run, mlflow, config, nimg) as both:
+            run.stats(row(nimg + 16, 1.0))
+            both.add(row(nimg + 16, 1.0))
+        (found,) = folder.glob("mlflow/*/*/metrics")
+        return found.parent.name
+
+    first = start(CONFIG, 0)
+    run.stats(row(32, 1.0))  # when the disk was full
+    (events,) = folder.glob("tensorboard/*")
+    assert start(CONFIG, 32) == first
+    assert not events.exists()
+    (events,) = folder.glob("tensorboard/*")
+    events.write_bytes(events.read_bytes()[:-9])
+    assert start({**CONFIG, "name": "other"}, 48) != first
+    (meta,) = folder.glob("mlflow/*/*/meta.yaml")
+    assert start({**CONFIG, "name": "other"}, 64) == meta.parent.name
+    meta.write_text("")  # torn
+    start({**CONFIG, "name": "other"}, 80)
+    moved = folder.rename(tmp_path / "00005-tiny")
+    run.folder = folder = moved
+    start({**CONFIG, "name": "other"}, 96)
+    steps = list(range(16, 113, 16))
+    assert [step for step, _ in tensorboard_points(folder, "loss_G")] == steps
+    (points,) = folder.glob("mlflow/*/*/metrics/loss_G")
+    assert [int(line.split()[2]) for line in points.read_text().splitlines()] == steps
+    assert str(moved) in (points.parents[1] / "meta.yaml").read_text()
+
+
+def test_tensorboard_on_a_full_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    sink = TensorboardSink(tmp_path, 0, [])
+    os.dup2(os.open("/dev/full", os.O_WRONLY), sink._file.fileno())
+    kept = sinks.Sinks({"tensorboard": sink}, said.append)
+    for nimg in (1, 2):
+        kept.add(row(nimg, 1.0))
+    del sink
+    gc.collect()
+    (line,) = said
+    assert line.startswith("warning: nothing more is written for tensorboard ([Errno 28] No space")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_sink_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
@@ -153,9 +213,8 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_drawn_of_a_row(tmp_path: Path) -> None:
-    assert numbers({"nimg": 5, "time": 1.0, "loss": 2, "lost": None, "of": [3, 1], "no": []}) == {
-        "loss": 2.0, "of/min": 1.0, "of/max": 3.0
-    }  # fmt: skip
+    drawn = {"nimg": 5, "kimg": 0.005, "time": 1.0, "loss": 2, "lost": None, "of": [3, 1], "no": []}
+    assert numbers(drawn) == {"loss": 2.0, "of/min": 1.0, "of/max": 3.0}
     (tmp_path / "images").mkdir()
     for name in ("fakes-kimg-000001.000.png", "fakes-kimg-000002.500.png", "fakes-x.png"):
         (tmp_path / "images" / name).touch()
