@@ -164,7 +164,7 @@ def safety() -> Section:
               low=0, stairs=True),
         lines("Power", "Mean power of all devices of the run, where they tell it. Bad: a fall "
               "while it runs: the devices wait for something.",
-              [Query(f"rate(sunpipe_train_energy_joules_total{RUN}[15m])", "power")], "watt",
+              [Query(f"deriv(sunpipe_train_energy_joules_total{RUN}[15m])", "power")], "watt",
               width=12, low=0),
         lines("Energy", "Used by all devices of the run so far.",
               [Query(f"sunpipe_train_energy_joules_total{RUN} / 3.6e6", "energy")], "kwatth",
