@@ -14,22 +14,62 @@ TICKS = 5.0  # of its own length, that a slow run may be silent
 FRESH_S, FRESH_TICKS = 60.0, 2.0  # since a sign that outweighs a queue without the job
 
 
-def lock_held(path: Path, table: str | None = None) -> bool | None:
+def lock_held(path: Path, table: str | None = None, mounts: str | None = None) -> bool | None:
     """Whether a process of this machine holds the ``flock`` on `path`; None where it is not told.
 
     It is read from ``/proc/locks`` (proc_locks(5)): trying the lock would take it for a
-    moment, and a training that starts just then would be refused.
+    moment, and a training that starts just then would be refused. Locks are listed by the
+    device of the file system, which stat(2) does not give on Btrfs, where each subvolume has
+    a number of its own, nor for all files of an overlay: the table of mounts has it.
+
+    Parameters
+    ----------
+    table, mounts : str, optional
+        ``/proc/locks`` and ``/proc/self/mountinfo``; read if not given.
     """
     try:
         there = path.stat()
         text = Path("/proc/locks").read_text(encoding="ascii") if table is None else table
+        if mounts is None:
+            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        mount = _mount_id(path)
     except (OSError, ValueError):
         return None
-    place = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
-    return any(
-        re.search(r"\bFLOCK\b", line) and f" {place} " in line and "->" not in line
-        for line in text.splitlines()
-    )
+    own = f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}"
+    device, kind = _file_system(mounts, mount)
+    held = {place for line in text.splitlines() if "->" not in line
+            and re.search(r"\bFLOCK\b", line)
+            for place in re.findall(r" ([0-9a-f]+:[0-9a-f]+:\d+) ", line)}  # fmt: skip
+    if {_place(one, there.st_ino) for one in (own, device) if one} & held:
+        return True
+    # An overlay may list a file by the number that it has in the layer below.
+    return False if device == own or (device and kind == "btrfs") else None
+
+
+def _place(device: str, inode: int) -> str:
+    """As ``/proc/locks`` writes it."""
+    major, _, minor = device.partition(":")
+    return f"{int(major):02x}:{int(minor):02x}:{inode}"
+
+
+def _mount_id(path: Path) -> str:
+    """Number of the mount that holds `path`: proc_pid_fdinfo(5). The file is not opened."""
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rows = Path(f"/proc/self/fdinfo/{handle}").read_text(encoding="ascii").splitlines()
+    finally:
+        os.close(handle)
+    return next((row.split()[1] for row in rows if row.startswith("mnt_id:")), "")
+
+
+def _file_system(mounts: str, mount: str) -> tuple[str, str]:
+    """``major:minor`` and type of a mount: proc_pid_mountinfo(5); empty where it is not there."""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split()
+        if len(fields) > 2 and fields[0] == mount and re.fullmatch(r"\d+:\d+", fields[2]):
+            return fields[2], after.partition(" ")[0]
+    return "", ""
 
 
 def fresh(silent_s: float, tick_s: float | None) -> bool:

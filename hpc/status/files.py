@@ -67,7 +67,7 @@ def last_words(path: Path, most: int = 4096) -> str:
     """The last line of a log that holds something; what Slurm adds is the last resort."""
     content, _ = _read_end(path, most)
     lines = [line for line in content.decode(errors="replace").splitlines() if line.strip()]
-    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
+    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
     return (own or lines or [""])[-1]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hpc.slurm_query import Job, NoSlurm, slurm_jobs, slurm_restarts
 from hpc.status.again import Ended, failures
 from hpc.status.text import duration, plain
-from hpc.status.why import why_pending
+from hpc.status.why import why_idle, why_pending
 from sunpipe.errors import DataError
 
 PATIENCE_S = 10.0
@@ -37,7 +37,7 @@ class JobLine:
     restarts : int
         How often Slurm started it again.
     why : str
-        Why it waits.
+        Why it waits, or does nothing.
     """
 
     id: str
@@ -83,7 +83,7 @@ def job_line(job: Job, restarts: int, now: float) -> JobLine:
     """One line of a job that has not ended."""
     waits = job.state in WAITS
     elapsed = None if waits or job.started is None else max(now - job.started, 0.0)
-    why = why_pending(job, now, restarts) if waits else ""
+    why = why_pending(job, now, restarts) if waits else why_idle(job)
     return JobLine(
         plain(job.id, 40), job.stage or plain(job.name, 40), plain(job.state, 20), job.tasks,
         job.nodes, plain(job.node_list, 60), elapsed, None if waits else job.left, restarts, why,
@@ -114,7 +114,8 @@ def read_queue(root: Path, now: float | None = None) -> Queue:
     lines = [job_line(job, restarts.get(job.job, 0), now) for job in ours]
     known: dict[str, str] = {}
     for job in live:
-        why = why_pending(job, now, restarts.get(job.job, 0)) if job.state in WAITS else ""
+        why = why_pending(job, now, restarts.get(job.job, 0)) if job.state in WAITS else (
+            why_idle(job))  # fmt: skip
         known |= {job.id: why, job.job: why}
     return Queue("ok", lines, failures(root, every, now), known)
 

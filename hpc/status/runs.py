@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from hpc.status.files import json_object, last_rows, modified, number
 from hpc.status.pace import usual_pace, usual_tick
 from hpc.status.text import duration, plain
 
+AHEAD_S = 5.0  # that clocks may differ by without a word
 STATES = ("running", "stopped", "failed", "done")
 
 
@@ -26,8 +28,8 @@ class RunLine:
     ----------
     run, stage, state : str
         `state` is that of ``status.json``, ``lost?`` when it says running but nothing
-        shows that it does, ``waiting`` when its job waits to be started again, ``new``
-        when there is none.
+        shows that it does, ``waiting`` when its job waits to be started again or is
+        suspended, ``new`` when there is none.
     kimg, target_kimg, seconds_per_kimg, left_s : float or None
         The pace is the median of the last whole ticks.
     checkpoint : str or None
@@ -80,8 +82,8 @@ def read_run(folder: Path, jobs: Mapping[str, str] | None, now: float) -> RunLin
     Parameters
     ----------
     jobs : mapping of str to str, or None
-        Why each of this user's jobs that have not ended waits, empty for one that runs;
-        None where Slurm does not tell.
+        Why each of this user's jobs that have not ended waits, or is suspended, empty for
+        one that runs; None where Slurm does not tell.
     now : float
         Unix time.
     """
@@ -94,11 +96,11 @@ def read_run(folder: Path, jobs: Mapping[str, str] | None, now: float) -> RunLin
                default=None)  # fmt: skip
     target = _target(status, config, stage, nimg)
     pace = usual_pace(rows)
-    changed = max((t for t in (_unix(status.get("time")), number(row.get("time")),
-                               modified(folder / "stats.jsonl"), modified(folder / "log.txt"))
-                   if t is not None), default=None)  # fmt: skip
-    if changed is None:
-        changed = modified(folder) or 0.0
+    changed, ahead_s = _last_sign(
+        (_unix(status.get("time")), number(row.get("time")), modified(folder / "stats.jsonl"),
+         modified(folder / "log.txt")), modified(folder) or 0.0, now)  # fmt: skip
+    # not a number is neither less than what is fresh nor more than one's patience
+    silent = math.nan if changed is None else max(now - changed, 0.0)
     name, written = _checkpoint(folder, status)
     state, note = _state(status), plain(status.get("reason") or "", 160)
     job = plain(status["job"], 40) if status.get("job") else None
@@ -107,8 +109,11 @@ def read_run(folder: Path, jobs: Mapping[str, str] | None, now: float) -> RunLin
     if state == "running":
         lock = folder.parent.parent / "locks" / f"{stage}-{_label(folder.name, stage)}.lock"
         here = None if host != socket.gethostname() else lock_held(lock)
-        state, doubt = _alive(job, known, here, now - changed, usual_tick(rows))
+        state, doubt = _alive(job, known, here, silent, usual_tick(rows))
         note = doubt or note
+    if ahead_s and state in ("running", "lost?"):
+        clocks = f"its files are dated {duration(ahead_s)} ahead of this clock"
+        note = f"{note}; {clocks}" if note else clocks
     left = None
     if state == "running" and target is not None and nimg is not None and pace is not None:
         left = max(target - nimg, 0.0) / 1000 * pace
@@ -120,10 +125,26 @@ def read_run(folder: Path, jobs: Mapping[str, str] | None, now: float) -> RunLin
         target_kimg=None if target is None else target / 1000,
         seconds_per_kimg=pace, left_s=left, checkpoint=name,
         checkpoint_age_s=None if written is None else max(now - written, 0.0),
-        silent_s=max(now - changed, 0.0), requeues=_count(status.get("requeues")),
+        silent_s=None if changed is None else silent, requeues=_count(status.get("requeues")),
         nonfinite=_count(status.get("nonfinite")), job=job, host=host,
-        warnings=_warnings(status.get("warnings")), note=note, changed=changed,
+        warnings=_warnings(status.get("warnings")), note=note,
+        changed=now if changed is None else changed,
     )  # fmt: skip
+
+
+def _last_sign(
+    times: Iterable[float | None], otherwise: float, now: float
+) -> tuple[float | None, float]:  # fmt: skip
+    """When a run gave its last sign, and by how much its clock is ahead of this one.
+
+    A time of the future says nothing of how long ago it was. The clock of the file server
+    and that of the run's node may differ: the newest time that can be true counts, None if
+    none can.
+    """
+    told = [time for time in times if time is not None] or [otherwise]
+    past = [time for time in told if time <= now + AHEAD_S]
+    ahead = max(told) - now if len(past) < len(told) else 0.0
+    return max(past, default=None), ahead
 
 
 def _is_mine(folder: Path) -> bool:
@@ -140,7 +161,7 @@ def _alive(
     """State of a run that says it is running, and what there is to say about it."""
     if job is not None and jobs is not None:
         if why := jobs.get(job):
-            return "waiting", f"job {job} waits to start again: {why}"
+            return "waiting", f"job {job} waits: {why}"
         if job not in jobs and fresh(silent_s, tick_s):  # of another cluster, or just ended
             return "running", (f"job {job} is not in this queue, but files changed"
                                f" {duration(silent_s)} ago")  # fmt: skip
@@ -162,6 +183,8 @@ def _stopped(status: dict[str, Any], job: str | None, jobs: Mapping[str, str] | 
         return begin
     if job is not None and jobs is not None and job not in jobs:
         return f"{begin}; its job {job} is gone, start it again"
+    if job is not None and jobs and (why := jobs[job]):
+        return f"{begin}; its job {job} waits: {why}"
     return f"{begin}; Slurm starts it again"
 
 

@@ -34,6 +34,20 @@ WORDS = {
     "job requeued in held state": "held after a requeue: scontrol release {job}",
 }
 
+# states in which a job that was started does nothing: squeue(1), JOB STATE CODES
+IDLE = {
+    "suspended": "suspended by Slurm or an administrator; it goes on by itself when others are done"
+                 ", or after scontrol resume {job}",
+    "stopped": "stopped with SIGSTOP: scancel --signal=CONT {job}",
+    "configuring": "its nodes are being started",
+}  # fmt: skip
+HELD = ("JobHeldUser", "JobHeldAdmin", "launch failed requeued held", "job requeued in held state")
+
+
+def why_idle(job: Job) -> str:
+    """Why a job that has nodes does nothing; empty if it runs."""
+    return IDLE.get(job.state, "").format(job=plain(job.job, 20))
+
 
 def why_pending(job: Job, now: float, restarts: int = 0) -> str:
     """Why `job` waits, with the time at which Slurm expects to start it.
@@ -48,7 +62,7 @@ def why_pending(job: Job, now: float, restarts: int = 0) -> str:
     reason = job.reason.strip("()")
     head = reason.partition(",")[0].strip()
     # squeue gives an estimate only for some jobs; one in the past says nothing
-    in_s = job.started - now if job.started and job.started > now else None
+    in_s = job.started - now if job.started and job.started > now and head not in HELD else None
     if head == "BeginTime":
         begin = "starts again after a requeue" if restarts else "starts at the time asked for"
         return begin if in_s is None else f"{begin}, in {duration(in_s)}"

@@ -17,7 +17,7 @@ from hpc.doctor.place import Place, find_place
 from hpc.profile import Profile, load_profile
 from sunpipe.config import load_config
 
-CPU = {"version": "2.13.0+cpu", "cuda": None, "nccl": None, "archs": [], "devices": []}
+CPU: dict[str, Any] = {"version": "2.13.0+cpu", "cuda": None, "nccl": None, "archs": [], "devices": []}
 CUDA = {**CPU, "version": "2.13.0", "cuda": "13.0"}
 
 

@@ -117,7 +117,7 @@ def test_a_run_whose_job_waits_to_start_again_is_neither_running_nor_lost(
     run = make_run(root, ago=ago, nimg=12000, target=20000, job="7", host="elsewhere")
     line = read_run(run, {"7": "starts again after a requeue, in 1:40"}, NOW)
     assert (line.state, line.left_s) == ("waiting", None)
-    assert line.note == "job 7 waits to start again: starts again after a requeue, in 1:40"
+    assert line.note == "job 7 waits: starts again after a requeue, in 1:40"
     cells = table.run_cells(line)
     assert cells[2] == "waiting"
 
