@@ -172,8 +172,9 @@ def _loop(
     with ExitStack() as held:
         books = _Books(trainer, run, held)
         metrics = Metrics(trainer, run) if t.metrics.kimg else None
-        if metrics and metrics.lacks_row():
-            metrics.measure()  # it was stopped between a checkpoint and its metrics
+        # it was stopped between a checkpoint and its metrics
+        if metrics and metrics.lacks_row() and (row := metrics.measure()):
+            books.sinks.add(row)
         batches = held.enter_context(trainer.batches())
         tick = Tick(trainer.nimg, trainer.device)
         shares = Shares(energy, ranks, trainer.device)
@@ -208,11 +209,11 @@ def _loop(
                     _draw(trainer, books)
             if metrics and not stopping and (end or due(before, trainer.nimg, t.metrics.kimg)):
                 with progress.during("metrics"):
-                    row = metrics.measure()
-                if row:
-                    books.sinks.add(row)
+                    if row := metrics.measure():
+                        books.sinks.add(row)
             if stopping and not end:
-                _stop(trainer, run, stop, target)
+                with progress.during("stopping"):  # Slurm is asked, and may not answer at once
+                    _stop(trainer, run, stop, target)
 
 
 def _draw(trainer: Trainer, books: _Books) -> None:

@@ -7,6 +7,7 @@ another number of ranks within rounding.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -121,7 +122,8 @@ def _loop(
             if end or stopping or due(before, trainer.nimg, settings.tick_kimg):
                 row = tick.row(lr, shares.end(tick.data_wait))
                 if run is not None:
-                    told = {k: v if v == v else None for k, v in row.items()}
+                    told = {k: None if isinstance(v, float) and not math.isfinite(v) else v
+                            for k, v in row.items()}  # fmt: skip
                     run.stats(told)
                     sinks.add(told)
                     record.add_tick(run, row)
@@ -134,7 +136,8 @@ def _loop(
                 with progress.during("a checkpoint"):
                     _save(run, trainer)
             if stopping and not end:
-                _stop(run, trainer, stop)
+                with progress.during("stopping"):  # Slurm is asked, and may not answer at once
+                    _stop(run, trainer, stop)
 
 
 def _save(run: Run | None, trainer: Trainer) -> None:

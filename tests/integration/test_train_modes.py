@@ -22,6 +22,7 @@ from sunpipe.errors import EXIT_USAGE, SunpipeError
 from sunpipe.run import read_stats
 from sunpipe.shards.reader import ShardReader
 from sunpipe.train.begin import check
+from sunpipe.train.sink_tensorboard import events
 from tests.conftest import REPO, run_cli, run_json
 
 TINY = REPO / "configs/tiny.toml"
@@ -211,6 +212,19 @@ def test_a_source_that_is_not_there_is_refused_before_a_run_exists(tiny_copy: Pa
 def test_metrics_are_written_while_training(tiny_copy: Path) -> None:
     settings = ("train.metrics.kimg=0.016", "train.metrics.count=64", "train.metrics.batch=16")
     train(tiny_copy, *settings)
-    rows = read_stats(tiny_copy / "runs/00000-tiny", "metric-generator")
+    run = tiny_copy / "runs/00000-tiny"
+    rows = read_stats(run, "metric-generator")
     assert [row["nimg"] for row in rows] == [16, 32]
     assert all(math.isfinite(rows[-1][key]) for key in ("fd_random", "spectrum_db"))
+
+    # as if it had been killed after the checkpoint at 32
+    (run / "metric-generator.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    shutil.rmtree(run / "tensorboard")
+    train(tiny_copy, *settings, kimg=0.04)
+    again = read_stats(run, "metric-generator")
+    assert [row["nimg"] for row in again] == [16, 32, 40]
+    assert again[1]["fd_random"] == pytest.approx(rows[1]["fd_random"])
+    (file,) = run.glob("tensorboard/*")
+    drawn = [event.step for event in events(file)
+             if any(value.tag == "fd_random" for value in event.summary.value)]  # fmt: skip
+    assert drawn == [16, 32, 40]
