@@ -93,8 +93,10 @@ def launch(
     one = parse_part(part) if part is not None else None
     count = array or wanted.array
     commands = all_parts(stage, count, config, set_ or (), extra, one)
-    if not local and (dry_run or print_script):
-        check_fit(cfg, profile, [stage], force=True)  # what a submission would be refused for
+    folder, layout = log_folder(data_root()), Layout.current()
+    if not local and (dry_run or print_script):  # what a submission would be refused for
+        check_fit(cfg, profile, [stage], force=True)
+        check_inputs(stage, cfg, layout, in_queue(folder, cfg.name), force=True)
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:
@@ -111,13 +113,12 @@ def launch(
             log(f"runs: sunpipe {shlex.join(argv)}")
         print(batch_script(stage, commands, profile, wanted), end="")
     else:
-        folder = log_folder(data_root())
         queued = {} if force else in_queue(folder, cfg.name)
         if one is None:  # a part that failed may be repeated beside the others
             refuse_second(queued, cfg.name, [stage])
-        check_inputs(stage, cfg, Layout.current(), queued, force)
+        check_inputs(stage, cfg, layout, queued, force)
         check_fit(cfg, profile, [stage], force)
-        if not options.get("new") and (why := needs_new(stage, cfg, Layout.current())):
+        if not options.get("new") and (why := needs_new(stage, cfg, layout)):
             refuse({stage: why}, "`-- --new`", "; nothing was queued")
         after = jobs_read(stage, queued)
         if after:
@@ -174,7 +175,7 @@ def pipeline(
     from sunpipe.errors import UsageError
 
     config = _one_config(file, config) if file is not None else config
-    asked = Asked(select(from_, only or ()), config, set_ or [], again, force, new)
+    asked = Asked(select(from_, only or ()), config, set_ or [], again, force, new, cluster)
     cfg = load_config(config, asked.overrides)
     if local and print_script:
         raise UsageError(NO_SCRIPT)

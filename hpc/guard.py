@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hpc.decide import waits_for
@@ -67,26 +67,33 @@ def jobs_read(stage: str, queued: Mapping[str, Sequence[str]]) -> list[str]:
     return [job for one in waits_for(stage, list(queued)) for job in queued[one]]
 
 
-def check_inputs(
-    stage: str, cfg: Config, layout: Layout, queued: Mapping[str, Sequence[str]], force: bool
-) -> None:
-    """Refuse a stage whose input nobody has made, nor will.
+def lacking(stage: str, cfg: Config, layout: Layout, coming: Collection[str]) -> list[str]:
+    """Stages whose output `stage` needs, that is not there and that is not `coming` either.
 
     Only the first file of each artefact is looked for: its content is the stage's to judge.
+    """
+    if stage == "report":  # a report is useful after any stage
+        return []
+    return [need for need in STAGES[stage].needs
+            if need not in coming and not made_by(need, cfg, layout)[0].exists()]  # fmt: skip
+
+
+def check_inputs(
+    stage: str, cfg: Config, layout: Layout, coming: Collection[str], force: bool
+) -> None:
+    """Refuse a stage whose input nobody has made, nor will; see `lacking`.
 
     Raises
     ------
     DataError
-        Naming the stages to run first, unless `force`.
+        Naming the stages to run first; with `force` it is only told.
     """
-    if force or stage == "report":  # a report is useful after any stage
-        return
-    lacking = [need for need in STAGES[stage].needs
-               if need not in queued and not made_by(need, cfg, layout)[0].exists()]  # fmt: skip
-    if lacking:
-        raise DataError(f"{stage} reads what {' and '.join(lacking)} makes, which is neither there"
-                        f" nor in the queue: sunpipe pipeline --from {lacking[0]}; nothing was"
-                        " queued (--force queues it anyway)")  # fmt: skip
+    if lacks := lacking(stage, cfg, layout, coming):
+        line = (f"{stage} reads what {' and '.join(lacks)} makes, which is neither there"
+                f" nor in the queue: sunpipe pipeline --from {lacks[0]}")  # fmt: skip
+        if not force:
+            raise DataError(f"{line}; nothing was queued (--force queues it anyway)")
+        log(line)
 
 
 def check_fit(cfg: Config, profile: Profile, stages: Sequence[str], force: bool) -> None:

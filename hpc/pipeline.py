@@ -16,7 +16,7 @@ from typing import Any
 
 from hpc.argv import all_parts, stage_argv
 from hpc.decide import Decision, decide, decide_one
-from hpc.guard import check_fit, in_queue, jobs_read, refuse_second
+from hpc.guard import check_fit, check_inputs, in_queue, jobs_read, lacking, refuse_second
 from hpc.launch import batch_script, submit
 from hpc.local import run_here
 from hpc.new_run import all_that_need_new, refuse
@@ -55,6 +55,8 @@ class Asked:
         does not wait for what is in the queue.
     new : bool
         Trainings whose run would refuse to go on begin another.
+    cluster : Path, optional
+        The profile's file, if it was named; for lines that repeat a part.
     """
 
     names: Sequence[str]
@@ -63,6 +65,7 @@ class Asked:
     again: bool = False
     force: bool = False
     new: bool = False
+    cluster: Path | None = None
 
 
 def run_stages(asked: Asked) -> Result:
@@ -95,7 +98,10 @@ def run_stages(asked: Asked) -> Result:
             stages[name] = {"seconds": 0.0, "done": True, "result": result}
             continue
         # known for certain only now: fetch may have brought other records
-        extra = new_option(name, begun_anew(asked, {name: made}, hint=""))
+        anew = begun_anew(asked, {name: made}, hint="")
+        if name in anew:
+            log(f"{name}: a new run, since {anew[name]}")
+        extra = new_option(name, anew)
         before = time.perf_counter()
         argv = [*stage_argv(name, asked.config, asked.overrides, extra), "--json"]
         code, out = run_here(argv, capture=True)
@@ -162,9 +168,7 @@ def begun_anew(
 
 
 def new_option(name: str, anew: Mapping[str, str]) -> list[str]:
-    """``--new`` for a stage that begins another run; says so."""
-    if name in anew:
-        log(f"{name}: a new run, since {anew[name]}")
+    """``--new`` for a stage that begins another run."""
     return ["--new"] if name in anew else []
 
 
@@ -180,18 +184,26 @@ def commands_of(
 def plan_stages(asked: Asked, profile: Profile | None) -> Result:
     """What would be run and why: command lines and, on Slurm, what each stage waits for.
 
-    ``new_run`` says why a training cannot go on with its run; without ``--new`` nothing
-    would be started then, and ``refused`` is true.
+    ``new_run`` says why a training cannot go on with its run, ``lacks`` which stages have not
+    made what one reads. ``refused`` is true where nothing would be started for the first
+    (without ``--new``) or submitted for the second (without ``--force``).
     """
     queued = queued_now(asked) if profile else {}
     made = decisions(asked, profile, queued)
-    running = [name for name in asked.names if made[name].run]
     cfg = load_config(asked.config, asked.overrides)
-    anew = all_that_need_new(made, cfg, Layout.current())
+    return _plan(asked, profile, queued, made, all_that_need_new(made, cfg, Layout.current()))
+
+
+def _plan(
+    asked: Asked, profile: Profile | None, queued: Mapping[str, Sequence[str]],
+    made: Mapping[str, Decision], anew: Mapping[str, str],
+) -> Result:  # fmt: skip
+    running = [name for name in asked.names if made[name].run]
+    cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
     plan = {}
     for name in asked.names:
         run = made[name].run
-        extra = ["--new"] if name in anew and asked.new else []
+        extra = new_option(name, anew) if asked.new else []
         commands = commands_of(name, made[name], asked, profile, extra) if run else []
         plan[name] = {
             "run": run, "why": made[name].why,
@@ -199,8 +211,11 @@ def plan_stages(asked: Asked, profile: Profile | None) -> Result:
             "after": depends_on(name, running) if run else [],
             "after_jobs": jobs_read(name, queued) if run else [],
             "new_run": anew.get(name, ""),
+            "lacks": lacking(name, cfg, layout, [*queued, *running]) if run else [],
         }  # fmt: skip
-    return {"dry_run": True, "refused": bool(anew) and not asked.new, "stages": plan}
+    lacks = profile is not None and any(stage["lacks"] for stage in plan.values())
+    refused = (bool(anew) and not asked.new) or (lacks and not asked.force)
+    return {"dry_run": True, "refused": refused, "stages": plan}
 
 
 def plan_lines(plan: Result) -> list[str]:
@@ -216,8 +231,13 @@ def plan_lines(plan: Result) -> list[str]:
         why = "" if stage["why"].startswith("after ") else f": {stage['why']}"
         lines.append(f"{name:<12}run{tasks}{after}{jobs}{why}")
         if stage["new_run"]:
-            word = "refused without --new" if plan["refused"] else "a new run"
+            begun = any("--new" in words for words in stage["commands"])
+            word = "a new run" if begun else "refused without --new"
             lines.append(f"{'':<12}{word}: {stage['new_run']}")
+        if stage["lacks"]:
+            makers = " and ".join(stage["lacks"])
+            word = "refused" if plan["refused"] else "it would fail"
+            lines.append(f"{'':<12}{word}: it reads what {makers} makes, which is not there")
     return lines
 
 
@@ -227,8 +247,10 @@ def scripts(asked: Asked, profile: Profile) -> str:
     made = decisions(asked, profile, queued)
     running = [name for name in asked.names if made[name].run]
     anew = begun_anew(asked, made)
+    cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
     texts = []
     for name in running:
+        check_inputs(name, cfg, layout, [*queued, *running], force=True)  # told, not refused
         after = [*jobs_read(name, queued), *(f"<{one}>" for one in depends_on(name, running))]
         commands = commands_of(name, made[name], asked, profile, new_option(name, anew))
         texts.append(batch_script(name, commands, profile, resources(profile, name), after))
@@ -239,11 +261,13 @@ def _name_failed(name: str, made: Decision, asked: Asked, count: int) -> None:
     """Say where the parts that did not end well have logged, and how one is run alone."""
     folder = log_folder(Layout.current().root)
     logs = last_logs(folder, name, load_config(asked.config, asked.overrides).name)
-    with_config = ["-c", str(asked.config)] if asked.config else []
+    same = ["-c", str(asked.config)] if asked.config else []
+    same += [word for override in asked.overrides for word in ("--set", override)]
+    same += ["--cluster", str(asked.cluster)] if asked.cluster else []
     for number in made.parts[:8]:
         part = f"{number}/{count}"
         seen = f"its last log is {logs[part]}; " if part in logs else ""
-        alone = shlex.join(["sunpipe", "launch", name, *with_config, "--part", part])
+        alone = shlex.join(["sunpipe", "launch", name, *same, "--part", part])
         log(f"{name} {part}: {seen}alone: {alone}")
 
 
@@ -258,13 +282,14 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
     cfg = load_config(asked.config, asked.overrides)
     refuse_second(queued, cfg.name, running)
     check_fit(cfg, profile, running, asked.force)
+    for name in running:
+        check_inputs(name, cfg, Layout.current(), [*queued, *running], asked.force)
     anew = begun_anew(asked, made)
+    for line in plan_lines(_plan(asked, profile, queued, made, anew)):
+        log(line)
     jobs: dict[str, str] = {}
     try:
-        for name in asked.names:
-            log(made[name].line(name))
-            if name not in running:
-                continue
+        for name in running:
             wanted = resources(profile, name)
             _name_failed(name, made[name], asked, wanted.array)
             extra = new_option(name, anew)

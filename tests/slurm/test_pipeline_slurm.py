@@ -99,7 +99,7 @@ def test_a_task_that_fails_alone_fails_alone(
     assert stages["index"]["after"] == ["embed"]
     again = slurm.sunpipe(*argv, root=root)
     assert again.returncode == 0, again.stderr
-    assert "embed: of 2 parts 2 did not end well" in again.stderr
+    assert "embed       run: of 2 parts 2 did not end well" in again.stderr
     failed = f"{root}/slurm/{jobs['embed']}_1_0_log.out"
     assert f"embed 2/2: its last log is {failed}; alone: sunpipe launch embed -c" in again.stderr
     jobs = json.loads(again.stdout)["jobs"]

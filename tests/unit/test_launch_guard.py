@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +82,9 @@ def test_what_is_being_made_is_waited_for(
     (root / "slurm").mkdir()
     remember(root / "slurm", "train", "tiny", "7", [["train"]])
     waiting(monkeypatch, train="7")
+    embedded = made_by("embed", load_config(TINY), Layout(root))[0]
+    embedded.parent.mkdir(parents=True)
+    embedded.touch()
     asked = Asked(["sample", "directions", "index"], TINY)
     plan = pipeline.plan_stages(asked, Profile())
     assert "sample      run, after job 7" in pipeline.plan_lines(plan)
@@ -116,16 +121,35 @@ def test_what_cannot_run_is_refused_and_may_be_forced(
     assert "report: time = 00:10:00" in capsys.readouterr().err
 
 
-def test_a_stage_without_its_input_is_refused(root: Path) -> None:
+def test_a_stage_without_its_input_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cfg, layout = load_config(TINY), Layout(root)
     with pytest.raises(DataError, match="train reads what shard makes, which is neither there"):
         check_inputs("train", cfg, layout, {}, force=False)
     check_inputs("train", cfg, layout, {"shard": ["7"]}, force=False)  # it is being made
     check_inputs("train", cfg, layout, {}, force=True)
+    assert "train reads what shard makes" in capsys.readouterr().err
     check_inputs("report", cfg, layout, {}, force=False)
     made_by("shard", cfg, layout)[0].parent.mkdir(parents=True)
     made_by("shard", cfg, layout)[0].touch()
     check_inputs("train", cfg, layout, {}, force=False)
+
+
+def test_a_pipeline_whose_input_nobody_makes_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "submit", lambda *_: pytest.fail("submitted"))
+    asked = Asked(["embed", "index"], TINY)
+    with pytest.raises(DataError, match=r"^embed reads what ssl makes, .* nothing was queued"):
+        submit_stages(asked, Profile())
+    plan = pipeline.plan_stages(asked, Profile())
+    assert (plan["refused"], plan["stages"]["index"]["lacks"]) == (True, [])
+    line = "refused: it reads what ssl makes, which is not there"
+    assert [words.strip() for words in pipeline.plan_lines(plan) if "refused" in words] == [line]
+    assert pipeline.plan_stages(replace(asked, force=True), Profile())["refused"] is False
+    assert pipeline.scripts(asked, Profile()).count("#!/bin/bash") == 2
+    assert "embed reads what ssl makes" in capsys.readouterr().err
 
 
 def test_a_dry_run_tells_what_a_submission_would_be_refused_for(
@@ -199,9 +223,9 @@ def test_both_ways_of_submission_ask(cli: Cli, root: Path, command: tuple[str, .
 
 
 def test_the_pipeline_submits_what_is_left_and_depends_on_that_alone(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stand-ins for sbatch and receipts: which commands, after which jobs."""
+    """Stand-ins for sbatch, receipts and artefacts: which commands, after which jobs."""
     from hpc.decide import Decision
 
     made = {"sample": Decision(""), "embed": Decision("of 3 parts 2 did not end well", (2,)),
@@ -214,10 +238,21 @@ def test_the_pipeline_submits_what_is_left_and_depends_on_that_alone(
         return f"{len(seen)}0"
 
     monkeypatch.setattr(pipeline, "submit", submit)
+    monkeypatch.setattr(guard, "made_by", lambda *_: [TINY])
     waiting(monkeypatch)
     stages = StageResources(embed=Resources(array=3), sample=Resources(array=2))
-    done = submit_stages(Asked(list(made), TINY), Profile(stages=stages))
+    asked = Asked(list(made), TINY, ["report.title=$(x) y"], cluster=Path("my c.toml"))
+    done = submit_stages(asked, Profile(stages=stages))
+    plan = pipeline.plan_stages(asked, Profile(stages=stages))
+    said = capsys.readouterr().err
+    assert "\n".join(pipeline.plan_lines(plan)) in said  # the words of a dry run
+    alone = re.search(r"^embed 2/3: alone: (.*)$", said, re.MULTILINE)
+    assert alone is not None
+    assert shlex.split(alone[1]) == ["sunpipe", "launch", "embed", "-c", str(TINY), "--set",
+                                     "report.title=$(x) y", "--cluster", "my c.toml",
+                                     "--part", "2/3"]  # fmt: skip
     assert done == {"jobs": {"embed": "10", "index": "20", "search": "30"}, "done": ["sample"]}
     assert json.loads(json.dumps(seen)) == {
-        "embed": [["2/3"], []], "index": [[str(TINY)], ["10"]], "search": [[str(TINY)], ["20"]]
+        "embed": [["2/3"], []], "index": [["report.title=$(x) y"], ["10"]],
+        "search": [["report.title=$(x) y"], ["20"]],
     }  # fmt: skip
