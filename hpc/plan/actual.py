@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.plan.storage import folder_bytes
+from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.run import read_stats
 
@@ -51,9 +53,9 @@ def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
     DataError
         A file of the run cannot be read.
     """
-    plan = read_json(run / "plan.json") if (run / "plan.json").exists() else {}
-    since = plan.get("from_nimg", 0)
-    rows = [row for row in read_stats(run) if row["nimg"] > since]
+    plan = _planned(run)
+    since = plan.get("from_nimg") or 0
+    rows = [row for row in ticks(run) if row["nimg"] > since]
     peaks = [peak for row in rows for peak in _peaks(row)]
     paces = [row["sec_per_kimg"] for row in rows if row.get("sec_per_kimg")]
     energy = _energy(run)
@@ -67,6 +69,34 @@ def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
         Row("checkpoint", "bytes", plan.get("checkpoint_bytes"), _newest_checkpoint(run)),
         Row("energy", "kWh", None, None if energy is None else energy / JOULES_PER_KWH),
     ]
+
+
+def ticks(run: Path) -> list[dict[str, Any]]:
+    """Rows of ``stats.jsonl`` of a run.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or a row does not say how many images were shown.
+    """
+    rows = read_stats(run)
+    if not all(isinstance(row, dict) and isinstance(row.get("nimg"), int) for row in rows):
+        raise DataError(f"{run / 'stats.jsonl'} has a row without the number of images, nimg")
+    return rows
+
+
+def _planned(run: Path) -> dict[str, Any]:
+    """``plan.json`` of a run; empty where there is none."""
+    path = run / "plan.json"
+    if not path.exists():
+        return {}
+    plan = read_json(path)
+    if not isinstance(plan, dict):
+        raise DataError(f"{path} holds no plan")
+    for key in ("from_nimg", "memory_bytes", "seconds_per_kimg", "checkpoint_bytes"):
+        if not isinstance(plan.get(key), int | float | None):
+            raise DataError(f"{path}: {key} is no number")
+    return plan
 
 
 def _energy(run: Path) -> float | None:
@@ -85,6 +115,4 @@ def _peaks(row: dict[str, Any]) -> list[float]:
 
 def _newest_checkpoint(run: Path) -> int | None:
     complete = sorted((run / "checkpoints").glob("kimg-*/COMPLETE"))
-    if not complete:
-        return None
-    return sum(path.stat().st_size for path in complete[-1].parent.rglob("*") if path.is_file())
+    return folder_bytes(complete[-1].parent) if complete else None

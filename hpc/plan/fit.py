@@ -15,7 +15,6 @@ from hpc.plan.subject import Subject, subject, to_be_made
 from hpc.profile import Profile, Resources, minutes
 from sunpipe.errors import DataError, UsageError
 from sunpipe.paths import Layout
-from sunpipe.run import find_run, read_stats
 from sunpipe.settings import Config
 
 if TYPE_CHECKING:
@@ -141,14 +140,13 @@ def _memory(cfg: Config, place: Target, images: Subject, certain: bool) -> Itera
 
 def _duration(cfg: Config, place: Target, images: Subject) -> Iterator[Finding]:
     """Kernels of D's main phase alone: a training takes longer than they do."""
+    from hpc.plan.trained import trained
     from hpc.plan.verdict import duration, too_long
     from sunpipe.train.pace import least_seconds_per_kimg
 
     assert place.gpu is not None
     assert place.limit_s is not None
-    run = find_run(Layout.current(), cfg.name)
-    stats = read_stats(run) if run else []
-    left = max(cfg.train.kimg - (stats[-1]["nimg"] / 1000 if stats else 0.0), 0.0)
+    left = max(cfg.train.kimg - trained(cfg).kimg, 0.0)
     seconds = left * least_seconds_per_kimg(
         images.resolution, images.channels, cfg.train, place.gpu, place.ranks
     )
@@ -160,10 +158,13 @@ def _duration(cfg: Config, place: Target, images: Subject) -> Iterator[Finding]:
 def _disk(cfg: Config, images: Subject) -> Iterator[Finding]:
     """What is known to be written, against what is free."""
     from hpc.plan.storage import experiment, free_bytes
+    from hpc.plan.trained import trained
     from hpc.plan.verdict import disk_verdict
 
     root = Layout.current().root
-    verdict = disk_verdict(experiment(cfg, images), free_bytes(root), str(root))
+    stands = trained(cfg)
+    kept = experiment(cfg, images, None if stands.refused else stands.run)
+    verdict = disk_verdict(kept, free_bytes(root), str(root))
     if verdict.word == "does not fit":
         yield Finding("warn", "train", verdict.text)
 

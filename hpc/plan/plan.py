@@ -10,9 +10,9 @@ from hpc.plan.levers import Predictor, levers
 from hpc.plan.storage import experiment, free_bytes
 from hpc.plan.subject import Subject, subject
 from hpc.plan.target import Target
+from hpc.plan.trained import trained
 from hpc.plan.verdict import disk_verdict, host_verdict, memory_verdict, time_verdict
 from sunpipe.paths import Layout
-from sunpipe.run import find_run, read_stats
 from sunpipe.settings import Config
 
 PREDICTED_BY = {
@@ -50,14 +50,12 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
     predictor = Predictor(*shape, place)
     found, speed = predictor.memory(cfg.train), predictor.pace(cfg.train)
     nets = networks(*shape, cfg.train.model, cfg.train.compute)
-    kept = experiment(cfg, images)
-    layout = Layout.current()
-    run = find_run(layout, cfg.name)
-    stats = read_stats(run) if run else []
-    done = stats[-1]["nimg"] / 1000 if stats else 0.0
-    left = max(cfg.train.kimg - done, 0.0)
+    stands = trained(cfg)
+    kept = experiment(cfg, images, None if stands.refused else stands.run)
+    root = Layout.current().root
+    left = max(cfg.train.kimg - stands.kimg, 0.0)
     seconds = left * speed.seconds_per_kimg
-    cpu_pace = None if place.gpu else speed.seconds_per_kimg
+    run, cpu_pace = stands.run, None if place.gpu or stands.refused else speed.seconds_per_kimg
     verdicts = [host_verdict(found, place)]
     if place.gpu is not None:
         gpu = memory_verdict(cfg, *shape, found.peak_bytes, place)
@@ -65,7 +63,7 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
         verdicts = [gpu, *(one for one in verdicts if found.host and one.word != "unknown")]
     verdicts += [
         time_verdict(seconds, place.limit_s),
-        disk_verdict(kept, free_bytes(layout.root), str(layout.root)),
+        disk_verdict(kept, free_bytes(root), str(root)),
     ]
     return {
         "config": {"name": cfg.name, "dataset": cfg.dataset},
@@ -86,14 +84,14 @@ def make_plan(cfg: Config, place: Target, brief: bool = False) -> dict[str, Any]
             "predicted_by": PREDICTED_BY["gpu" if place.gpu else "cpu"],
             "notes": _notes(cfg, place),
         },
-        "total": {"kimg": cfg.train.kimg, "kimg_done": done, "kimg_left": left,
+        "total": {"kimg": cfg.train.kimg, "kimg_done": stands.kimg, "kimg_left": left,
                   "seconds": seconds, "node_hours": seconds / 3600 * place.nodes,
                   "gpu_hours": seconds / 3600 * place.ranks if place.gpu else None},
         "levers": [] if brief else [one.as_json() for one in levers(cfg, predictor)],
         "storage": [one.as_json() for one in kept],
         "verdicts": [one.as_json() for one in verdicts],
         "fits": not any(one.word == "does not fit" for one in verdicts),
-        "run": None if run is None else {"name": run.name,
+        "run": None if run is None else {"name": run.name, "refused": stands.refused,
                                          "rows": [row.as_json() for row in compare(run, cpu_pace)]},
     }  # fmt: skip
 

@@ -7,7 +7,9 @@ latents of real images, logs.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,13 @@ class Stored:
         return vars(self)
 
 
-def experiment(cfg: Config, images: Subject) -> list[Stored]:
+def experiment(cfg: Config, images: Subject, run: Path | None) -> list[Stored]:
     """Rows of this experiment in the current data root.
+
+    Parameters
+    ----------
+    run : Path or None
+        The run that goes on; None where one is yet to begin.
 
     Raises
     ------
@@ -63,7 +70,7 @@ def experiment(cfg: Config, images: Subject) -> list[Stored]:
     layout = Layout.current()
     folders = {"samples": layout.latents(cfg.name), "embeddings": layout.embeddings(cfg.name),
                "index": layout.index(cfg.name)}  # fmt: skip
-    if (run := find_run(layout, cfg.name)) is not None:
+    if run is not None:
         folders |= {"checkpoints": run / "checkpoints", "image grids": run / "images",
                     "statistics": run / "tensorboard"}  # fmt: skip
     if (encoder := find_run(layout, ssl_name(cfg.name))) is not None:
@@ -136,8 +143,13 @@ def storage(
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder; 0 without one."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of the files below a folder; 0 without one, or of what goes meanwhile."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a run at work gives old checkpoints away
+                total += (Path(inside) / name).stat().st_size
+    return total
 
 
 def free_bytes(root: Path) -> int:

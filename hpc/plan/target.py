@@ -62,7 +62,7 @@ class Target:
         """What the ledger may take of one GPU; None on CPUs."""
         if self.gpu is None:
             return None
-        return (USABLE * self.gpu.memory_gib - CONTEXT_GIB - LIBRARIES_GIB) * 2**30
+        return max(USABLE * self.gpu.memory_gib - CONTEXT_GIB - LIBRARIES_GIB, 0) * 2**30
 
     def as_json(self) -> dict[str, Any]:
         """What ``sunpipe plan --json`` says about the machine."""
@@ -109,7 +109,7 @@ def target(
     limit = None
     if profile and wanted:
         limit = 60 * minutes(wanted.time) - profile.signal_s
-    host = host_bytes(wanted) if wanted else None
+    host = host_bytes(wanted, per_node) if wanted else None
     if profile is None and found is None:  # this machine
         host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / per_node
     note = ""
@@ -138,12 +138,18 @@ def of_profile(profile: Profile) -> Target | None:
     return Target(gpu, wanted.nodes, wanted.tasks_per_node, limit, "profile", host_bytes(wanted))
 
 
-def host_bytes(wanted: Resources) -> float | None:
-    """``mem`` of a node for each of its tasks; None where the site decides (or all: ``0``)."""
+def host_bytes(wanted: Resources, ranks: int | None = None) -> float | None:
+    """``mem`` of a node for each of its tasks; None where the site decides (or all: ``0``).
+
+    Parameters
+    ----------
+    ranks : int, optional
+        On a node, by default the profile's tasks.
+    """
     if not wanted.mem or not int(wanted.mem[:-1]):
         return None
-    return int(wanted.mem[:-1]) * 2 ** (10 * (1 + "KMGT".index(wanted.mem[-1]))) / (
-        wanted.tasks_per_node)  # fmt: skip
+    node = int(wanted.mem[:-1]) * 2 ** (10 * (1 + "KMGT".index(wanted.mem[-1])))
+    return node / (ranks or wanted.tasks_per_node)
 
 
 def wanted_gpus(profile: Profile) -> bool:

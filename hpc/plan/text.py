@@ -29,7 +29,10 @@ def lines(plan: dict[str, Any]) -> Iterator[str]:
         yield f"  {one['what']:<14}{size(one['bytes']):>12}  {one['how']}"
     if plan["run"] is not None:
         yield ""
-        yield f"predicted and actual, {plan['run']['name']}"
+        refused = plan["run"]["refused"]
+        yield (f"predicted and actual, {plan['run']['name']}"
+               + (f" ({refused}: it does not go on, and this plan is of a new run)" if refused
+                  else ""))  # fmt: skip
         yield from table(("", "predicted", "actual", "ratio"), actual_cells(plan["run"]["rows"]))
     yield ""
     yield from (words(one) for one in plan["verdicts"])

@@ -60,7 +60,7 @@ def memory_verdict(
     limit = place.memory_bytes
     text = (f"{gib(peak)} of {gib(limit)} that a training may take of a {place.gpu.name}"
             f" ({place.gpu.memory_gib:g} GiB)")  # fmt: skip
-    word = _word(peak / limit)
+    word = _word(peak / limit if limit else math.inf)
     if word != "does not fit":
         return Verdict("memory", word, text)
     change = memory_change(cfg, resolution, channels, place)

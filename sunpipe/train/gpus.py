@@ -8,6 +8,7 @@ type says.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -64,6 +65,7 @@ KNOWN: dict[str, Gpu] = {
     )
 }
 _NUMBERS = ("memory_gib", "fp32", "tf32", "bf16", "bandwidth")
+_TENSOR = ("tf32", "bf16")  # 0 on GPUs without such units
 
 
 def find_gpu(name: str) -> Gpu:
@@ -87,17 +89,27 @@ def find_gpu(name: str) -> Gpu:
 
 
 def _from_file(path: Path) -> Gpu:
+    if not path.is_file():
+        raise UsageError(f"no such file of a GPU's figures: {path}")
     data = read_toml(path)
     wrong = sorted(set(data) - {field.name for field in fields(Gpu)})
     missing = [key for key in _NUMBERS if key not in data]
-    bad = [key for key in _NUMBERS
-           if key in data and not (isinstance(data[key], int | float) and data[key] >= 0
-                                   and (data[key] or key in ("tf32", "bf16")))]  # fmt: skip
-    if wrong or missing or bad:
-        said = [f"{key}: no such key" for key in wrong] + [f"{key} is missing" for key in missing]
-        said += [f"{key} must be a number above 0" for key in bad]
+    said = [f"{key}: no such key" for key in wrong] + [f"{key} is missing" for key in missing]
+    for key in sorted(data.keys() - set(wrong)):
+        if key not in _NUMBERS:
+            said += [] if isinstance(data[key], str) else [f"{key} must be text"]
+        elif not _rate(data[key], zero=key in _TENSOR):
+            said.append(f"{key} must be a number {'of 0 or more' if key in _TENSOR else 'above 0'}")
+    if said:
         raise UsageError(f"{path}: {'; '.join(said)}")
     return Gpu(**{"name": path.stem, "source": str(path), **data})
+
+
+def _rate(value: object, zero: bool) -> bool:
+    """Whether it is a number of a data sheet; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and (value > 0 or (zero and value == 0))
 
 
 def gpu_of_device(device_name: str, memory_bytes: int) -> Gpu | None:

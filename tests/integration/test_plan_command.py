@@ -16,7 +16,7 @@ from benchmarks.plan_memory import config as case_config
 from hpc.plan.actual import compare
 from hpc.plan.cli import plan
 from sunpipe.config import load_config
-from sunpipe.errors import UsageError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.train import gpus
 from sunpipe.train.ledger import ledger
 from sunpipe.train.plan import checkpoint_bytes, predicted, tensor_bytes
@@ -100,6 +100,10 @@ def test_a_run_is_held_against_its_plan(tmp_path: Path) -> None:
     now = later["seconds per kimg (predicted now)"]
     assert (now.predicted, now.actual) == (8.0, 10.0)  # of the ticks since that start
     assert rows["checkpoint"].predicted == checkpoint_bytes(cfg, 32, 3)
+    for damaged, said in (("[]", "holds no plan"), ('{"memory_bytes": "x"}', "is no number")):
+        (tmp_path / "plan.json").write_text(damaged)
+        with pytest.raises(DataError, match=said):
+            compare(tmp_path)
 
 
 def test_trainings_took_the_memory_that_is_predicted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,17 @@ from hpc.plan.plan import busy
 from hpc.plan.storage import Stored, archive, experiment, storage
 from hpc.plan.subject import Subject, channels_made, subject
 from hpc.plan.target import Target, host_bytes, target
-from hpc.plan.verdict import disk_verdict, duration, host_verdict, time_verdict
+from hpc.plan.trained import Trained, trained
+from hpc.plan.verdict import (
+    disk_verdict,
+    duration,
+    host_verdict,
+    memory_verdict,
+    time_verdict,
+)
 from hpc.profile import Profile, Resources, StageResources
 from preprocess.dataset.patches import Patches
-from sunpipe.config import load_config
+from sunpipe.config import load_config, to_dict
 from sunpipe.errors import DataError, UsageError
 from sunpipe.settings import Config
 from sunpipe.shard_settings import ShardSettings
@@ -149,6 +157,33 @@ def test_memory_is_refused_only_where_it_is_certain(
     assert queue_check(config(), profile("small"), ["train"]) == []  # no GPU is asked for
 
 
+def test_nothing_fits_a_gpu_without_memory_of_its_own() -> None:
+    """Less than what CUDA and the libraries take of it."""
+    small = dataclasses.replace(gpus.KNOWN["h200"], memory_gib=0.9)
+    place = Target(small, 1, 1, None, "test")
+    assert place.memory_bytes == 0
+    assert memory_verdict(config(), 32, 3, 10**6, place).word == "does not fit"
+
+
+def test_a_run_that_cannot_go_on_is_no_part_of_what_is_done(root: Path) -> None:
+    cfg = config()
+    assert trained(cfg) == Trained(None, 0.0, "")
+    run = root / "runs/00000-tiny"
+    run.mkdir(parents=True)
+    (run / "stats.jsonl").write_text('{"nimg": 16}\n')
+    assert trained(cfg).refused  # without a config.json nothing goes on
+    made = {"seed": cfg.seed, "train": to_dict(cfg.train), "data": {"dataset": "tiny"}}
+    (run / "config.json").write_text(json.dumps(made))
+    assert trained(cfg) == Trained(run, 0.016, "")
+    assert trained(config("train.kimg=1")).kimg == 0.016  # may change
+    other = trained(config("train.model.channel_base=128"))
+    assert (other.run, other.kimg) == (run, 0.0)
+    assert other.refused.endswith("another train.model.channel_base")
+    (run / "stats.jsonl").write_text('{"kimg": 16}\n')
+    with pytest.raises(DataError, match="without the number of images"):
+        trained(cfg)
+
+
 def test_images_that_no_network_takes(root: Path) -> None:
     odd = config("shard.tile=96", "shard.reduce=2")
     assert levels(queue_check(odd, profile(), ["train"])) == ["warn"]
@@ -203,7 +238,7 @@ def test_what_is_on_the_disk_is_not_counted_again(root: Path) -> None:
     (root / "archive").mkdir()
     pq.write_table(pa.table({"bytes": pa.array([3, None, 4], pa.int64())}),
                    root / "archive/manifest.parquet")  # fmt: skip
-    rows = {one.what: one for one in experiment(cfg, subject(cfg))}
+    rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
     assert (rows["archive"].bytes, rows["archive"].more) == (7, 0)
     assert rows["samples"].more == (rows["samples"].bytes or 0) - 5000 > 0
     assert rows["encoder"].bytes
@@ -233,6 +268,7 @@ def test_memory_of_the_host_is_held_against_mem(
     tmp_path: Path,
 ) -> None:
     assert host_bytes(Resources(mem="8G", tasks_per_node=2)) == 4 * 2**30
+    assert host_bytes(Resources(mem="8G", tasks_per_node=2), 8) == 2**30
     assert host_bytes(Resources()) is host_bytes(Resources(mem="0M")) is None
     (found,) = queue_check(config(), profile(mem="1M"), ["train"])
     assert (found.level, "of 1.0 MiB that it gets" in found.text) == ("warn", True)

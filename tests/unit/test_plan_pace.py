@@ -127,6 +127,13 @@ def test_gpus_are_found_by_name_file_and_device(tmp_path: Path) -> None:
     file.write_text("memory_gib = 24\nfp32 = 0\ntf32 = 0\nbf16 = 0\nspeed = 3\n")
     with pytest.raises(UsageError, match="speed: no such key; bandwidth is missing; fp32 must"):
         find_gpu(str(file))
+    file.write_text(
+        "memory_gib = true\nfp32 = inf\ntf32 = nan\nbf16 = 0\nbandwidth = 1\nname = 5\n"
+    )
+    with pytest.raises(UsageError, match=r"fp32 .*above 0; memory_gib .*; name must be text; tf32"):
+        find_gpu(str(file))
+    with pytest.raises(UsageError, match=r"no such file of a GPU's figures: .*other\.toml"):
+        find_gpu(str(tmp_path / "other.toml"))
     names = {"Tesla V100-SXM2-16GB": "v100-16", "Tesla V100-SXM2-32GB": "v100",
              "NVIDIA A100-SXM4-40GB": "a100-40", "NVIDIA A100-SXM4-80GB": "a100",
              "NVIDIA H100 PCIe": "h100-pcie", "NVIDIA H100 80GB HBM3": "h100",
