@@ -34,7 +34,7 @@ def fields(run: RunFolder, count: int = SHOWN) -> tuple[Any, Any]:
     try:
         generator = Generator.load(run.folder, "cpu")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(f"{run.folder.name} has no checkpoint that loads: {error}") from None
+        raise DataError(f"{run.name} has no checkpoint that loads: {error}") from None
     parts = [generator.fields(generator.map(generator.sample_z(1, SEED, number))).cpu().numpy()
              for number in range(count)]  # fmt: skip
     return generator, np.concatenate(parts)
@@ -67,9 +67,9 @@ def beside(runs: Sequence[RunFolder]) -> dict[str, Any]:
         limit = common if common is not None else colour_limit([patches[:, 0]])
         name = generator.channels[0]
         shown.append({
-            "run": run.folder.name, "kimg": generator.kimg, "limit": limit, "channel": name,
+            "run": run.name, "kimg": generator.kimg, "limit": limit, "channel": name,
             "unit": "G" if generator.units[0] == "Gauss" else generator.units[0],
-            "tiles": [tile(patch[0], limit, f"generated {name} of {run.folder.name}")
+            "tiles": [tile(patch[0], limit, f"generated {name} of {run.name}")
                       for patch in patches],
         })  # fmt: skip
     return {

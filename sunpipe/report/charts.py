@@ -74,7 +74,7 @@ def inline(svg: str, key: str) -> str:
 
 
 def thin(
-    x: ArrayLike, y: ArrayLike, most: int = POINTS
+    x: ArrayLike, y: ArrayLike, most: int = POINTS, log: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """At most about `most` points of a line, with the extremes of every stretch kept.
 
@@ -83,12 +83,20 @@ def thin(
     x, y : array (N,)
     most : int
         Of each of ``most / 2`` stretches the lowest and the highest point stay.
+    log : bool
+        The stretches are of equal length on a logarithmic axis of x, else of equally many points.
     """
     a, b = np.asarray(x, float), np.asarray(y, float)
     if len(a) <= most:
         return a, b
     kept: list[int] = []
-    for part in np.array_split(np.arange(len(a)), most // 2):
+    parts = np.array_split(np.arange(len(a)), most // 2)
+    if log and (a > 0).all():
+        ends = np.geomspace(a.min(), a.max(), most // 2 + 1)[1:-1]
+        parts = [
+            part for part in np.split(np.arange(len(a)), np.searchsorted(a, ends)) if len(part)
+        ]
+    for part in parts:
         good = part[np.isfinite(b[part])]
         if not len(good):
             kept.append(int(part[0]))  # the gap stays a gap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,12 +52,12 @@ def report(
     def work(cfg: Config) -> dict[str, Any]:
         from sunpipe.report.report import report as run
 
-        return written(run(cfg, config, again=again))
+        return written(run(cfg, config, again=again, sets=set_ or ()))
 
     def plan(cfg: Config) -> dict[str, Any]:
         from sunpipe.report.report import plan as run
 
-        return run(cfg, config)
+        return run(cfg, config, set_ or ())
 
     run_stage("report", work, config=config, overrides=set_, dry_run=dry_run, as_json=json_,
               sections=("report",), plan=plan, locked=True)  # fmt: skip
@@ -78,6 +79,6 @@ def _of_runs(
         config_of(each)  # refused here, before anything is printed
     name = base_name(found[0]) if len(found) == 1 else "compare"
     run_stage("report-run", lambda _: written(report_runs(found, again)), config=None,
-              overrides=[f"name={name}"], dry_run=dry_run, as_json=as_json,
+              overrides=[f"name={json.dumps(name)}"], dry_run=dry_run, as_json=as_json,
               plan=lambda _: plan_runs(found), locked=True,
-              shown={"runs": [each.folder.name for each in found]})  # fmt: skip
+              shown={"runs": [each.name for each in found]})  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 
 from sunpipe.errors import DataError
 from sunpipe.report import numbers
+from sunpipe.report.cost import finite
 from sunpipe.report.retrieval import beats_control
 from sunpipe.report.sources import Sources
 from sunpipe.report.walked import scores
@@ -175,11 +176,13 @@ def likeness_fact(distances: list[dict[str, Any]]) -> Fact | None:
 
 
 def mean_speed(stats: list[dict[str, Any]]) -> float | None:
-    """Images per second over all ticks: their images over their time, however long each was."""
+    """Images per second over the ticks that tell it: all their images over all their time."""
     seen = np.array([row["nimg"] for row in stats], float)
     images = np.diff(seen, prepend=0.0)
-    seconds = float(np.sum(images / 1000 * [row["sec_per_kimg"] for row in stats]))
-    return float(seen[-1]) / seconds if math.isfinite(seconds) and seconds > 0 else None
+    paces = np.array([finite(row.get("sec_per_kimg")) for row in stats])
+    known = np.isfinite(paces) & (images > 0)
+    seconds = float(np.sum(images[known] / 1000 * paces[known]))
+    return float(np.sum(images[known])) / seconds if seconds > 0 else None
 
 
 def training_fact(sources: Sources) -> Fact | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,11 +45,15 @@ def layout_of(run: RunFolder) -> Layout:
 
 
 def base_name(run: RunFolder) -> str:
-    """Name of the experiment: of its samples, directions, index and search."""
+    """Name of the experiment: of its samples, directions, index and search.
+
+    An encoder's configuration does not hold it, so it is that of the folder; where somebody
+    gave that another name, it is spelt as a name may be, and no artefact will be found.
+    """
     if kind(run) == "gan":
         return str(run.config["name"])
-    label = re.sub(r"^\d+-", "", run.folder.name)
-    return label.removesuffix(ssl_name(""))
+    label = re.sub(r"^\d+-", "", run.folder.name).removesuffix(ssl_name(""))
+    return re.sub(r"[^a-z0-9._-]+", "-", label.lower()).lstrip("-._")[:64] or "encoder"
 
 
 def dataset(run: RunFolder) -> tuple[str, str]:
@@ -95,16 +100,6 @@ def config_of(run: RunFolder) -> Config:
         raise DataError(str(error)) from None
 
 
-def named_config(run: RunFolder) -> Path | None:
-    """The TOML that the run was started with, as it was typed; None where that is unknown."""
-    command = run.provenance.get("command")
-    words = [str(word) for word in command] if isinstance(command, list) else []
-    for word, after in itertools.pairwise(words):
-        if word in ("-c", "--config") and not Path(after).is_absolute():
-            return Path(after)
-    return None
-
-
 def existing(layout: Layout) -> list[str]:
     """Names of the run folders, oldest first."""
     return sorted(path.parent.name for path in layout.runs.glob("*/config.json"))
@@ -119,7 +114,8 @@ def _folder(layout: Layout, asked: str) -> Path:
     if given.is_dir() and (whole or given.name != asked):
         if not whole:
             raise UsageError(f"{asked} is not the folder of a run: it has no config.json")
-        return given.resolve()
+        here = Path(os.path.abspath(given))  # a link among the runs of a data root belongs to it
+        return here if here.parent.name == "runs" else given.resolve()
     if given.name == asked:  # a folder without a run in it does not hide a name
         if (layout.runs / asked / "config.json").is_file():
             return layout.runs / asked
@@ -154,6 +150,18 @@ def _checked(run: RunFolder) -> RunFolder:
     return run
 
 
+def labels(folders: Sequence[Path]) -> list[str]:
+    """What tells runs apart: folder names, with as much of their data roots as that takes."""
+    paths = [[part for part in folder.parts if part != "runs"] for folder in folders]
+    found = []
+    for own in paths:
+        others, depth = [path for path in paths if path != own], 1
+        while depth < len(own) and any(path[-depth:] == own[-depth:] for path in others):
+            depth += 1
+        found.append("/".join(own[-depth:]))
+    return found
+
+
 def resolve(layout: Layout, asked: Sequence[str]) -> list[RunFolder]:
     """Read the runs that were asked for, in that order.
 
@@ -177,12 +185,12 @@ def resolve(layout: Layout, asked: Sequence[str]) -> list[RunFolder]:
         raise UsageError(f"{len(asked)} runs: more than {MOST} lines cannot be told apart; choose")
     folders = [_folder(layout, name) for name in asked]
     for place, folder in enumerate(folders):
-        if folder in folders[:place]:
+        if folder.resolve() in [each.resolve() for each in folders[:place]]:
             raise UsageError(f"{folder.name} is named twice")
     runs = []
-    for folder in folders:
+    for folder, label in zip(folders, labels(folders), strict=True):
         try:
-            runs.append(_checked(read_run(folder)))
+            runs.append(replace(_checked(read_run(folder)), label=label))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{folder.name} cannot be read: {error}") from None
     kinds: dict[Kind, list[str]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunpipe.report.charts import GREY, RUNS, drawn, thin
+from sunpipe.report.covered import NEAR, height, joined, overlaps, stripes
 
 Floats = NDArray[np.float64]
 SIZE, LARGE = (3.5, 2.5), (4.7, 3.0)
@@ -44,10 +45,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart as the templates show it."""
+    """A chart as the templates show it; the note stands below it."""
 
     title: str
     svg: str
+    note: str = ""
 
 
 def colour(place: int) -> tuple[str, bool]:
@@ -96,6 +98,62 @@ def calm(lines: Sequence[Line]) -> tuple[float, float] | None:
     return max(low, float(whole.min()) - margin), min(high, float(whole.max()) + margin)
 
 
+def lying(
+    lines: Sequence[Line], log: bool | None = None, levels: Sequence[float] = ()
+) -> list[NDArray[np.bool_]]:
+    """Which points of each line lie on each earlier one, as the chart shows them.
+
+    Parameters
+    ----------
+    log : bool, optional
+    levels : sequence of float
+        Both as in `lines_chart`.
+    """
+    far = apart(lines)
+    shown = [thin(line.x, line.y, log=far) for line in lines]
+    if far:  # a straight line between two points is one on the axes that are shown
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shown = [(np.log10(x), y) for x, y in shown]
+    if logarithmic(lines, levels) if log is None else log:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shown = [(x, np.log10(y)) for x, y in shown]
+        tall = height(shown)
+    else:
+        span = calm(lines)
+        tall = height(shown) if span is None else span[1] - span[0]
+    return overlaps(shown, NEAR * tall)
+
+
+def draw(
+    axes: Any, line: Line, mask: NDArray[np.bool_], striped: Any, over: int, far: bool
+) -> None:
+    """One line, striped where it lies on earlier ones.
+
+    Parameters
+    ----------
+    mask : ndarray of bool
+        Points that lie on earlier lines, of those that `thin` leaves.
+    striped : (float, (float, float))
+        From `sunpipe.report.covered.stripes`.
+    over : int
+        How many later lines lie on this one: its points are larger, so as to be seen below.
+    far : bool
+        Whether x is logarithmic.
+    """
+    x, y = thin(line.x, line.y, log=far)
+    dashes: dict[str, Any] = {"dashes": (4.5, 1.8)} if line.dashed else {}
+    alone = line.marked or np.isfinite(line.y).sum() == 1
+    axes.plot(x, np.where(joined(mask), y, np.nan), color=line.colour, **dashes)
+    if mask.any():
+        axes.plot(x, np.where(mask, y, np.nan), color=line.colour, linestyle=striped)
+    if alone:
+        axes.plot(x, y, color=line.colour, linestyle="none", marker="o", markersize=3 + 2.5 * over,
+                  markeredgewidth=0)  # fmt: skip
+    if line.error is not None:
+        axes.errorbar(line.x, line.y, yerr=line.error, color=line.colour, fmt="none",
+                      elinewidth=1.1, capsize=2.5)  # fmt: skip
+
+
 def lines_chart(
     key: str, lines: Sequence[Line], xlabel: str, ylabel: str,
     levels: Sequence[float] = (), log: bool | None = None, size: tuple[float, float] = SIZE,
@@ -117,15 +175,12 @@ def lines_chart(
 
     with drawn(key, *size) as (figure, out):
         axes = figure.subplots()
-        for line in lines:
-            x, y = thin(line.x, line.y)
-            dashes: dict[str, Any] = {"dashes": (4.5, 1.8)} if line.dashed else {}
-            alone = line.marked or np.isfinite(line.y).sum() == 1
-            axes.plot(x, y, color=line.colour, marker="o" if alone else None, markersize=3,
-                      **dashes)  # fmt: skip
-            if line.error is not None:
-                axes.errorbar(line.x, line.y, yerr=line.error, color=line.colour, fmt="none",
-                              elinewidth=1.1, capsize=2.5)  # fmt: skip
+        found = lying(lines, log, levels)
+        for place, line in enumerate(lines):
+            later = zip(lines[place + 1 :], found[place + 1 :], strict=True)
+            draw(axes, line, *stripes(found, place),
+                 over=sum(other.colour != line.colour and bool(masks[place].any())
+                          for other, masks in later), far=apart(lines))  # fmt: skip
         for value in levels:
             axes.axhline(value, color=GREY, linewidth=0.9, dashes=(2, 2))
         wide = logarithmic(lines, levels) if log is None else log

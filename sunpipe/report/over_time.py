@@ -48,7 +48,7 @@ def alike(found: Sequence[Grids], count: int = MOMENTS) -> tuple[list[float], li
 
 def over_time(runs: Sequence[RunFolder]) -> dict[str, Any]:
     """What ``vs_progress.html`` shows; a run whose grids cannot be shown is left out, by name."""
-    drawn = {run.folder.name: grids(run) for run in runs}
+    drawn = {run.name: grids(run) for run in runs}
     left_out = [f"{name} has drawn no grid yet" for name, found in drawn.items() if not found]
     names = [name for name, found in drawn.items() if found]
     if not names:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from sunpipe.report.charts import thin
 from sunpipe.report.cost import Cost, cost, finite
-from sunpipe.report.lines import LARGE, Chart, Line, colour, drawable, lines_chart
+from sunpipe.report.covered import together
+from sunpipe.report.lines import LARGE, Chart, Line, apart, colour, drawable, lines_chart, lying
 from sunpipe.report.quality import SHOWN, XLABEL, curve, curve_rows, label
 from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.training import whole_ticks
@@ -48,9 +50,14 @@ def overlaid(
                           marked=marked))  # fmt: skip
     if not drawable(lines):
         return []
+    far = apart(lines)
+    groups = together(lying(lines), [np.isfinite(thin(line.x, line.y, log=far)[1])
+                                     for line in lines])  # fmt: skip
+    note = "; ".join(", ".join(runs[place].name for place in group) for group in groups)
     return [
-        Chart(f"{ylabel} against {xlabel}", lines_chart(key, lines, xlabel, ylabel, size=LARGE))
-    ]
+        Chart(f"{ylabel} against {xlabel}", lines_chart(key, lines, xlabel, ylabel, size=LARGE),
+              f"Curves on each other: {note}." if note else "")
+    ]  # fmt: skip
 
 
 def learning(runs: Sequence[RunFolder], gan: bool) -> list[Chart]:

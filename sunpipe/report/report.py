@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,9 +68,10 @@ def stage_lines(layout: Layout) -> list[str]:
     return [line for line in lines if '"stage": "report' not in line]
 
 
-def fingerprint(cfg: Config, layout: Layout, config: Path | None) -> str:
+def fingerprint(cfg: Config, layout: Layout, config: Path | None, sets: Sequence[str] = ()) -> str:
     """Identity of everything that the page of an experiment is made from."""
     return identity(inputs(cfg, layout), {"config": printable(to_dict(cfg)), "path": str(config),
+                                          "sets": list(sets),
                                           "stages": stage_lines(layout)})  # fmt: skip
 
 
@@ -90,7 +92,9 @@ def write(folder: Path, html: str, made_from: str, result: Result) -> Result:
     return {**result, "skipped": False}
 
 
-def report(cfg: Config, config: Path | None = None, again: bool = False) -> Result:
+def report(
+    cfg: Config, config: Path | None = None, again: bool = False, sets: Sequence[str] = ()
+) -> Result:
     """Make ``reports/<name>/report.html`` and ``hero.png``, or say that they are up to date.
 
     Parameters
@@ -100,6 +104,8 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
         The configuration file, for the commands that the page names.
     again : bool
         Make the page even if nothing changed.
+    sets : sequence of str
+        What ``--set`` changed, for the same commands.
 
     Returns
     -------
@@ -109,14 +115,14 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
     """
     layout = Layout.current()
     folder = layout.report(cfg.name)
-    made_from = fingerprint(cfg, layout, config)
+    made_from = fingerprint(cfg, layout, config, sets)
     found = None if again else kept(folder, made_from, PICTURE)
     if found is not None:
         log(f"{folder / PAGE} is up to date")
         return {**found, "report": str(folder / PAGE), "hero": str(folder / PICTURE),
                 "skipped": True}  # fmt: skip
 
-    sources = Sources(cfg, layout, config)
+    sources = Sources(cfg, layout, config, sets=sets)
     compared = comparison(sources)
     index = sources.index.value
     known = held_out(index) if index is not None else []
@@ -135,12 +141,12 @@ def report(cfg: Config, config: Path | None = None, again: bool = False) -> Resu
     })  # fmt: skip
 
 
-def plan(cfg: Config, config: Path | None = None) -> Result:
+def plan(cfg: Config, config: Path | None = None, sets: Sequence[str] = ()) -> Result:
     """What `report` would do, writing nothing."""
     layout = Layout.current()
     folder = layout.report(cfg.name)
     return {
         "report": str(folder / PAGE),
         "reads": {str(path): path.exists() for path in inputs(cfg, layout)},
-        "up_to_date": kept(folder, fingerprint(cfg, layout, config), PICTURE) is not None,
+        "up_to_date": kept(folder, fingerprint(cfg, layout, config, sets), PICTURE) is not None,
     }

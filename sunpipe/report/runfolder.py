@@ -13,20 +13,32 @@ from sunpipe.run import read_stats
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One training run: its folder, configuration, ticks and state."""
+    """One training run: its folder, configuration, ticks and state.
+
+    Attributes
+    ----------
+    label : str
+        What a page calls it, where another run has a folder of the same name; else empty.
+    """
 
     folder: Path
     config: dict[str, Any]
     stats: list[dict[str, Any]]
     status: dict[str, Any]
     provenance: dict[str, Any]
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a page calls it."""
+        return self.label or self.folder.name
 
 
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object; a file with anything else in it is a `DataError`."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise DataError(f"{path.name} holds no JSON object")
+        raise DataError(f"{path.parent.name}/{path.name} holds no JSON object")
     return found
 
 

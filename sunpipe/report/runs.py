@@ -14,7 +14,7 @@ from sunpipe.report import numbers
 from sunpipe.report.card import card
 from sunpipe.report.compare import compare, comparison
 from sunpipe.report.facts import choose
-from sunpipe.report.folders import config_of, kind, layout_of, named_config
+from sunpipe.report.folders import config_of, kind, layout_of
 from sunpipe.report.page import PAGE, identity, kept, render
 from sunpipe.report.progress import progress
 from sunpipe.report.quality import quality, read
@@ -27,6 +27,7 @@ from sunpipe.report.sources import Sources
 from sunpipe.report.spent import spent
 from sunpipe.report.timings import timings
 from sunpipe.report.training import training
+from sunpipe.report.typed import typed
 from sunpipe.report.verdict import run_facts
 from sunpipe.report.walked import directions
 from sunpipe.stage import Result, log
@@ -36,9 +37,9 @@ LONGEST = 150  # letters of a folder's name
 
 def sources_of(run: RunFolder) -> Sources:
     """Everything that belongs to a run, wherever its data root is."""
-    gan = kind(run) == "gan"
-    return Sources(config_of(run), layout_of(run), named_config(run),
-                   gan=run if gan else None, ssl=None if gan else run)  # fmt: skip
+    gan, (config, sets) = kind(run) == "gan", typed(run)
+    return Sources(config_of(run), layout_of(run), config, gan=run if gan else None,
+                   ssl=None if gan else run, sets=sets)  # fmt: skip
 
 
 def folder_of(runs: Sequence[RunFolder]) -> Path:

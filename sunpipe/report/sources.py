@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from sunpipe.errors import DataError, SunpipeError
 from sunpipe.files import digest, sha256
 from sunpipe.paths import Layout
 from sunpipe.report.runfolder import RunFolder, read_run
+from sunpipe.report.typed import command
 from sunpipe.run import ssl_name, trained_run
 from sunpipe.settings import Config
 from sunpipe.shards.reader import ShardReader
@@ -94,17 +94,20 @@ class Sources:
         The configuration file, for the commands that the page names.
     gan, ssl : RunFolder, optional
         The run that the page is about; else the newest one of that name.
+    sets : sequence of str
+        What ``--set`` changed of the configuration.
     """
 
     def __init__(
         self, cfg: Config, layout: Layout, config: Path | None = None,
-        gan: RunFolder | None = None, ssl: RunFolder | None = None,
+        gan: RunFolder | None = None, ssl: RunFolder | None = None, sets: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.cfg = cfg
         self.layout = layout
         self.config = config
         self.gan = gan
         self.ssl = ssl
+        self.sets = sets
 
     @property
     def about(self) -> RunFolder | None:
@@ -113,8 +116,7 @@ class Sources:
 
     def command(self, stage: str) -> str:
         """What to type to run a stage of this experiment."""
-        config = str(self.config) if self.config is not None else "CONFIG"
-        return f"sunpipe {stage} -c {shlex.quote(config)}"
+        return command(stage, self.config, self.sets)
 
     @cached_property
     def dataset(self) -> Found[ShardReader]:

@@ -105,14 +105,14 @@ def glance(runs: Runs) -> dict[str, Any]:
         ("Failed", [each["reason"] or "no" for each in got]),
     ]  # fmt: skip
     return {"rows": rows, "told": all(each.told for each in spent),
-            "unplanned": [run.folder.name for run, plan in zip(runs, plans, strict=True)
+            "unplanned": [run.name for run, plan in zip(runs, plans, strict=True)
                           if not plan["kept"]]}  # fmt: skip
 
 
 def final(runs: Runs) -> dict[str, Any]:
     """Final distances with errors where they were evaluated, else the last of the training."""
     found, same = [measured(run) for run in runs], len({dataset(run)[1] for run in runs}) == 1
-    lacking = [run.folder.name for run, each in zip(runs, found, strict=True) if each is None]
+    lacking = [run.name for run, each in zip(runs, found, strict=True) if each is None]
     return {
         "rows": measured_rows(found, same) if len(lacking) < len(runs) else [],
         "found": found, "lacking": lacking, "comparable": same,
@@ -222,7 +222,7 @@ def without(found: Section, roots: set[str], names: list[str]) -> Section:
 def several(runs: Runs, folder: Path, made_from: str) -> Result:
     """Write the comparison of runs of one kind."""
     gan, sources = kind(runs[0]) == "gan", [sources_of(run) for run in runs]
-    names = [run.folder.name for run in runs]
+    names = [run.name for run in runs]
     parts = [
         part("vs_glance", "At a glance", lambda: glance(runs)),
         part("vs_settings", "Settings that differ", lambda: settings(runs)),
@@ -260,4 +260,4 @@ def best_of(runs: Runs) -> dict[str, str]:
         rows = final(runs)["rows"]
     except DataError:
         return {}  # its section says what is damaged
-    return {row["name"]: runs[row["best"]].folder.name for row in rows if row["best"] is not None}
+    return {row["name"]: runs[row["best"]].name for row in rows if row["best"] is not None}

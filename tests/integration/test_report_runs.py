@@ -154,10 +154,12 @@ def test_made_again_only_when_something_changes(
 def test_a_run_of_another_root_is_reported_here(
     twins: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Its experiment is called like a number, which is a name."""
     out = tmp_path / "sub" / "page.html"
     bare = tmp_path / "there/runs/00000-tiny"
     shutil.copytree(twins / "runs/00000-tiny", bare)
     (bare / "provenance.json").unlink()
+    change(bare / "config.json", name="1024")
     command(runs=[str(bare)], out=out, json_=True)
     result = json.loads(capsys.readouterr().out)
     assert Path(result["report"]).parent.parent == root / "reports"

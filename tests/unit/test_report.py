@@ -212,6 +212,12 @@ def test_speed_is_of_images_not_of_ticks() -> None:
     ticks = [{"nimg": 9000, "sec_per_kimg": 1.0}, {"nimg": 10000, "sec_per_kimg": 11.0}]
     assert facts.mean_speed(ticks) == pytest.approx(10_000 / (9 + 11))
     assert facts.mean_speed([{"nimg": 0, "sec_per_kimg": 1.0}]) is None
+    gaps = [
+        {"nimg": 1000, "sec_per_kimg": 2.0},
+        {"nimg": 9000, "sec_per_kimg": None},
+        {"nimg": 9500},
+    ]
+    assert facts.mean_speed(gaps) == pytest.approx(500), "of the tick that tells it"
     assert facts.mean_speed([{"nimg": 100, "sec_per_kimg": float("nan")}]) is None
 
 

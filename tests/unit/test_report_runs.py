@@ -16,7 +16,7 @@ from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, thin
 from sunpipe.report.cost import cost, hosts, starts, tick_hours
 from sunpipe.report.faults import faults
-from sunpipe.report.folders import config_of, kind, layout_of, named_config, resolve
+from sunpipe.report.folders import config_of, kind, labels, layout_of, resolve
 from sunpipe.report.lines import Line, apart, calm, lines_chart
 from sunpipe.report.over_time import alike
 from sunpipe.report.planned import LABELS, planned
@@ -28,6 +28,7 @@ from sunpipe.report.runs import fingerprint, folder_of
 from sunpipe.report.scorecard import extract
 from sunpipe.report.settings_diff import differences
 from sunpipe.report.spent import energy, several
+from sunpipe.report.typed import command, typed
 from sunpipe.report.versus import glance, notes
 from sunpipe.report.winners import best, measured_rows
 
@@ -137,11 +138,9 @@ def test_what_cannot_be_reported_is_refused_by_name(root: Path, tmp_path: Path) 
 
 
 def test_the_configuration_comes_from_the_run(root: Path) -> None:
-    command = ["/x/sunpipe/__main__.py", "train", "-c", "configs/a.toml"]
-    run = read_run(put(root, "00000-a", rows=ROWS, provenance={"command": command}))
+    run = read_run(put(root, "00000-a", rows=ROWS))
     cfg = config_of(run)
     assert (cfg.name, cfg.dataset, cfg.report.title) == ("a", "tiny", "00000-a")
-    assert named_config(run) == Path("configs/a.toml")
     assert kind(run) == "gan"
     ssl = read_run(put(root, "00001-a-ssl", rows=ROWS, config={
         "kind": "ssl", "ssl": {}, "data": {"name": "tiny", "id": "b" * 64}}))  # fmt: skip
@@ -149,6 +148,48 @@ def test_the_configuration_comes_from_the_run(root: Path) -> None:
     (root / "index/a").mkdir(parents=True)
     (root / "index/a/index.json").write_text('{"encoder": {"orbit": false}}')
     assert config_of(run).embed.orbit is False
+
+
+def test_an_encoder_in_a_folder_of_another_name_is_reported(root: Path) -> None:
+    config = {"kind": "ssl", "ssl": {}, "data": {"name": "tiny", "id": "b" * 64}}
+    for folder, name in (
+        ("My encoder (2)", "my-encoder-2-"),
+        ("00003-x-ssl", "x"),
+        ("-", "encoder"),
+    ):
+        run = read_run(put(root, folder, rows=ROWS, config=config))
+        assert config_of(run).name == name
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("-c configs/a.toml", "-c configs/a.toml"),
+        ("-c configs/large.toml -cconfigs/a.toml", "-c configs/a.toml"),
+        ("--config=a.toml -s name=b --set=a.b=2", "-c a.toml --set name=b --set a.b=2"),
+        ("-c /home/me/a.toml --set fetch.email=me@here", "-c CONFIG"),
+        ("--new", "-c CONFIG"),
+    ],
+)  # fmt: skip
+def test_the_commands_of_a_page_are_those_of_the_run(root: Path, words: str, line: str) -> None:
+    made = {"command": ["/x/sunpipe/__main__.py", "train", *words.split()]}
+    run = read_run(put(root, "00000-a", rows=ROWS, provenance=made))
+    assert command("sample", *typed(run)) == f"sunpipe sample {line}"
+    assert typed(read_run(put(root, "00001-a", rows=ROWS))) == (None, ())
+
+
+def test_runs_of_the_same_folder_name_are_told_apart(tmp_path: Path, root: Path) -> None:
+    one, two = (put(tmp_path / there / "root", "00000-a", rows=ROWS) for there in "xy")
+    three = put(root, "00001-b", rows=ROWS)
+    runs = resolve(Layout.current(), [str(one), str(two), "1"])
+    assert [run.name for run in runs] == ["x/root/00000-a", "y/root/00000-a", "00001-b"]
+    assert labels([three]) == ["00001-b"]
+    link = root / "runs/00002-c"
+    link.symlink_to(one)
+    for asked in (str(link), "2"):
+        assert layout_of(resolve(Layout.current(), [asked])[0]).root == root
+    with pytest.raises(UsageError, match="named twice"):
+        resolve(Layout.current(), [str(one), "2"])
 
 
 @pytest.mark.parametrize(
