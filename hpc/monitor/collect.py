@@ -81,6 +81,11 @@ class Collector:
             return False
         return self.clock() - self.finished <= self.patience
 
+    def hangs(self) -> bool:
+        """Whether the first reading takes too long."""
+        return (self.finished is None and self.begun is not None
+                and self.clock() - self.begun > self.patience)  # fmt: skip
+
     def collect(self) -> list[Sample]:
         """Samples to show now, with those about the reading itself."""
         if self.absent or (self.finished is None and self.begun is None):
@@ -88,7 +93,7 @@ class Collector:
         fresh = self.fresh()
         found = list(self.samples) if fresh else []
         if self.finished is None:  # the first reading goes on
-            if self.clock() - (self.begun or 0.0) > self.patience:
+            if self.hangs():
                 found.append(sample("sunpipe_collector_success", 0, collector=self.name))
             return found
         found.append(sample("sunpipe_collector_success", fresh, collector=self.name))

@@ -28,6 +28,7 @@ from sunpipe.stage import log
 SCRAPE_S = 5.0
 PAGE_EVERY_S = 30.0
 PAGE = "dashboards.html"
+BACK_S = (60.0, 3600.0)  # that a page looks back, least and most
 FIRST_S = 60.0  # until the first scrape and the first evaluation of the rules must be in
 LATE_S = 0.5  # an evaluation may begin this much after the time for which it counts
 OWN = "# Written anew by each sunpipe monitor demo; change nothing here.\n"
@@ -51,6 +52,14 @@ def _looked(prometheus: Prometheus) -> list[float]:
     """When each group of rules was evaluated last, in unix seconds."""
     groups = prometheus.get("rules")["groups"]
     return [datetime.fromisoformat(one["lastEvaluation"]).timestamp() for one in groups]
+
+
+def _known_s(prometheus: Prometheus) -> float:
+    """How far a page looks back: as far as samples go, so that the first curves can be seen."""
+    least, most = BACK_S
+    first = prometheus.query(f"min_over_time(timestamp(sunpipe_monitor_info)[{most:.0f}s:15s])")
+    begun = min((value for _, value in first), default=time.time())
+    return min(max(time.time() - begun, least), most)
 
 
 def _own_folder(folder: Path | None) -> Path:
@@ -125,7 +134,7 @@ def demo(
             log(line)
         first = True
         while not told.is_set():
-            preview(prometheus.url, page, seconds=3600.0)
+            preview(prometheus.url, page, seconds=_known_s(prometheus))
             if first:
                 log(f"dashboards {page.as_uri()} (drawn again every {PAGE_EVERY_S:g} s)")
                 log("ctrl-C ends both")

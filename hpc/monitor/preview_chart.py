@@ -97,6 +97,12 @@ def path(points: Points, window: Window, low: float, high: float, stairs: bool =
     return "".join(parts)
 
 
+def dots(points: Points, window: Window, low: float, high: float) -> str:
+    """SVG path of the samples that stand alone: a line of their width could not be seen."""
+    alone = [piece for piece in pieces(points, window) if len(piece) == 1]
+    return "".join(path(piece, window, low, high) for piece in alone)
+
+
 def pieces(points: Points, window: Window) -> list[Points]:
     """`points` cut where samples are missing."""
     cuts = [place for place in range(1, len(points))
@@ -157,6 +163,7 @@ def chart(
             "name": name, "dash": dash,
             "colour": colour(named) if named else f"var(--c{place % CYCLE})",
             "line": path(tops[place], window, low, high, panel.stairs),
+            "dots": dots(tops[place], window, low, high),
             "area": area(*layers[place], window, low, high) if layers else "",
             "last": newest(points, window, panel.unit),
         })  # fmt: skip

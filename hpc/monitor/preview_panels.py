@@ -26,12 +26,15 @@ def giver(name: str, known: set[str]) -> str:
     if name in RECORDED:
         asked = {one for rule, expr in in_rules(shipped(RULES[0])) if rule == name
                  for one in metric_names(expr)}  # fmt: skip
+        if asked & known and known & set(RECORDED):
+            return f"recording.rules.yml, which had nothing to record: {RECORDED[name].help}"
         if asked & known:
             return "recording.rules.yml, and what the rules read is there: are they loaded?"
         first = min(asked, key=lambda one: (one not in served_names(), one))
         return f"recording.rules.yml, made of what {giver(first, known)[:-1]} tells."
     if name in served_names():
-        return "sunpipe monitor serve."
+        where = " (where there is Slurm)" * name.startswith("sunpipe_slurm")
+        return f"sunpipe monitor serve{where}."
     return next(f"{text}." for dialect, text in GIVERS.items() if name in DIALECTS[dialect])
 
 

@@ -117,7 +117,7 @@ def _words(one: Collector) -> str:
     if one.absent:
         return "absent"
     if one.finished is None:
-        return "begins"
+        return "failing" if one.hangs() else "begins"
     return "ok" if one.fresh() else "failing"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hpc.monitor import preview_numbers as numbers
 from hpc.monitor.preview import NONE, chosen, refuse_idle, substituted
-from hpc.monitor.preview_chart import Window, area, bounds, chart, legend, path, stack
+from hpc.monitor.preview_chart import Window, area, bounds, chart, dots, legend, path, stack
 from hpc.monitor.preview_model import Choice, Header, Panel, load
 from hpc.monitor.preview_panels import drawn, giver, table
 from hpc.monitor.preview_source import Client, Series
@@ -66,6 +66,15 @@ def test_curves_break_where_samples_are_missing() -> None:
     drawn = path([(0, 0.0), (10, 1.0), (50, 1.0), (60, 0.5)], window, 0, 1)
     assert drawn == "M0.0 300.0h0L100.0 0.0M500.0 0.0h0L600.0 150.0"
     assert path([(0, 0.0), (10, 1.0)], window, 0, 1, stairs=True) == "M0.0 300.0h0H100.0V0.0"
+
+
+def test_a_sample_that_stands_alone_is_a_dot() -> None:
+    window = Window(0, 100, 10)
+    points = [(0.0, 0.0), (10.0, 1.0), (50.0, 1.0)]
+    assert dots(points, window, 0, 1) == "M500.0 0.0h0"
+    (curve,) = chart(panel(low=0.0, high=1.0), [("a", points)], window, ())["curves"]
+    assert curve["dots"].startswith("M500.0 ")
+    assert dots(points[:2], window, 0, 1) == ""
 
 
 def test_stacked_curves_stand_on_each_other() -> None:
@@ -155,8 +164,13 @@ def test_who_offers_a_metric() -> None:
     assert giver("node_load1", set()) == "node_exporter on the nodes."
     assert giver("sunpipe:gpu_power:watts", set()) == (
         "recording.rules.yml, made of what dcgm-exporter on the nodes tells.")  # fmt: skip
-    assert "sunpipe monitor serve" in giver("sunpipe:gpus:count", set())
+    assert giver("sunpipe:gpus:count", set()).endswith(
+        " made of what sunpipe monitor serve (where there is Slurm) tells.")  # fmt: skip
     assert "loaded?" in giver("sunpipe:gpu_power:watts", {"DCGM_FI_DEV_POWER_USAGE"})
+    loaded = {"sunpipe_train_state", "sunpipe:train_data_wait:ratio"}  # of runs that are done
+    assert giver("sunpipe:train_quiet:seconds", loaded).startswith(
+        "recording.rules.yml, which had nothing to record: Since the last tick of a running"
+    )
 
 
 def test_axis_holds_all_samples_and_a_near_limit() -> None:

@@ -60,6 +60,19 @@ def test_a_part_that_fails_leaves_a_gap(capsys: pytest.CaptureFixture[str]) -> N
     assert "sunpipe_train_kimg" not in shown
 
 
+def test_a_first_reading_that_hangs_is_told(root: Path) -> None:
+    clock = [1000.0]
+    monitor = Monitor(Layout(root), 10.0)
+    hung = Collector("runs", list, 10.0, clock=lambda: clock[0], begun=1000.0)
+    monitor.background.collectors = [hung]
+    assert monitor.answer("/healthz")[0] == 200  # it has just begun
+    assert hung.collect() == []
+    clock[0] += 31.0
+    assert monitor.answer("/healthz")[:2] == (
+        503, b'{"ok": false, "collectors": {"runs": "failing"}}')  # fmt: skip
+    assert [one.value for one in hung.collect()] == [0]
+
+
 def test_what_is_not_here_is_no_failure() -> None:
     def read() -> list[Sample]:
         raise NotHere("no Slurm")
