@@ -26,13 +26,14 @@ from typing import Any
 from sunpipe.dist import Ranks
 from sunpipe.errors import EXIT_LOST
 from sunpipe.files import write_text
-from sunpipe.train.late_dump import LateDump
+from sunpipe.train.late_dump import LateDump, late_text
 from sunpipe.train.progress import Progress
 from sunpipe.train.rendezvous import names
 from sunpipe.train.stacks import Place, in_exchange, look
 
 LOOK_S = 0.5  # between looks at the clock
 ANSWER_S = 5.0  # for a rank's thread to tell its stacks
+LATE_S = 4.0  # for the stacks of ranks that do not answer to appear
 WRITE_S = 10.0  # for the report to be written: the file system may be what hangs
 PAUSE_S = 5.0  # of the watching thread itself: the process was stopped, or its interpreter
 LEAVE_S = 1.0  # for the other ranks to end before rank 0
@@ -115,15 +116,23 @@ def verdict(told: Mapping[int, Place | None], beats: Mapping[int, Beat], now: fl
     return head + "; ".join(parts[:4]) + (f"; and {len(parts) - 4} more" if len(parts) > 4 else "")
 
 
-def report(said: str, told: Mapping[int, Place | None]) -> str:
-    """The file: the sentence, and all stacks, those of the culprits first."""
+def report(
+    said: str, told: Mapping[int, Place | None], late: Callable[[int], str] = lambda _: ""
+) -> str:
+    """The file: the sentence, and all stacks, those of the culprits first.
+
+    Parameters
+    ----------
+    late : callable
+        Stacks of a rank that did not answer, from outside of its interpreter.
+    """
     first = culprits(told)
     order = [*first, *(rank for rank in sorted(told) if rank not in first)]
     parts = [said, ""]
     for rank in order:
         place = told[rank]
         parts.append(f"===== rank {rank}" + (
-            ": no answer" if place is None
+            f": no answer\n\n{late(rank)}" if place is None
             else f" after {place.steps} steps: {place.where}\n\n{place.text}"
         ))  # fmt: skip
     return "\n".join(parts) + "\n"
@@ -215,8 +224,12 @@ class HangWatch:
         except Exception as error:
             complain(self._faults, error)
 
-    def _look(self, now: float, ask: Callable[[], None], left: Collection[int], broke: str) -> None:
+    def put_off(self, now: float) -> None:
+        """Put the late dump off."""
         self.dump.feed(now, self.progress.limit_s())
+
+    def _look(self, now: float, ask: Callable[[], None], left: Collection[int], broke: str) -> None:
+        self.put_off(now)
         if not self.ranks.is_main:
             return
         self.hear(self.ranks.rank, self.beat())
@@ -243,17 +256,22 @@ class HangWatch:
     def _conclude(self, said: str, told: Mapping[int, Place | None]) -> None:
         self.over.set()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        file = None if self.folder is None else self.folder / f"hang-{stamp}.txt"
+        folder = self.folder
+        file = None if folder is None else folder / f"hang-{stamp}.txt"
+        end = time.monotonic() + LATE_S
+
+        def late(rank: int) -> str:
+            return late_text(folder, rank, end - time.monotonic()) if folder is not None else ""
 
         def write() -> None:
             with suppress(OSError):  # the disk may be what hangs; what is known is printed
                 if file is not None:
-                    write_text(file, report(said, told))
+                    write_text(file, report(said, told, late))
                 self.fail(said)
 
         where = f"; stacks: {file}" if file else ""
-        print(f"sunpipe: {said}{where}; run the same command again to continue", file=sys.stderr,
-              flush=True)  # fmt: skip
+        print(f"sunpipe: {said}{where}; run the same command again to continue, with a larger"
+              " hang_s if it was only slow", file=sys.stderr, flush=True)  # fmt: skip
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
         writer.join(WRITE_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,6 +19,23 @@ SPARE_S = 2.0  # after the limit of what is being done
 NEVER_S = 1e6  # limits beyond that are none
 
 
+def late_path(folder: Path, rank: int) -> Path:
+    """Where a rank's stacks appear."""
+    return folder / f"{TEMPORARY_PREFIX}stacks-rank-{rank}.txt"
+
+
+def late_text(folder: Path, rank: int, patience_s: float) -> str:
+    """What a `LateDump` of another process has written, awaited; empty without."""
+    end = time.monotonic() + patience_s
+    while True:
+        with suppress(OSError):
+            if text := late_path(folder, rank).read_text(encoding="utf-8", errors="replace"):
+                return text
+        if time.monotonic() > end:
+            return ""
+        time.sleep(0.1)
+
+
 class LateDump:
     """Stacks from outside of the interpreter, for a thread that does not give it back.
 
@@ -27,9 +45,7 @@ class LateDump:
     """
 
     def __init__(self, folder: Path | None, rank: int) -> None:
-        self._path = (
-            None if folder is None else folder / f"{TEMPORARY_PREFIX}stacks-rank-{rank}.txt"
-        )
+        self._path = None if folder is None else late_path(folder, rank)
         self._file: TextIO | None = None
         self._lock = threading.Lock()  # the watching thread feeds, the training's closes
         self._fed = 0.0

@@ -127,13 +127,15 @@ class Peers:
                     self.tell("beat" if watch is None else f"beat {watch.beat()}")
                     beaten = now
                 broke = broke or (now if self.waited else 0.0)
-                if watch is not None and now - looked > LOOK_S and not self._leaving:
-                    late = broke and now - broke > GATHER_S and not self.lost
-                    gone = self._left | set(self.lost) | set(self.waited)
-                    watch.look(now, lambda: self.tell("stacks"), gone,
-                               self._broken() if late else "")  # fmt: skip
-                    looked = now
                 self._note_silence(now)
+                if watch is not None and now - looked > LOOK_S and not self._leaving:
+                    if self.lost:  # enough is known; who waits for that rank does not hang
+                        watch.put_off(now)
+                    else:
+                        late = broke and now - broke > GATHER_S
+                        watch.look(now, lambda: self.tell("stacks"), self._left | set(self.waited),
+                                   self._broken() if late else "")  # fmt: skip
+                    looked = now
                 ends = self.lost or self.spoken or (self.ranks.is_main and self.waited)
                 known = known or (now if ends else 0.0)
                 if known and now - known > GRACE_S and not self._leaving:

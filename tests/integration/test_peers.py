@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,42 @@ def test_lines_to_a_rank_that_does_not_read_are_not_torn(
     assert told.waited == {1: "for long"}
     assert capfd.readouterr().err.count("a fault in the watch for hangs") == 1
     there.close()
+
+
+def until(ready: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_who_waits_for_a_lost_rank_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watch:
+        looks, put_offs = 0, 0
+
+        def beat(self) -> str:
+            return '[0, 1, true, "a step"]'
+
+        def look(self, *_: Any) -> None:
+            self.looks += 1
+
+        def put_off(self, now: float) -> None:
+            self.put_offs += 1
+
+    here, there = socket.socketpair()
+    monkeypatch.setattr(peers, "connect", lambda *_: {1: here})
+    monkeypatch.setattr(peers, "shared_store", lambda: None)
+    monkeypatch.setattr(peers, "LOOK_S", 0.05)
+    told, watch = peers.Peers(ranks_of(0, 2, 1), timeout_s=60), Watch()
+    told.watch = watch  # type: ignore[assignment]
+    until(lambda: watch.looks)
+    there.close()
+    until(lambda: watch.put_offs)
+    looks, put_offs = watch.looks, watch.put_offs
+    until(lambda: watch.put_offs >= put_offs + 3)
+    assert watch.looks == looks
+    told.leave()
+    assert told.lost == {1: "ended without a word"}
 
 
 def test_other_errors_are_left_alone() -> None:

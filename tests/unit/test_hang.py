@@ -327,6 +327,31 @@ def test_a_library_that_keeps_the_interpreter_is_seen_from_outside(tmp_path: Pat
     assert said == [f"rank 3 of an earlier start hung inside a library; its stacks: {file.name}"]
 
 
+def test_stacks_of_a_rank_that_does_not_answer_are_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    ranks = Ranks(0, 3, 0, "127.0.0.1", 0, "torchrun")
+    watch = HangWatch(ranks, Progress(60), tmp_path, lambda _: None, leave=left.append)
+    monkeypatch.setattr(hang, "ANSWER_S", 0.0)
+    monkeypatch.setattr(hang, "LATE_S", 0.5)
+    for rank in (1, 2):
+        watch.hear(rank, '[61.0, 60.0, false, "a step"]')
+    (tmp_path / ".tmp-stacks-rank-1.txt").touch()
+    other = threading.Timer(0.2, (tmp_path / ".tmp-stacks-rank-1.txt").write_text,
+                            ["in hold_the_interpreter"])  # fmt: skip
+    watch.look(time.monotonic())
+    other.start()
+    watch.look(time.monotonic())
+    other.join()
+    assert left == [EXIT_LOST]
+    (file,) = tmp_path.glob("hang-*.txt")
+    first, second, own = file.read_text().split("===== rank ")[1:]
+    assert first == "1: no answer\n\nin hold_the_interpreter\n"
+    assert second == "2: no answer\n\n\n"
+    assert own.startswith("0 after 0 steps")
+
+
 def test_where_threads_are() -> None:
     ready, done = threading.Event(), threading.Event()
 
