@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from hpc.script import log_folder
-from hpc.slurm_query import Job, ask_slurm
+from hpc.slurm_query import Job
 from hpc.stages import STAGES
 from hpc.status.accounting import DAYS, sacct_states
+from hpc.status.elsewhere import PATIENCE_S, root_of, sbatch_again, show_job
 from hpc.status.files import last_words
 from hpc.status.shell import PART, shell_line, shell_word, spans
 from hpc.status.text import plain, visible
 from hpc.submitted import submissions
-from sunpipe.errors import DataError
 
 FAILED = ("failed", "timeout", "node_fail", "out_of_memory", "boot_fail", "deadline",
-          "launch_failed")  # fmt: skip
-PATIENCE_S = 5.0
+          "launch_failed", "preempted")  # fmt: skip
+UNKEPT = "SUNPIPE_ROOT and the options of sbatch are to be as the first time"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Ended:
         Last line of that log.
     again : str
         Command line that submits just these again.
+    note : str
+        What that line lacks.
+    root : str
+        Data root, where it is another one than that which is shown.
     """
 
     id: str
@@ -56,6 +61,8 @@ class Ended:
     log: str = ""
     words: str = ""
     again: str = ""
+    note: str = ""
+    root: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -67,10 +74,7 @@ def failures(root: Path, jobs: Sequence[Job], now: float) -> list[Ended]:
 
     A part that was submitted again, or whose stage was, is left out.
     """
-    folder = log_folder(root)
-    rows = [row for row in submissions(folder) if _well_formed(row)]
-    newest = {(row["stage"], row["name"], part): number for number, row in enumerate(rows)
-              for part in _parts(row)}  # fmt: skip
+    rows = rows_of(root)
     shown = Counter[str]()  # of a long array the queue forgets the first tasks before its end
     for job in jobs:
         shown[job.array] += job.tasks
@@ -78,22 +82,49 @@ def failures(root: Path, jobs: Sequence[Job], now: float) -> list[Ended]:
                if shown[row["job"]] < len(row["tasks"]) and _age_days(row, now) < DAYS]  # fmt: skip
     # the queue is newer: a job that was requeued runs again, whatever accounting kept of it
     states = {**(sacct_states(unknown) if unknown else {}), **_states(jobs)}
+    launched = {row["job"] for row in rows}
+    others = [job for job in jobs if job.array not in launched]
+    return _failed(root, rows, states, now) + _unlaunched(others, now)
+
+
+def rows_of(root: Path) -> list[dict[str, Any]]:
+    """What was submitted from a data root, oldest first; what is damaged is left out."""
+    return [row for row in submissions(log_folder(root)) if _well_formed(row)]
+
+
+def _failed(
+    root: Path, rows: Sequence[Mapping[str, Any]], states: Mapping[str, str], now: float,
+    elsewhere: bool = False,
+) -> list[Ended]:  # fmt: skip
+    """Failures among what was launched from one data root."""
+    last: dict[tuple[str, str], dict[str, int]] = {}
+    newest = {}
+    for number, row in enumerate(rows):
+        for part in _parts(row):
+            newest[row["stage"], row["name"], part] = number
+            last.setdefault((row["stage"], row["name"]), {})[_count(part)] = number
     found = []
     for number, row in enumerate(rows):
         if _age_days(row, now) > DAYS:
             continue
+        # in another number of parts, or whole: these parts do not come again
+        counts = last[row["stage"], row["name"]].items()
         bad = []
         for place, task in enumerate(row["tasks"]):
             part = task.get("part")
             again = max(newest[row["stage"], row["name"], part],
-                        newest.get((row["stage"], row["name"], None), -1))  # fmt: skip
+                        *(at for count, at in counts if count != _count(part)), -1)  # fmt: skip
             key = row["job"] if len(row["tasks"]) == 1 else f"{row['job']}_{place}"
-            if states.get(key) in FAILED and again == number:
+            if states.get(key) in FAILED and again <= number:
                 bad.append((task, states[key]))
         if bad:
-            found.append(_launched(folder, row, bad))
-    launched = {row["job"] for row in rows}
-    return found + _plain_jobs([job for job in jobs if job.array not in launched])
+            found.append(_launched(root, row, bad, elsewhere))
+    return found
+
+
+def _count(part: str | None) -> str:
+    """N of ``I/N``."""
+    return "" if part is None else part.partition("/")[2]
 
 
 def _well_formed(row: Mapping[str, Any]) -> bool:
@@ -127,13 +158,16 @@ def _states(jobs: Iterable[Job]) -> dict[str, str]:
 
 
 def _launched(
-    folder: Path, row: Mapping[str, Any], bad: Sequence[tuple[Mapping[str, Any], str]]
-) -> Ended:
-    log = folder / Path(bad[0][0]["log"]).name
+    root: Path, row: Mapping[str, Any], bad: Sequence[tuple[Mapping[str, Any], str]],
+    elsewhere: bool,
+) -> Ended:  # fmt: skip
+    log = log_folder(root) / Path(bad[0][0]["log"]).name
     parts = [task["part"] for task, _ in bad if task.get("part")]
     cluster = [] if os.environ.get("SUNPIPE_CLUSTER") else ["--cluster", "PROFILE"]
     options, after = _options(row)
     line = shell_line(["sunpipe", "launch", row["stage"], *cluster, *options])
+    if elsewhere:
+        line = f"SUNPIPE_ROOT={shell_word(str(root))} {line}"
     if parts:
         line += f" --part {shell_word(parts[0]) if len(parts) == 1 else '$part'}"
     if after:
@@ -141,7 +175,8 @@ def _launched(
     if len(parts) > 1:
         line = f"for part in {' '.join(spans(parts, shell=True))}; do {line}; done"
     return Ended(row["job"], row["stage"], bad[0][1], parts, visible(log),
-                 plain(last_words(log), 160), line)  # fmt: skip
+                 plain(last_words(log), 160), line, root=visible(root) if elsewhere else ""
+                 )  # fmt: skip
 
 
 def _options(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -165,46 +200,38 @@ def _options(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return options, []
 
 
-def _plain_jobs(jobs: Sequence[Job]) -> list[Ended]:
-    """Failures of jobs that were submitted with sbatch, while Slurm still shows them."""
-    found = []
+def _unlaunched(jobs: Sequence[Job], now: float) -> list[Ended]:
+    """Failures of jobs that were not launched from this data root, while Slurm shows them.
+
+    They were launched from another one, or submitted with sbatch.
+    """
+    found: list[Ended] = []
     arrays: dict[str, list[Job]] = {}
     for job in jobs:
         if job.stage not in (None, "doctor") and job.state in FAILED:
             arrays.setdefault(job.array, []).append(job)
+    rows: dict[Path, list[dict[str, Any]]] = {}
+    end = time.monotonic() + 2 * PATIENCE_S  # of all questions: Slurm may have stopped answering
     for number, bad in arrays.items():
-        shown = _show_job(bad[0].job)
-        tasks = sorted(int(job.id.partition("_")[2]) for job in bad if "_" in job.id
-                        and job.id.partition("_")[2].isdigit())  # fmt: skip
-        log = Path(shown["StdOut"]) if "StdOut" in shown else None
-        again = ""
-        command = shown.get("Command", "(null)")
-        # sbatch --wrap has none; a launch from another data root has a file of submitit's
-        if command != "(null)" and ".submission_file_" not in command:
-            every = [job for job in jobs if job.array == number and "_" in job.id]
-            again = _sbatch_again(command, tasks, len(every))
-        found.append(Ended(number, bad[0].stage or "", bad[0].state, [str(task) for task in tasks],
-                           visible(log or ""), plain(last_words(log), 160) if log else "",
-                           visible(again)))  # fmt: skip
+        shown = show_job(bad[0].id) if time.monotonic() < end else {}
+        root = root_of(shown.get("Command", ""))
+        every = [job for job in jobs if job.array == number and "_" in job.id]
+        if root is not None:
+            known = rows[root] = rows[root] if root in rows else rows_of(root)
+            if any(row["job"] == number for row in known):
+                found += [one for one in _failed(root, known, _states([*every, *bad]), now, True)
+                          if one.id == number]  # fmt: skip
+                continue
+        found.append(_plain(bad, shown, root, len(every)))
     return found
 
 
-def _sbatch_again(command: str, tasks: Sequence[int], count: int) -> str:
-    """Submit tasks of a plain array again; the templates need to know how many there are.
-
-    Slurm tells neither the options that sbatch had nor the data root: a comment says so.
-    """
-    rest = "  # with SUNPIPE_ROOT and the options of sbatch as the first time"
-    if not tasks:
-        return f"sbatch {command}{rest}"
-    listed = ",".join(map(str, tasks))
-    return f"SUNPIPE_PARTS={max(count, *tasks)} sbatch --array={listed} {command}{rest}"
-
-
-def _show_job(job: str) -> dict[str, str]:
-    try:
-        text = ask_slurm("scontrol", "show", "job", job, timeout=PATIENCE_S)
-    except DataError:
-        return {}
-    lines = (line.strip().partition("=") for line in text.splitlines())
-    return {key: value for key, _, value in lines if key in ("Command", "StdOut")}
+def _plain(bad: Sequence[Job], shown: Mapping[str, str], root: Path | None, count: int) -> Ended:
+    tasks = sorted(int(task) for job in bad if (task := job.id.partition("_")[2]).isdigit())
+    log = Path(shown["StdOut"]) if "StdOut" in shown else None
+    again, command = "", shown.get("Command", "(null)")
+    if command != "(null)" and root is None:  # sbatch --wrap has none
+        again = sbatch_again(command, shown.get("WorkDir", ""), tasks, count)
+    return Ended(bad[0].array, bad[0].stage or "", bad[0].state, [str(task) for task in tasks],
+                 visible(log or ""), plain(last_words(log), 160) if log else "", again,
+                 UNKEPT if again else "", visible(root or ""))  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpc.slurm_query import Job, NoSlurm, slurm_jobs, slurm_restarts
-from hpc.status.again import Ended, failures
-from hpc.status.text import duration, plain
+from hpc.status.again import Ended, failures, rows_of
+from hpc.status.elsewhere import roots_of_jobs
+from hpc.status.text import duration, plain, visible
 from hpc.status.why import why_idle, why_pending
 from sunpipe.errors import DataError
 
@@ -38,6 +39,8 @@ class JobLine:
         How often Slurm started it again.
     why : str
         Why it waits, or does nothing.
+    root : str
+        Data root that it was launched from, where that is another one.
     """
 
     id: str
@@ -50,6 +53,7 @@ class JobLine:
     left_s: float | None
     restarts: int
     why: str
+    root: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -85,7 +89,7 @@ def job_line(job: Job, restarts: int, now: float) -> JobLine:
     elapsed = None if waits or job.started is None else max(now - job.started, 0.0)
     why = why_pending(job, now, restarts) if waits else why_idle(job)
     return JobLine(
-        plain(job.id, 40), job.stage or plain(job.name, 40), plain(job.state, 20), job.tasks,
+        visible(job.id), job.stage or plain(job.name, 40), plain(job.state, 20), job.tasks,
         job.nodes, plain(job.node_list, 60), elapsed, None if waits else job.left, restarts, why,
     )  # fmt: skip
 
@@ -112,6 +116,12 @@ def read_queue(root: Path, now: float | None = None) -> Queue:
     except DataError:
         restarts = {}  # the column is a convenience; the jobs themselves were told
     lines = [job_line(job, restarts.get(job.job, 0), now) for job in ours]
+    launched = {row["job"] for row in rows_of(root)}
+    if any(job.array not in launched for job in ours):
+        roots = roots_of_jobs(user_name())
+        lines = [line if (other := roots.get(job.job)) is None or job.array in launched
+                 else replace(line, root=visible(other))
+                 for job, line in zip(ours, lines, strict=True)]  # fmt: skip
     known: dict[str, str] = {}
     for job in live:
         why = why_pending(job, now, restarts.get(job.job, 0)) if job.state in WAITS else (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hpc.status.jobs import Queue, time_words
+from hpc.status.jobs import JobLine, Queue, time_words
 from hpc.status.runs import RunLine
 from hpc.status.shell import spans
-from hpc.status.text import duration
+from hpc.status.text import duration, plain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -58,15 +59,42 @@ def run_notes(line: RunLine) -> list[str]:
     return notes + [f"warning: {one}" for one in line.warnings]
 
 
-def job_cells(queue: Queue) -> list[tuple[tuple[str, ...], str]]:
+def together(jobs: Sequence[JobLine]) -> list[JobLine]:
+    """Tasks of one array in the same state as one line, where the first of them stands.
+
+    It tells the longest time that one of them runs, and the least that one has left.
+    """
+    groups: dict[tuple[object, ...], list[JobLine]] = {}
+    for number, job in enumerate(jobs):
+        array, _, task = job.id.partition("_")
+        alike = (array, job.stage, job.state, job.restarts, job.why, job.root)
+        groups.setdefault(alike if task.isdigit() else (number,), []).append(job)
+    return [_one_line(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _one_line(group: Sequence[JobLine]) -> JobLine:
+    array = group[0].id.partition("_")[0]
+    tasks = sorted(int(job.id.partition("_")[2]) for job in group)
+    places = list(dict.fromkeys(job.where for job in group if job.where))
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return replace(
+        group[0], id=f"{array}_[{','.join(spans([str(task) for task in tasks]))}]",
+        tasks=len(group), nodes=sum(job.nodes for job in group), where=", ".join(places[:3]) + more,
+        elapsed_s=max((job.elapsed_s for job in group if job.elapsed_s is not None), default=None),
+        left_s=min((job.left_s for job in group if job.left_s is not None), default=None),
+    )  # fmt: skip
+
+
+def job_cells(queue: Queue) -> list[tuple[tuple[str, ...], list[str]]]:
     """Cells of `JOB_HEAD`, and what is said below."""
-    rows: list[tuple[tuple[str, ...], str]] = []
-    for job in queue.jobs:
+    rows: list[tuple[tuple[str, ...], list[str]]] = []
+    for job in together(queue.jobs):
         tasks = f" ({job.tasks} tasks)" if job.tasks > 1 else ""
         again = f" restart {job.restarts}" if job.restarts else ""
         place = f"{job.nodes}" + (f" {job.where}" if job.where else "")
-        cells = (job.id + tasks, job.stage, job.state + again, place, time_words(job))
-        rows.append((cells, job.why))
+        cells = (plain(job.id, 40) + tasks, job.stage, job.state + again, place, time_words(job))
+        notes = [job.why] if job.why else []
+        rows.append((cells, notes + ([f"of the data root {job.root}"] if job.root else [])))
     return rows
 
 
@@ -77,9 +105,11 @@ def failed_lines(queue: Queue) -> list[list[str]]:
         what = f" {'parts' if '/' in one.tasks[0] else 'tasks'} {', '.join(spans(one.tasks))}" \
                if one.tasks else ""  # fmt: skip
         lines = [f"job {one.id} {one.stage}{what}: {one.state}"]
+        lines += [f"of the data root {one.root}"] if one.root else []
         lines += [f"says: {one.words}"] if one.words else []
         lines += [f"log: {one.log}"] if one.log else []
         lines += [f"again: {one.again}"] if one.again else []
+        lines += [f"for this line, {one.note}"] if one.note else []
         found.append(lines)
     return found
 
@@ -103,7 +133,7 @@ def plain_lines(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str) -
     out += [f"{hidden} older runs: --all"] if hidden else []
     jobs = job_cells(queue)
     if jobs:
-        out += ["", *aligned(JOB_HEAD, [(cells, [why] if why else []) for cells, why in jobs])]
+        out += ["", *aligned(JOB_HEAD, jobs)]
     for lines in failed_lines(queue):
         out += ["", lines[0], *(f"    {line}" for line in lines[1:])]
     if queue.state not in ("ok", "none"):
@@ -133,7 +163,7 @@ def tables(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str, width:
         parts = [Text(f"no runs under {root}/runs")]
     if hidden:
         parts.append(Text(f"{hidden} older runs: --all", style="dim"))
-    rows = [(row, [why] if why else []) for row, why in job_cells(queue)]
+    rows = job_cells(queue)
     parts += [Text(), *_grid(JOB_HEAD, rows, set(), width, 2)] if rows else []
     for lines in failed_lines(queue):
         parts += [Text(), Text(lines[0], style="bold red")]
