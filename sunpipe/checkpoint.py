@@ -18,6 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,11 @@ def save(
         _set_aside(rejected, report)
     for old in complete(folder)[:-keep]:
         _discard(old)
-    for old in filter(fault, before[:-keep]):  # a whole one may be wanted after all
-        _discard(old)
-        report(f"{old.name}, which is torn, is removed: {keep} passed over later are kept")
+    for old in before[:-keep]:
+        with suppress(OSError):  # what cannot be read for now is kept
+            if fault(old):  # a whole one may be wanted after all
+                _discard(old)
+                report(f"{old.name}, which is torn, is removed: {keep} passed over later are kept")
     return target
 
 
@@ -190,8 +193,9 @@ def sweep(folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
 
 
 def complete(folder: Path) -> list[Path]:
-    """Checkpoints with a ``COMPLETE`` marker, oldest first."""
-    return sorted(path.parent for path in folder.glob("kimg-*/COMPLETE"))
+    """Checkpoints with a ``COMPLETE`` marker, oldest first; somebody's copies are none."""
+    found = (marker.parent for marker in folder.glob("kimg-*/COMPLETE"))
+    return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -206,11 +210,8 @@ def _listed(folder: Path) -> list[Path]:
 def fault(path: Path) -> str | None:
     """Why the checkpoint at `path` is known to be torn or altered, or None if it is whole.
 
-    Raises
-    ------
-    OSError
-        A file is there and cannot be read, also not after `LAG_S` seconds (a
-        stale handle, a failing disk, permissions): nothing is known then.
+    An `OSError` when a file is there and cannot be read, also not after `LAG_S` seconds
+    (a stale handle, a failing disk, permissions): nothing is known then.
     """
     if not plain_file(path, "COMPLETE"):
         return "COMPLETE is a link or no file"
@@ -330,13 +331,8 @@ def check_made_of(path: Path, state: Mapping[str, Any], expected: Mapping[str, A
 def load_tensors(path: Path, stem: str) -> dict[str, torch.Tensor]:
     """Named tensors of one file of a checkpoint, on the CPU.
 
-    A file that is not there yet is waited for: another node of a network file
-    system may just have named its folder.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or is not whole.
+    A file that is not there yet is waited for: another node of a network file system may
+    just have named its folder. A `DataError` when it cannot be read, or is not whole.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -104,3 +105,30 @@ def test_few_torn_checkpoints_are_kept_and_no_whole_one_is_removed(tmp_path: Pat
     assert [path.name for path in sorted(tmp_path.glob("rejected-*"))] == whole[:2]
     assert said[-1].startswith(f"{whole[2]}, which is torn, is removed")
     assert checkpoint.newest(tmp_path, said.append) == tmp_path / "kimg-000002.500"
+
+
+def test_copies_of_checkpoints_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(nimg: int) -> Path:
+        return checkpoint.save(tmp_path, nimg, {"G": {"w": torch.ones(1)}}, {}, keep=1)
+
+    copies = [save(1000).with_name(f"kimg-{word}") for word in ("000001.000.copy", "best")]
+    for copy in copies:
+        shutil.copytree(tmp_path / "kimg-000001.000", copy)
+    for rejected in ("rejected-kimg-000009.000", "rejected-kimg-000008.000"):
+        (tmp_path / rejected).mkdir()
+    known = checkpoint.fault
+
+    def unreadable(path: Path) -> str | None:
+        if path.name.startswith("rejected"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return known(path)
+
+    monkeypatch.setattr(checkpoint, "fault", unreadable)
+    second = save(2000)
+    assert checkpoint.complete(tmp_path) == [second]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == [
+        "kimg-000001.000.copy", "kimg-000002.000", "kimg-best",
+        "rejected-kimg-000008.000", "rejected-kimg-000009.000",
+    ]  # fmt: skip
