@@ -19,7 +19,7 @@ from sunpipe.errors import UsageError
 from sunpipe.files import write_text
 
 POINTS = 320  # samples of a curve
-MARK_STEP_S = 30.0  # expressions of marks look back two minutes
+MARK_STEP_S = 30.0  # the least for marks, as the dashboards say
 LONGEST_S = 14 * 86400.0  # Prometheus answers at most 11 000 samples of a series
 SCRAPE_S = 15.0
 NONE = "none seen"  # no series has this value either
@@ -101,8 +101,10 @@ def page(
     def fill(expr: str) -> str:
         return substituted(expr, values, window)
 
+    fine = Window(window.start, window.end, mark_step(window))
     marks = [(moment, marker.colour, marker.title) for marker in board.markers
-             for moment in moments(source, fill(marker.expr), window)]  # fmt: skip
+             for moment in moments(source, substituted(marker.expr, values, fine, MARK_STEP_S),
+                                   fine)]  # fmt: skip
     groups = [(group.title, [drawn(panel, source, window, fill, known, marks)
                              for panel in group.panels]) for group in board.groups]  # fmt: skip
     counts = [(marker.title, marker.colour, sum(title == marker.title for *_, title in marks))
@@ -179,23 +181,29 @@ def quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def substituted(expr: str, values: Mapping[str, str], window: Window) -> str:
+def substituted(
+    expr: str, values: Mapping[str, str], window: Window, scrape_s: float = SCRAPE_S
+) -> str:
     """An expression with Grafana's variables replaced."""
-    rate = max(4 * SCRAPE_S, window.step + SCRAPE_S)  # as Grafana defines $__rate_interval
+    rate = max(4 * scrape_s, window.step + scrape_s)  # as Grafana defines $__rate_interval
     built_in = {"__rate_interval": f"{rate:.0f}s", "__interval": f"{window.step:.0f}s",
                 "__range": f"{window.end - window.start:.0f}s"}  # fmt: skip
     known = {**built_in, **values}
     return re.sub(r"\$(\w+)|\$\{(\w+)\}", lambda found: known[found[1] or found[2]], expr)
 
 
+def mark_step(window: Window) -> float:
+    """Seconds between the samples of marks."""
+    step = max(MARK_STEP_S, (window.end - window.start) / 10_900)
+    return min(step, max(1.0, (window.end - window.start) / 240))
+
+
 def moments(source: Client, expr: str, window: Window) -> list[float]:
     """First moment of each stretch of time in which `expr` has a value."""
-    step = max(MARK_STEP_S, (window.end - window.start) / 10_900)
-    step = min(step, max(1.0, (window.end - window.start) / 240))
-    times = sorted({moment for series in source.over(expr, window.start, window.end, step)
+    times = sorted({moment for series in source.over(expr, window.start, window.end, window.step)
                     for moment, _ in series.samples})  # fmt: skip
     return [moment for place, moment in enumerate(times)
-            if place == 0 or moment - times[place - 1] > 1.5 * step]  # fmt: skip
+            if place == 0 or moment - times[place - 1] > 1.5 * window.step]  # fmt: skip
 
 
 def render(pages: Sequence[Mapping[str, Any]], window: Window, source: str) -> str:

@@ -112,6 +112,15 @@ def test_ids_uids_and_places_are_sound() -> None:
             taken |= cells
 
 
+def test_marks_look_back_over_a_whole_step() -> None:
+    """Grafana's step for annotations grows with the time shown; `[2m]` would miss events."""
+    marks = [mark for board in boards().values() for mark in board["annotations"]["list"]]
+    assert len(marks) == 5
+    for mark in marks:
+        assert re.findall(r"\[([^]]*)\]|offset (\S+?)\)", mark["expr"]) in (
+            [("$__rate_interval", "")], [("", "$__rate_interval")]), mark["name"]  # fmt: skip
+
+
 def test_units_are_ones_that_the_preview_knows() -> None:
     from hpc.monitor.preview_numbers import SCALES
 

@@ -21,10 +21,12 @@ FREE_NODES = f'sunpipe_slurm_nodes{{{P}, state=~"idle|mixed"}}'
 HARDWARE = link("sunpipe-hardware", "slurm_job")
 TRAINING = link("sunpipe-training", "run")
 LOST = 'sum(sunpipe:nodes:count{state=~"down|drained|draining"}'
+BAD_END = 'sunpipe_slurm_own_jobs_ended_total{state=~"failed|timeout|node_fail|out_of_memory"}'
 MARKS = (
-    Mark("Nodes lost", f"{LOST}) - {LOST} offset 2m) > 0", "red", "node out of service"),
-    Mark("Jobs failed", 'sum(increase(sunpipe_slurm_own_jobs_ended_total{state=~'
-         '"failed|timeout|node_fail|out_of_memory"}[2m])) > 0', "orange", "job of ours failed"),
+    Mark("Nodes lost", f"{LOST}) - {LOST} offset $__rate_interval) > 0",
+         "red", "node out of service"),
+    Mark("Jobs failed", f"sum(increase({BAD_END}[$__rate_interval])) > 0",
+         "orange", "job of ours failed"),
 )  # fmt: skip
 
 

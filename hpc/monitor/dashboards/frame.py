@@ -45,7 +45,11 @@ class Variable:
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment drawn on every time axis: while `expr` is above zero."""
+    """A moment drawn on every time axis: while `expr` is above zero.
+
+    It must look back by ``$__rate_interval``: Grafana asks for 100 samples of an annotation,
+    five minutes apart over six hours, and a shorter look back would miss what is between.
+    """
 
     name: str
     expr: str

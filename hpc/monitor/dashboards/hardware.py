@@ -19,8 +19,8 @@ N = 'node=~"$node"'
 GPU = "{{node}} GPU {{gpu}}"
 RATE = "[$__rate_interval]"
 MARKS = (
-    Mark("Job restarts", 'changes(sunpipe_slurm_job_restarts{slurm_job="$slurm_job"}[2m]) > 0',
-         "orange", "job started again"),
+    Mark("Job restarts", 'changes(sunpipe_slurm_job_restarts{slurm_job="$slurm_job"}'
+         "[$__rate_interval]) > 0", "orange", "job started again"),
 )  # fmt: skip
 
 

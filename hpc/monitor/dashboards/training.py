@@ -15,9 +15,9 @@ QUIET = f"sunpipe:train_quiet:seconds{RUN}"
 UNSAVED = f"sunpipe:train_unsaved:seconds{RUN}"
 
 MARKS = (
-    Mark("Checkpoints", f"changes(sunpipe_train_last_checkpoint_timestamp_seconds{RUN}[2m]) > 0",
-         "blue", "checkpoint written"),
-    Mark("Requeues", f"changes(sunpipe_train_requeues_total{RUN}[2m]) > 0",
+    Mark("Checkpoints", f"changes(sunpipe_train_last_checkpoint_timestamp_seconds{RUN}"
+         "[$__rate_interval]) > 0", "blue", "checkpoint written"),
+    Mark("Requeues", f"changes(sunpipe_train_requeues_total{RUN}[$__rate_interval]) > 0",
          "orange", "job started again"),
 )  # fmt: skip
 
