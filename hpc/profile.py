@@ -2,16 +2,17 @@
 
 Values end in ``#SBATCH`` lines and in the few set-up lines of a batch script,
 so each has a whitelist of characters: no control characters, no white space,
-no quotes, nothing a shell would act on.
+no quotes; what a shell would act on only in ``constraint``, which no shell reads.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from hpc.stages import STAGES
@@ -19,16 +20,73 @@ from sunpipe.config import read_toml, validate_as
 from sunpipe.errors import UsageError
 from sunpipe.setting_types import STRICT, Count, CountOrNone
 
-Word = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.,-]{0,127})?$")]
-_FEATURE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
-Features = Annotated[str, Field(pattern=rf"^({_FEATURE}([&|]{_FEATURE}){{0,7}})?$")]
-Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
-Program = Annotated[str, Field(pattern=r"^([A-Za-z0-9_./][A-Za-z0-9_./+@-]{0,511})?$")]
-Scratch = Annotated[
-    str, Field(pattern=r"^(/[A-Za-z0-9_./+@-]{0,511}|\$[A-Za-z_][A-Za-z0-9_]{0,63})?$")
+
+def _shaped(pattern: str, words: str, empty: bool = True) -> AfterValidator:
+    """A check that text has this form, or may be `empty`; `words` are for a person."""
+
+    def check(value: str) -> str:
+        if not (empty and not value) and not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {words}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _as_text(value: Any) -> Any:
+    """A bare number, as Slurm takes it."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _some_time(value: str) -> str:
+    if minutes(value) == 0:
+        raise ValueError("must be more than nothing: to Slurm 0 is no limit")
+    return value
+
+
+def _with_unit(value: str) -> str:
+    """Slurm counts a bare number in megabytes."""
+    return f"{value}M" if value.isdigit() else value
+
+
+_LEGAL = "[A-Za-z0-9][A-Za-z0-9_.,-]{0,127}"
+Word = Annotated[str, _shaped(_LEGAL, "letters, digits and _.,-")]
+Account = Annotated[
+    str, _shaped("[A-Za-z0-9_][A-Za-z0-9_.,@:+-]{0,127}", "letters, digits and _.,@:+-")
 ]
-Time = Annotated[str, Field(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]$")]
-Memory = Annotated[str, Field(pattern=r"^([0-9]{1,7}[KMGT])?$")]
+Features = Annotated[
+    str,
+    _shaped(r"[A-Za-z0-9_\[(][A-Za-z0-9_.:,&|*()\[\]-]{0,255}",
+            'features of nodes such as h200&ib or [rack1|rack2]'),
+]  # fmt: skip
+Module = Annotated[
+    str,
+    _shaped("[A-Za-z0-9][A-Za-z0-9_.+/:=,~-]{0,127}", "a module such as python/3.11", empty=False),
+]
+_FILE = "[A-Za-z0-9_./][A-Za-z0-9_./+@,=-]{0,511}"
+Program = Annotated[
+    str, _shaped(_FILE, "a path of letters, digits and /_.+@,=- (the home is written out, no ~)")
+]
+Scratch = Annotated[
+    str,
+    _shaped(r"/[A-Za-z0-9_./+@-]{0,511}|\$[A-Za-z_][A-Za-z0-9_]{0,63}",
+            "an absolute path, or $NAME and nothing more, a variable of the nodes"),
+]  # fmt: skip
+_TIMES = (
+    "[0-9]{1,6}(:[0-5]?[0-9])?|[0-9]{1,4}(:[0-5]?[0-9]){2}|[0-9]{1,3}-[0-9]{1,2}(:[0-5]?[0-9]){0,2}"
+)
+Time = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    _shaped(_TIMES, "a time such as 24:00:00, 1-12:00:00 or 90 (minutes), as Slurm writes it",
+            empty=False),
+    AfterValidator(_some_time),
+]  # fmt: skip
+Memory = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    _shaped("[0-9]{1,9}[KMGT]?", "a size such as 64G (0: all the memory of a node)"),
+    AfterValidator(_with_unit),
+]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -42,8 +100,8 @@ class Resources:
     """
 
     partition: Word = ""
-    account: Word = ""
-    qos: Word = ""
+    account: Account = ""
+    qos: Account = ""
     constraint: Features = ""
     time: Time = "01:00:00"
     nodes: Count = 1
@@ -124,9 +182,15 @@ class Profile:
 
 
 def minutes(time: str) -> int:
-    """``[days-]hours:minutes:seconds`` in minutes, rounded up as Slurm does."""
-    days, _, clock = time.rpartition("-")
-    hours, mins, seconds = map(int, clock.split(":"))
+    """A time as Slurm writes it (`man sbatch`, ``--time``) in minutes, rounded up as it does.
+
+    ``minutes[:seconds]``, ``hours:minutes:seconds`` or ``days-hours[:minutes[:seconds]]``.
+    """
+    days, dash, clock = time.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if not dash:
+        parts = [0] * (len(parts) < 3) + parts
+    hours, mins, seconds = (*parts, 0, 0)[:3]
     return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
 
 
@@ -137,8 +201,8 @@ def _with_default(data: dict[str, Any]) -> dict[str, Any]:
         key for key in ("nodes", "tasks_per_node", "array", "array_parallel") if key in default
     }
     if ranks_of_all:
-        raise UsageError(f"default.{', default.'.join(sorted(ranks_of_all))}: say it per stage,"
-                         " most stages run as one task")  # fmt: skip
+        raise UsageError(f"default.{', default.'.join(sorted(ranks_of_all))}: say it per stage"
+                         " ([stages.NAME]), most stages run as one task")  # fmt: skip
     filled = {name: {**default, **stages.get(name, {})} for name in STAGES}
     return {**data, "stages": filled}
 

@@ -100,7 +100,9 @@ def setup_lines(
     if profile.modules:
         lines += [MODULES, f"module load {shlex.join(profile.modules)} || exit 1"]
     if profile.setup:
-        lines.append(f"source {shlex.quote(profile.setup)} || exit 1")
+        file = shlex.quote(profile.setup)
+        said = f'echo "sunpipe:" {file} "(setup of the profile) ended with exit code $?" >&2'
+        lines.append(f"source {file} || {{ {said}; exit 1; }}")
     return lines + again_lines(stage, profile, wanted, root, argv)
 
 

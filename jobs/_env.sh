@@ -21,7 +21,10 @@ if [[ -n "${SUNPIPE_MODULES:-}" ]]; then
 fi
 if [[ -n "${SUNPIPE_SETUP:-}" ]]; then
     # shellcheck disable=SC1090
-    source "$SUNPIPE_SETUP"
+    source "$SUNPIPE_SETUP" || {
+        echo "sunpipe: $SUNPIPE_SETUP (SUNPIPE_SETUP) ended with exit code $?" >&2
+        exit 1
+    }
 fi
 if [[ -n "${SUNPIPE_INTERFACE:-}" ]]; then
     export NCCL_SOCKET_IFNAME="$SUNPIPE_INTERFACE" GLOO_SOCKET_IFNAME="$SUNPIPE_INTERFACE"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.plan.target import host_bytes
 from hpc.profile import Profile, load_profile, minutes
 from hpc.stages import STAGES
 from sunpipe.errors import ConfigError, UsageError
@@ -85,6 +86,12 @@ def test_hostile_values_are_refused_in_one_line(tmp_path: Path, field: str, valu
         ("stages = []\n", "stages"),
         ("signal_s = 5\n", "signal_s"),
         ("partition = 'gpu'\n", "partition: unknown key"),
+        ("[default]\ntime = '00:00:00'\n", "default.time: must be more than nothing"),
+        ("[default]\ntime = 'UNLIMITED'\n", "default.time: must be a time such as 24:00:00"),
+        ("[default]\ntime = ''\n", "default.time: must be a time"),
+        ("[default]\nmem = '64GB'\n", "default.mem: must be a size such as 64G"),
+        ("modules = ['']\n", "modules.0: must be a module such as"),
+        ("setup = '~/env.sh'\n", "setup: must be a path .* no ~"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -92,14 +99,32 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
         load_profile(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("value", ["h200&ib", "a100|h100", "v100"])
-def test_constraints_may_combine_features(tmp_path: Path, value: str) -> None:
-    text = f'[default]\nconstraint = "{value}"\n'
-    assert load_profile(written(tmp_path, text)).default.constraint == value
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        *(("constraint", value, value) for value in
+          ("h200&ib", "a100|h100", "v100", "[rack1|rack2]", "intel*2&(a|b)")),
+        *(("account", value, value) for value in ("abc@v100", "m1234_g", "a:b")),
+        *(("time", value, value) for value in ("90", "90:30", "1-12", "1-12:30", "100:00:00")),
+        ("time", 90, "90"),
+        ("mem", "64G", "64G"),
+        ("mem", "0", "0M"),
+        ("mem", 64000, "64000M"),
+        ("partition", "gpu,long", "gpu,long"),
+    ],
+)  # fmt: skip
+def test_what_slurm_takes_is_taken(tmp_path: Path, key: str, value: str | int, found: str) -> None:
+    written_as = value if isinstance(value, int) else f'"{value}"'
+    profile = load_profile(written(tmp_path, f"[default]\n{key} = {written_as}\n"))
+    assert getattr(profile.stages.report, key) == found
+    assert host_bytes(profile.stages.report) == (
+        {"64G": 64 * 2**30, "64000M": 64000 * 2**20}.get(found))  # fmt: skip
 
 
-def test_minutes() -> None:
-    assert minutes("00:00:01") == 1
-    assert minutes("01:30:00") == 90
-    assert minutes("2-00:00:00") == 2880
-    assert minutes("100:00:30") == 6001
+@pytest.mark.parametrize(
+    ("time", "found"),
+    [("00:00:01", 1), ("01:30:00", 90), ("2-00:00:00", 2880), ("100:00:30", 6001), ("90", 90),
+     ("90:01", 91), ("1-12", 2160), ("1-12:30", 2190), ("0-0:0:1", 1)],
+)  # fmt: skip
+def test_minutes(time: str, found: int) -> None:
+    assert minutes(time) == found

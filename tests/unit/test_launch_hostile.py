@@ -15,7 +15,7 @@ import pytest
 from hpc.argv import stage_argv
 from hpc.launch import batch_script, cache_folder
 from hpc.profile import Profile, Resources, load_profile
-from hpc.script import again_lines, arguments_file
+from hpc.script import again_lines, arguments_file, setup_lines
 from sunpipe.config import load_config
 from sunpipe.errors import ConfigError, UsageError
 from sunpipe.files import write_json
@@ -99,7 +99,7 @@ def test_the_script_of_a_full_profile_reads_back_as_it_was_meant(root: Path) -> 
     place = started.index("apptainer")
     assert started[place : place + len(inside)] == inside
     assert "$(x)" not in text
-    assert text.index("module load a/1 b || exit 1") < text.index("source /sw/s.sh || exit 1")
+    assert text.index("module load a/1 b || exit 1") < text.index("source /sw/s.sh || {")
     assert text.index("source /sw/s.sh") < text.index("trap 'sunpipe_again $?' EXIT")
 
 
@@ -153,6 +153,15 @@ def test_after_a_sigterm_slurm_is_asked_whether_it_preempts(
     assert done.returncode == 75
     assert ("requeue 7" in (root / "called").read_text()) is again
     assert list((root / "requeues").iterdir()) == []
+
+
+def test_a_setup_file_that_does_not_end_well_is_named(root: Path) -> None:
+    (root / "s.sh").write_text("export A=1\n[[ -e /nowhere ]]\n")
+    lines = setup_lines("report", Profile(setup=f"{root}/s.sh"), Resources(), root, ["report"])
+    done = subprocess.run(["bash", "-c", "\n".join([*lines, "echo on"])], check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"sunpipe: {root}/s.sh (setup of the profile) ended with exit code 1\n"
 
 
 def test_only_what_may_start_again_has_such_lines(root: Path) -> None:
