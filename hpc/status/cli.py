@@ -73,7 +73,7 @@ def _watch(wanted: list[str], all_: bool, every: float) -> None:
     """Draw again every some seconds; in a log, print again."""
     import sys
 
-    from hpc.status.table import plain_lines, tables
+    from hpc.status.table import fitting, plain_lines, tables
     from sunpipe.provenance import now
 
     if not sys.stdout.isatty():
@@ -92,5 +92,6 @@ def _watch(wanted: list[str], all_: bool, every: float) -> None:
             lines, queue, hidden, root = _look(wanted, all_)
             foot = Text(f"{now()}, again every {every:g} s; ctrl-C ends it", style="dim")
             shown = tables(lines, queue, hidden, root, console.width)
+            shown = fitting(shown, console, console.height - 2)
             live.update(Group(*shown, Text(), foot), refresh=True)
             time.sleep(every)

@@ -17,11 +17,19 @@ SHOWN = 15  # runs without --all; those that run, wait, or are lost, come first
 
 
 def find_runs(runs: Path) -> list[Path]:
-    """Run folders, ``<NNNNN>-<name>``."""
+    """Run folders, ``<NNNNN>-<name>``; none where there is no such folder yet.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
     try:
         found = [path for path in runs.iterdir() if FOLDER.fullmatch(path.name)]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise DataError(f"{runs} cannot be read ({error.strerror or error})") from None
     return sorted(path for path in found if _is_folder(path))
 
 
@@ -76,7 +84,7 @@ def read_runs(
     Raises
     ------
     DataError
-        A name fits no run.
+        A name fits no run, or `runs` cannot be read.
     """
     now = time.time() if now is None else now
     found = find_runs(runs)

@@ -12,6 +12,7 @@ from hpc.status.shell import spans
 from hpc.status.text import duration, plain
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 BAR = 12
@@ -171,6 +172,20 @@ def tables(runs: Sequence[RunLine], queue: Queue, hidden: int, root: str, width:
     if queue.state not in ("ok", "none"):
         parts += [Text(), Text(f"jobs are not shown: {queue.state}", style="yellow")]
     return parts
+
+
+def fitting(lines: Sequence[Text], console: Console, rows: int) -> list[Text]:
+    """What of `lines` has room in `rows` lines of a terminal; the last one says what is missing."""
+    from rich.text import Text
+
+    taken = [len(console.render_lines(line, pad=False)) for line in lines]
+    if sum(taken) <= rows:
+        return list(lines)
+    kept = 0
+    while kept < len(lines) and sum(taken[: kept + 1]) < rows:
+        kept += 1
+    more = Text(f"{sum(taken[kept:])} more lines: a taller window, or sunpipe status", style="dim")
+    return [*lines[:kept], more]
 
 
 def _without_bar(row: tuple[str, ...]) -> tuple[str, ...]:

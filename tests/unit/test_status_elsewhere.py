@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from hpc.slurm_query import Job
 from hpc.status import accounting, again, elsewhere, jobs, table
 from hpc.status.elsewhere import root_of, roots_of_jobs, sbatch_again
+from hpc.status.find import find_runs
+from sunpipe.errors import DataError
 from tests.unit.test_status_jobs import NOW, job, parts, submit
 
 
@@ -161,3 +166,21 @@ def test_a_job_that_was_preempted_for_good_is_told(root: Path) -> None:
     submit(root, "7", [["train"]], "train")
     assert again.failures(root, [job("7", "preempted")], NOW)[0].state == "preempted"
     assert again.failures(root, [job("7", "pending")], NOW) == []  # it starts again
+
+
+def test_a_low_window_says_what_it_does_not_show() -> None:
+    console = Console(width=40, height=9, file=io.StringIO(), force_terminal=True)
+    lines = [Text("head"), Text("x" * 100), *(Text(str(n)) for n in range(4))]  # 1 + 3 + 4 rows
+    assert table.fitting(lines, console, 8) == lines
+    shown = [text.plain for text in table.fitting(lines, console, 7)]
+    assert shown[2:] == ["0", "1", "2 more lines: a taller window, or sunpipe status"]
+    (only,) = table.fitting(lines, console, 1)
+    assert only.plain.startswith("8 more lines")
+
+
+def test_a_folder_of_runs_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to("runs")
+    with pytest.raises(DataError, match=r"runs cannot be read \(Too many levels of symbolic links"):
+        find_runs(tmp_path / "runs")
+    (tmp_path / "file").touch()
+    assert find_runs(tmp_path / "none") == find_runs(tmp_path / "file") == []
