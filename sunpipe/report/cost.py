@@ -62,7 +62,9 @@ class Cost:
 
     @property
     def node_hours_text(self) -> str:
-        """``12.0``, or ``about 12.0`` where nodes are guessed."""
+        """``12.0``, ``about 12.0`` where nodes are guessed, a dash where no tick tells its time."""
+        if not self.hours.any():
+            return numbers.DASH
         return ("" if self.told else "about ") + numbers.number(self.node_hours)
 
     @property
@@ -72,8 +74,8 @@ class Cost:
 
     @property
     def gpu_hours(self) -> float | None:
-        """Of all ticks; None for a run on CPUs."""
-        return float(np.sum(self.hours * self.ranks)) if self.gpus else None
+        """Of all ticks; None for a run on CPUs, and where no tick tells its time."""
+        return float(np.sum(self.hours * self.ranks)) if self.gpus and self.hours.any() else None
 
     @property
     def kwh(self) -> float | None:

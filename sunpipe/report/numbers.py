@@ -55,10 +55,11 @@ def signed(value: float | None, unit: str = "", digits: int = 3) -> str:
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
-    """``96.3 %``."""
+    """``96.3 %``; no minus before a zero."""
     if share is None or not math.isfinite(share):
         return DASH
-    return f"{100 * share:.{decimals}f}{SPACE}%".replace("-", MINUS)
+    text = f"{100 * share:.{decimals}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", MINUS) + f"{SPACE}%"
 
 
 def fixed(value: float | None, decimals: int = 2) -> str:

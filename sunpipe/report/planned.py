@@ -36,19 +36,25 @@ def read_plan(run: RunFolder) -> dict[str, Any] | None:
     return found
 
 
-def last_start(run: RunFolder) -> float:
-    """Images (kimg) at which the run went on last: ``plan.json`` was written anew there."""
-    told = starts(read_log(run))
-    return told[-1][0] if told else 0.0
+def last_start(run: RunFolder, plan: dict[str, Any] | None) -> float:
+    """Images (kimg) at which the run went on last: ``plan.json`` was written anew there.
+
+    The plan itself tells; for one of an older version the log does.
+    """
+    told = finite((plan or {}).get("from_nimg"))
+    if math.isfinite(told):
+        return told / 1000
+    logged = starts(read_log(run))
+    return logged[-1][0] if logged else 0.0
 
 
-def actual(run: RunFolder) -> dict[str, float]:
+def actual(run: RunFolder, since: float) -> dict[str, float]:
     """Bytes of memory at the peak, seconds per kimg and bytes of a checkpoint; NaN: unknown.
 
-    Of the ticks since the last start, as the plan is: the one before may have had other
-    ranks. Of ranks the one that needs most counts. The speed is the median of the ticks.
+    Of the ticks after `since` kimg, from `last_start`, as the plan is: the start before may
+    have had other ranks. Of ranks the one that needs most counts. The speed is the median of
+    the ticks.
     """
-    since = last_start(run)
     ticks = [row for row in run.stats if row["kimg"] > since]
     peaks = [finite(row.get("peak_memory_bytes")) for row in ticks]
     for row in ticks:
@@ -83,7 +89,7 @@ def rows(plan: dict[str, Any], seen: dict[str, float]) -> list[dict[str, str]]:
         if math.isfinite(expected) or math.isfinite(real):
             table.append({"label": label, "planned": _text(key, expected),
                           "actual": _text(key, real),
-                          "off": ("+" if off > 0 else "") + numbers.percent(off)
+                          "off": ("+" if off >= 5e-4 else "") + numbers.percent(off)
                           if math.isfinite(off) else numbers.DASH})  # fmt: skip
     return table
 
@@ -98,14 +104,15 @@ def planned(run: RunFolder) -> dict[str, Any]:
         memory; ``gpu``; ``since``: kimg of the start that was planned, and ``ticks`` since.
     """
     plan = read_plan(run)
-    table = rows(plan or {}, actual(run))
+    since = last_start(run, plan)
+    table = rows(plan or {}, actual(run, since))
     listed = (plan or {}).get("parts")
     pairs = listed.items() if isinstance(listed, dict) else listed or []
     parts = []
     for pair in pairs if not isinstance(pairs, str) else []:
         if isinstance(pair, list | tuple) and len(pair) == 2 and math.isfinite(finite(pair[1])):
             parts.append((str(pair[0]), numbers.size(float(pair[1]))))
-    gpu, since = (plan or {}).get("gpu"), last_start(run)
+    gpu = (plan or {}).get("gpu")
     return {"kept": plan is not None, "rows": table, "parts": parts,
             "gpu": str(gpu) if gpu else None, "since": since,
             "ticks": sum(row["kimg"] > since for row in run.stats)}  # fmt: skip

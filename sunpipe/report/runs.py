@@ -28,7 +28,7 @@ from sunpipe.report.spent import spent
 from sunpipe.report.timings import timings
 from sunpipe.report.training import training
 from sunpipe.report.typed import typed
-from sunpipe.report.verdict import run_facts
+from sunpipe.report.verdict import failure, run_facts
 from sunpipe.report.walked import directions
 from sunpipe.stage import Result, log
 
@@ -90,7 +90,7 @@ def one(run: RunFolder, made_from: str) -> Result:
             scorecard(sources), spent(sources), timings(sources), reproduce(sources),
         ]  # fmt: skip
     sections = shown(parts, sources.layout)
-    html = render(run.folder.name, eyebrow, sections, facts=facts)
+    html = render(run.folder.name, eyebrow, sections, facts=facts, notes=failure(run))
     return write(folder_of([run]), html, made_from, {
         "runs": [str(run.folder)],
         "facts": [fact.text.replace(numbers.SPACE, " ") for fact in facts],

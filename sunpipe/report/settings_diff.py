@@ -25,12 +25,19 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def text(value: Any) -> str:
-    """A value as it would stand in TOML; what a run does not have is said."""
+    """A value for people: strings without quotes; what a run does not have is said."""
     if value is ABSENT:
         return "not set"
     if isinstance(value, str):
         return f"{value[:12]}…" if DIGEST.fullmatch(value) else value
     return json.dumps(value, ensure_ascii=False)
+
+
+def same(values: Sequence[Any]) -> bool:
+    """Whether values are equal, of one type too: ``"1"`` is not 1, though 1.0 is."""
+    first = values[0]
+    plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return all(value == first and (plain or type(value) is type(first)) for value in values)
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -46,12 +53,15 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, An
     each = [{key: value for key, value in flat(config).items() if key not in NOT_SETTINGS}
             for config in configs]  # fmt: skip
     keys = list(dict.fromkeys(key for found in each for key in found))
-    rows, same = [], 0
+    rows, equal = [], 0
     for key in keys:
-        values = [text(found.get(key, ABSENT)) for found in each]
-        if len(set(values)) == 1:
-            same += 1
+        values = [found.get(key, ABSENT) for found in each]
+        if same(values):
+            equal += 1
         else:
-            rows.append({"key": key, "values": values,
-                         "differs": [value != values[0] for value in values]})  # fmt: skip
-    return rows, same
+            others = {text(value) for value in values if not isinstance(value, str)}
+            texts = [json.dumps(value) if isinstance(value, str) and value in others
+                     else text(value) for value in values]  # fmt: skip
+            differs = [not same((values[0], value)) for value in values]
+            rows.append({"key": key, "values": texts, "differs": differs})
+    return rows, equal

@@ -41,7 +41,7 @@ def energy(found: Cost) -> str:
 def cost_rows(run: RunFolder, found: Cost) -> list[tuple[str, str]]:
     """The cost as label and text."""
     rows = [
-        ("Time of all ticks", numbers.duration(3600 * float(found.hours.sum()))),
+        ("Time of all ticks", numbers.duration(3600 * float(found.hours.sum()) or None)),
         ("Nodes", nodes(found)),
         ("Ranks", f"{several(found.ranks)}, " + ("one GPU each" if found.gpus else "on CPUs")),
         ("Node-hours", found.node_hours_text),

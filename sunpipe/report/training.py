@@ -11,12 +11,14 @@ from sunpipe.errors import DataError
 from sunpipe.normalize_settings import NormalizeSettings
 from sunpipe.report import numbers
 from sunpipe.report.charts import BLUE, GREEN, ORANGE, curves
+from sunpipe.report.cost import finite
 from sunpipe.report.runfolder import RunFolder
 from sunpipe.report.section import Section, section
 from sunpipe.report.sources import Sources
 from sunpipe.shards.normalize import describe
 
 Rows = list[dict[str, Any]]
+LOSSES = ("loss_G", "loss_D", "loss")
 
 
 def column(rows: Rows, key: str) -> list[float]:
@@ -57,8 +59,14 @@ def state(run: RunFolder) -> str:
     return str(status)
 
 
+def not_finite(rows: Rows) -> int:
+    """Ticks of which a loss is told, but is no finite number: curves have gaps there."""
+    return sum(any(key in row and not np.isfinite(finite(row[key])) for key in LOSSES)
+               for row in rows)  # fmt: skip
+
+
 def cost(rows: Rows) -> list[tuple[str, str]]:
-    """Time and memory of a run, from its ticks."""
+    """Time and memory of a run, from its ticks, and how many of them have no finite loss."""
     seconds = np.asarray(column(rows, "sec_per_kimg"))
     wait, memory = column(rows, "data_wait_s"), column(rows, "peak_memory_bytes")
     seconds = seconds[np.isfinite(seconds)]
@@ -70,6 +78,8 @@ def cost(rows: Rows) -> list[tuple[str, str]]:
         found.append(("Waiting for data", f"{numbers.number(float(np.nansum(wait)))} s in total"))
     if np.isfinite(memory).any():
         found.append(("Peak memory", numbers.size(float(np.nanmax(memory)))))
+    if bad := not_finite(rows):
+        found.append(("Loss not finite", f"in {bad:,} of {len(rows):,} ticks"))
     return found
 
 

@@ -40,6 +40,14 @@ def cost_fact(run: RunFolder) -> Fact | None:
     )
 
 
+def failure(run: RunFolder) -> list[str]:
+    """That a run failed, and why, for the head of a page; empty for one that did not."""
+    if run.status.get("state") != "failed":
+        return []
+    reason = str(run.status.get("reason") or "its status.json does not say why")
+    return [f"{run.name} failed: {reason.rstrip('.')}"]
+
+
 def run_facts(run: RunFolder, found: Measured | None, others: list[Fact]) -> list[Fact]:
     """At most three facts: quality, cost, then those of the artefacts in their order."""
     first = [fact for fact in (quality_fact(run, found), cost_fact(run)) if fact is not None]

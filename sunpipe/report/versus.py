@@ -30,6 +30,7 @@ from sunpipe.report.spent import energy, nodes
 from sunpipe.report.spent import several as span
 from sunpipe.report.training import cost as pace
 from sunpipe.report.training import state
+from sunpipe.report.verdict import failure
 from sunpipe.report.walked import scores
 from sunpipe.report.winners import last_rows, measured_rows
 from sunpipe.stage import Result
@@ -46,8 +47,8 @@ def part(key: str, title: str, build: Callable[[], dict[str, Any]]) -> Section:
 
 
 def notes(runs: Runs) -> list[str]:
-    """What makes the runs differ in kind, for the head of the page."""
-    found = []
+    """Which runs failed, and what makes them differ in kind, for the head of the page."""
+    found = [note for run in runs for note in failure(run)]
     names, ids = (([dataset(run)[place] for run in runs]) for place in (0, 1))
     if len(set(names)) > 1:
         found.append(
@@ -115,10 +116,19 @@ def final(runs: Runs) -> dict[str, Any]:
     lacking = [run.name for run, each in zip(runs, found, strict=True) if each is None]
     return {
         "rows": measured_rows(found, same) if len(lacking) < len(runs) else [],
-        "found": found, "lacking": lacking, "comparable": same,
+        "at": [f"{run.name} at {numbers.number(each.kimg)} kimg"
+               for run, each in zip(runs, found, strict=True) if each is not None],
+        "lacking": lacking, "comparable": same,
         "counts": sorted({each.count for each in found if each is not None}),
         "last": last_rows([curve_rows(run) for run in runs]) if lacking else [],
     }  # fmt: skip
+
+
+def samples(runs: Runs) -> Section:
+    """The same latents by each newest generator."""
+    if any(any(run.folder.glob("checkpoints/*/COMPLETE")) for run in runs):
+        return part("vs_samples", "Samples", lambda: beside(runs))
+    return Section("vs_samples", "Samples", "missing", "no run has a checkpoint yet")
 
 
 def curves(runs: Runs, gan: bool) -> dict[str, Any]:
@@ -231,7 +241,7 @@ def several(runs: Runs, folder: Path, made_from: str) -> Result:
     if gan:
         parts += [
             part("vs_final", "Final distances", lambda: final(runs)),
-            part("vs_samples", "Samples", lambda: beside(runs)),
+            samples(runs),
             part("vs_progress", "Samples over time", lambda: over_time(runs)),
             part("vs_directions", "Directions", lambda: walked(sources)),
         ]
@@ -248,7 +258,8 @@ def several(runs: Runs, folder: Path, made_from: str) -> Result:
     sections = shown(parts, sources[0].layout)
     html = render(title, eyebrow, sections, runs=names, notes=said)
     return write(folder, html, made_from, {
-        "runs": [str(run.folder) for run in runs], "notes": said, "facts": [],
+        "runs": [str(run.folder) for run in runs], "facts": [],
+        "notes": [note.replace(numbers.SPACE, " ") for note in said],
         "sections": {each.key: each.state for each in sections},
         "best": best_of(runs) if gan else {},
     })  # fmt: skip

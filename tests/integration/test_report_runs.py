@@ -108,6 +108,7 @@ def test_a_comparison_says_what_differs(made: tuple[Path, dict[str, Any]], twins
     assert out.read_bytes() == Path(result["report"]).read_bytes()
     page = self_contained(out)
     text = page.text.replace("\u00a0", " ")
+    assert "Curves on each other: 00000-tiny, 00001-tiny." in text, "they are copies"
     for words in ("train.lr_g", "0.123", "40.00 ± 0.50", "Restarted by itself", "The latents of a"
                   " column are the same", "All runs were trained on the same images"):  # fmt: skip
         assert words in text, words
@@ -186,6 +187,7 @@ def test_the_command_refuses_clearly(twins: Path, monkeypatch: pytest.MonkeyPatc
 def test_damage_costs_its_section_only(twins: Path, root: Path) -> None:
     shutil.copytree(twins, root, dirs_exist_ok=True)
     run = root / "runs/00001-tiny"
+    change(run / "status.json", state="failed", reason="rank 1 was killed")
     (run / "metric-generator.jsonl").write_text("torn\n{}\n")
     (run / "plan.json").write_text("[")
     (run / "checkpoints/latest").unlink()
@@ -200,6 +202,10 @@ def test_damage_costs_its_section_only(twins: Path, root: Path) -> None:
     assert "Not readable" in text
     assert "runs/00001-tiny has no complete checkpoint" in text
     assert str(root) not in text, "no path of this machine"
+    assert found["notes"] == ["00001-tiny failed: rank 1 was killed"]
+    shutil.rmtree(root / "runs/00000-tiny/checkpoints")
+    found = report_runs(resolve(Layout.current(), ["0", "1"]))
+    assert found["sections"]["vs_samples"] == "missing", "it is not damaged, it is not there"
 
 
 def test_encoders_are_compared_with_encoders(root: Path) -> None:

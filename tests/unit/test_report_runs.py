@@ -27,8 +27,10 @@ from sunpipe.report.runfolder import RunFolder, read_run
 from sunpipe.report.runs import fingerprint, folder_of
 from sunpipe.report.scorecard import extract
 from sunpipe.report.settings_diff import differences
-from sunpipe.report.spent import energy, several
+from sunpipe.report.spent import cost_rows, energy, several
+from sunpipe.report.training import cost as pace
 from sunpipe.report.typed import command, typed
+from sunpipe.report.verdict import failure
 from sunpipe.report.versus import glance, notes
 from sunpipe.report.winners import best, measured_rows
 
@@ -298,6 +300,36 @@ def test_the_plan_is_that_of_the_last_start(root: Path) -> None:
     assert (none["ticks"], {row["actual"] for row in none["rows"]}) == (0, {numbers.DASH})
 
 
+def test_the_plan_itself_tells_its_start(root: Path) -> None:
+    """The log may be torn, or not copied along."""
+    rows = [tick(1, peak_memory_bytes=9e9), tick(2, peak_memory_bytes=5e9)]
+    plan = {"memory_bytes": 5e9, "seconds_per_kimg": 36.0 * 0.9999, "from_nimg": 1000}
+    found = planned(read_run(put(root, "00000-a", rows=rows, plan=plan)))
+    assert (found["since"], found["ticks"]) == (1.0, 1)
+    assert [row["off"].replace(numbers.SPACE, " ") for row in found["rows"]] == ["0.0 %"] * 2
+
+
+def test_what_went_wrong_is_said(root: Path) -> None:
+    rows = [tick(1, loss_D=1.4), {**tick(2), "loss_D": None}, {**tick(3), "loss_G": float("nan")}]
+    failed = read_run(put(root, "00000-a", rows=rows, status={"state": "failed", "reason": "NaN."}))
+    mute = read_run(put(root, "00001-a", rows=ROWS, status={"state": "failed"}))
+    fine = read_run(put(root, "00002-a", rows=ROWS, status={"state": "done"}))
+    assert failure(failed) == ["00000-a failed: NaN"]
+    assert "does not say why" in failure(mute)[0]
+    assert failure(fine) == []
+    assert dict(pace(rows))["Loss not finite"] == "in 2 of 3 ticks"
+    assert "Loss not finite" not in dict(pace(ROWS))
+    assert notes([fine, failed]) == ["00000-a failed: NaN"]
+
+
+def test_hours_that_nothing_tells_are_not_0(root: Path) -> None:
+    rows = [{"nimg": 1000, "kimg": 1.0}, {"nimg": 2000, "kimg": 2.0, "sec_per_kimg": None}]
+    run = read_run(put(root, "00000-a", rows=rows, log=START.format(8, "cuda")))
+    told = dict(cost_rows(run, cost(run)))
+    assert [told[key] for key in ("Time of all ticks", "Node-hours", "GPU-hours")] == [
+        numbers.DASH] * 3  # fmt: skip
+
+
 def test_a_comparison_without_plans_says_so(root: Path) -> None:
     runs = [read_run(put(root, f"0000{n}-a", rows=ROWS)) for n in range(2)]
     found = glance(runs)
@@ -331,6 +363,11 @@ def test_settings_that_differ_are_listed_by_dotted_key() -> None:
         "data.id": ["c" * 12 + "…", "d" * 12 + "…"], "train.ada.p": ["not set", "1"],
     }  # fmt: skip
     assert differences([one, {**one, "name": "z"}]) == ([], 4)
+    rows, same = differences([{"a": 1, "b": 2, "c": True, "d": None}, {"a": "1", "b": 2.0, "c": 1}])
+    assert same == 1
+    assert {row["key"]: row["values"] for row in rows} == {
+        "a": ["1", '"1"'], "c": ["true", "1"], "d": ["null", "not set"]}  # fmt: skip
+    assert all(row["differs"] == [False, True] for row in rows)
 
 
 def test_best_is_said_only_beyond_the_error() -> None:
