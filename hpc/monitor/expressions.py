@@ -21,7 +21,7 @@ def in_rules(text: str) -> Iterator[tuple[str, str]]:
     Any order of the keys, plain, quoted and block scalars (``|``, ``>``). What is written
     in braces is not found: compare the number of rules with what promtool counts.
     """
-    column, found = -1, {}
+    column, found = -1, dict[str, str]()
     for lead, key, value in _entries(text.splitlines()):
         if "-" in lead:  # a new item of a list: a rule, or a group
             yield from _rule(found)
