@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 from sunpipe.config import changed_keys
 from sunpipe.errors import DataError
-from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json
+from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json, write_text
 from sunpipe.paths import Layout
 from sunpipe.provenance import command_line, now, provenance
 
@@ -176,10 +175,7 @@ class Run:
         for path in (self.folder / "stats.jsonl", *self.folder.glob("metric-*.jsonl")):
             if path.exists():
                 kept = [row for row in read_stats(self.folder, path.stem) if row["nimg"] <= nimg]
-                text = "".join(json.dumps(row) + "\n" for row in kept)
-                temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-                temporary.write_text(text, encoding="utf-8")
-                os.replace(temporary, path)
+                write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def status(self, state: str, **more: Any) -> None:
         """Replace ``status.json``: running, done, stopped or failed.
@@ -193,16 +189,23 @@ class Run:
 
 
 def read_stats(folder: Path, name: str = "stats") -> list[dict[str, Any]]:
-    """Rows of a run's ``<name>.jsonl``; a torn last line (killed writer) is left out."""
+    """Rows of a run's ``<name>.jsonl``; a torn last line (killed writer) is left out.
+
+    A `DataError` names any other line that is no row.
+    """
     path = folder / f"{name}.jsonl"
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             if number < len(lines):
                 raise DataError(f"{path}:{number} is not valid JSON") from None
+            continue
+        if not isinstance(row, dict) or type(row.get("nimg")) is not int:
+            raise DataError(f"{path}:{number} is not a tick of a training: it lacks nimg")
+        rows.append(row)
     return rows

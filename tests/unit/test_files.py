@@ -193,5 +193,11 @@ def test_stats_survive_a_torn_last_line_and_rewind(tmp_path: Path) -> None:
     (run.folder / "stats.jsonl").write_text('{"nimg"\n{"nimg": 3}\n')
     with pytest.raises(DataError, match=r"stats\.jsonl:1"):
         read_stats(run.folder)
+    for line in ("{}", "5", '{"nimg": null}'):
+        (run.folder / "stats.jsonl").write_text('{"nimg": 10}\n' + line + "\n")
+        with pytest.raises(DataError, match=r"stats.jsonl:2 is not a tick"):
+            read_stats(run.folder)
+    (run.folder / "stats.jsonl").write_bytes(b'{"nimg": 10}\n{"nimg": \xff\0\0')  # a power cut
+    assert read_stats(run.folder) == [{"nimg": 10}]
     write_json(run.folder / "status.json", {})
     assert json.loads((run.folder / "status.json").read_text()) == {}
