@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.decide import Decision
+from sunpipe import receipts
 from sunpipe.config import changed_keys, to_dict
 from sunpipe.errors import DataError
 from sunpipe.files import read_json, sha256
@@ -50,6 +51,13 @@ def wanted(stage: str, cfg: Config, layout: Layout) -> dict[str, Any]:
     return {"seed": cfg.seed, stage: settings, "data": data}
 
 
+def _asks_for_others(cfg: Config, layout: Layout) -> bool:
+    """Whether fetch will ask for other records than it did; its other settings only say how."""
+    before = receipts.stored_settings("fetch", cfg, layout).get("query", {})
+    now = to_dict(cfg.query)
+    return cfg.fetch.source == "jsoc" and before.get("requests", now["requests"]) != now["requests"]
+
+
 def _will_change(cfg: Config, layout: Layout, made: Mapping[str, Decision]) -> list[str]:
     """Why the dataset that is there will be another once the stages in `made` have ended.
 
@@ -65,7 +73,7 @@ def _will_change(cfg: Config, layout: Layout, made: Mapping[str, Decision]) -> l
     if changed := changed_keys(info.settings, to_dict(cfg.shard)):
         return [f"shard.{key}" for key in changed]
     if "fetch" in made and made["fetch"].run:
-        return ["query"] if "query." in made["fetch"].why else []
+        return ["query.requests"] if _asks_for_others(cfg, layout) else []
     from preprocess.comm import Communicator
     from preprocess.dataset.build import Builder
     from preprocess.dataset.state import digests_of, read_inputs, standing

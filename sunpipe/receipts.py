@@ -27,6 +27,7 @@ from sunpipe.settings import Config
 SCHEMA = 1
 HASHED = 64 << 20  # bytes; a larger file is known by its size and time
 HIDDEN_KEYS = {"fetch": ("email",)}  # receipts are shared, and who asks changes nothing
+NONE = "it has no receipt yet: not finished, or made without one"
 Prints = dict[str, str]
 
 
@@ -174,7 +175,7 @@ def _stored(path: Path) -> dict[str, Any] | str:
     try:
         stored = read_json(path)
     except DataError:
-        return "its receipt is torn" if path.exists() else "not finished yet"
+        return "its receipt is torn" if path.exists() else NONE
     except OSError as error:
         return f"its receipt cannot be read ({error.strerror})"
     kinds = {"settings": dict, "read": dict, "version": str}
@@ -205,6 +206,8 @@ def why_run(stage: str, cfg: Config, layout: Layout) -> str:
     ``shard.stride changed``, ``sample was made again``, ``index/a/index.json is missing``.
     """
     stored = _stored(path_of(layout, stage, cfg))
+    if stored == NONE and not made_by(stage, cfg, layout)[0].exists():
+        return "not made yet"
     if isinstance(stored, str):
         return stored
     made = stored.get("made")
@@ -229,6 +232,12 @@ def done_parts(stage: str, cfg: Config, layout: Layout, count: int) -> set[int]:
         if isinstance(stored, dict) and not _outdated(stage, cfg, stored, there):
             done.add(number)
     return done
+
+
+def stored_settings(stage: str, cfg: Config, layout: Layout) -> dict[str, Any]:
+    """The settings with which the stage was done; empty without a receipt."""
+    stored = _stored(path_of(layout, stage, cfg))
+    return stored["settings"] if isinstance(stored, dict) else {}
 
 
 def stored_result(stage: str, cfg: Config, layout: Layout) -> dict[str, Any]:

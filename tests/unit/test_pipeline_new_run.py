@@ -85,8 +85,13 @@ def test_a_dataset_that_will_be_another_counts(trained: Path) -> None:
     assert need("train", shard) == need("train", same) == ""  # of the same files it is the same
     assert need("train", shard, "shard.stride=32").endswith("another shard.stride")
     assert need("train", same, "shard.stride=32") == ""  # not asked for: trained on what is there
-    assert need("train", {"fetch": Decision("not finished yet"), **shard}) == ""
-    assert need("ssl", {"fetch": Decision("query.start changed"), **shard}).endswith("query")
+    assert need("train", {"fetch": Decision("not made yet"), **shard}) == ""
+    changed = {"fetch": Decision("query.batch_days, query.requests changed"), **shard}
+    sets = 'record_set = "hmi.sharp_cea_720s[377][2011.02.15/1d]", segments = ["Br"]'
+    other = f"query.requests=[{{{sets}}}]"
+    assert need("ssl", changed, "fetch.source=jsoc", other).endswith("another query.requests")
+    assert need("ssl", changed, other) == ""  # the bundled sample is what it is
+    assert need("ssl", changed, "fetch.source=jsoc", "query.batch_days=3") == ""
     manifest = next((trained / "archive").rglob("*.fits"))
     manifest.write_bytes(manifest.read_bytes()[:2880])
     assert "dataset (" in need("train", shard)
@@ -134,7 +139,7 @@ def test_only_what_changed_begins_another_run(
     assert "--new" not in plan["stages"]["ssl"]["commands"][0]
 
     begin_runs(True, "train.lr_g=0.003")  # that run was begun: the same command goes on with it
-    assert begun_anew(asked, {"train": Decision("not finished yet")}) == {}
+    assert begun_anew(asked, {"train": Decision("not made yet")}) == {}
 
 
 def test_a_launch_is_refused_before_it_waits_in_the_queue(

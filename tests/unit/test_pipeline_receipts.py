@@ -131,8 +131,10 @@ def test_all_is_done_and_nothing_is_started(done: Path) -> None:
 def test_an_empty_root_runs_everything(root: Path) -> None:
     found = reasons(config())
     assert list(found) == ORDER
-    assert found["fetch"] == "not finished yet"
+    assert found["fetch"] == "not made yet"
     assert found["sample"] == "after train"
+    make("fetch", config())  # as before there were receipts
+    assert reasons(config())["fetch"] == "it has no receipt yet: not finished, or made without one"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_a_dataset_is_shared_by_experiments(done: Path) -> None:
     finish("fetch", other)
     found = reasons(other)
     assert "shard" not in found
-    assert found["train"] == "not finished yet"
+    assert found["train"] == "not made yet"
 
 
 def test_fits_files_are_wanted_back_where_shards_are_made_of_them(done: Path) -> None:
@@ -246,7 +248,7 @@ def test_an_email_is_in_no_receipt(root: Path) -> None:
 )  # fmt: skip
 def test_what_is_not_whole_leaves_no_receipt(root: Path, stage: str, result: Any) -> None:
     finish(stage, config(), **result)
-    assert receipts.why_run(stage, config(), Layout.current()) == "not finished yet"
+    assert receipts.why_run(stage, config(), Layout.current()) == receipts.NONE
 
 
 def test_only_the_parts_that_failed_are_left(done: Path) -> None:
