@@ -171,7 +171,7 @@ def _loop(
     energy = Energy(meters_here(trainer.device), ranks)
     with ExitStack() as held:
         books = _Books(trainer, run, held)
-        metrics = Metrics(trainer, run) if t.metrics.kimg else None
+        metrics = Metrics(trainer, run, progress.alive) if t.metrics.kimg else None
         # it was stopped between a checkpoint and its metrics
         if metrics and metrics.lacks_row() and (row := metrics.measure()):
             books.sinks.add(row)

@@ -70,10 +70,17 @@ class Metrics:
     the same at any number of ranks, and from time to time, so that the curve shows
     G alone. As many are generated as there are real ones, at most
     ``train.metrics.count``.
+
+    Parameters
+    ----------
+    alive : callable
+        Told after every batch that this rank goes on.
     """
 
-    def __init__(self, trainer: Trainer, run: Run | None) -> None:
-        self.trainer, self.run, self.ranks = trainer, run, trainer.ranks
+    def __init__(
+        self, trainer: Trainer, run: Run | None, alive: Callable[[], None] = lambda: None
+    ) -> None:
+        self.trainer, self.run, self.ranks, self.alive = trainer, run, trainer.ranks, alive
         settings, reader = trainer.t.metrics, trainer.reader
         rows = spread_rows(reader, settings.count)
         self.count = len(rows)
@@ -108,6 +115,7 @@ class Metrics:
             block, bad = self.reference.lens.finite_features(fields)
             blocks.append(block)
             left_out += bad
+            self.alive()
         return FeatureBlock.concat(blocks or [self.reference.lens.nothing()]), left_out
 
     def measure(self) -> dict[str, Any] | None:

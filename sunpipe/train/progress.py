@@ -37,7 +37,7 @@ class Progress:
     A step may take `hang_s`, or 10 times as long as the slowest one so far: then a
     training that is slow but goes on is not taken for one that hangs. The first step
     and its wait for data count as the slowest so far, once they are over. Everything
-    else (setting up with the first step, a checkpoint, images, metrics) may take six
+    else (setting up with the first step, a checkpoint, images, a batch of metrics) may take six
     times `hang_s`, or three times its longest so far; setting up two minutes at least.
 
     Parameters
@@ -64,6 +64,10 @@ class Progress:
         now = time.monotonic()
         self._longest[self.doing] = max(now - self._since, self._longest.get(self.doing, 0.0))
         self.doing, self._since = doing, now
+
+    def alive(self) -> None:
+        """A part of what is done is done, and the same goes on."""
+        self.begin(self.doing)
 
     def ready(self) -> None:
         """The next batch is asked for."""

@@ -65,6 +65,12 @@ def test_what_may_take_how_long(clock: Clock) -> None:
         told.forgive(90)  # the process was stopped meanwhile
         assert told.age_s() == 10
     assert (told.doing, told.age_s(), told.steps) == (STEP, 0, 1)
+    with told.during("metrics"):
+        for _ in range(5):  # batches
+            clock.now += 170
+            assert told.age_s() == 170
+            told.alive()
+        assert (told.doing, told.age_s(), told.limit_s()) == ("metrics", 0, 510)
     with told.during("a checkpoint"):
         assert told.limit_s() == 180
     assert Progress(hang_s=float("inf")).limit_s() == float("inf")
