@@ -65,7 +65,7 @@ def launch(
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
     from hpc.argv import accept_extra, all_parts
-    from hpc.guard import check_fit, check_inputs, in_queue, jobs_read, refuse_second
+    from hpc.guard import check_fit, check_inputs, in_queue, jobs_read, make_root, refuse_second
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.new_run import needs_new, refuse
@@ -94,6 +94,8 @@ def launch(
     count = array or wanted.array
     commands = all_parts(stage, count, config, set_ or (), extra, one)
     folder, layout = log_folder(data_root()), Layout.current()
+    if not (dry_run or print_script):
+        make_root(layout.root)
     if not local and (dry_run or print_script):  # what a submission would be refused for
         check_fit(cfg, profile, [stage], force=True)
         check_inputs(stage, cfg, layout, in_queue(folder, cfg.name), force=True)
@@ -159,7 +161,7 @@ def pipeline(
     What is done is left out, unless what it was made from has changed; --dry-run says why.
     A training whose settings or dataset changed begins another run only with --new.
     """
-    from hpc.guard import check_fit
+    from hpc.guard import check_fit, make_root
     from hpc.pipeline import (
         Asked,
         plan_lines,
@@ -173,6 +175,7 @@ def pipeline(
     from hpc.stages import select
     from sunpipe.config import load_config
     from sunpipe.errors import UsageError
+    from sunpipe.paths import data_root
 
     config = _one_config(file, config) if file is not None else config
     asked = Asked(select(from_, only or ()), config, set_ or [], again, force, new, cluster)
@@ -180,7 +183,9 @@ def pipeline(
     if local and print_script:
         raise UsageError(NO_SCRIPT)
     profile = None if local else load_profile(cluster)
-    if profile is not None and (dry_run or print_script):
+    if not (dry_run or print_script):
+        make_root(data_root())
+    elif profile is not None:
         check_fit(cfg, profile, asked.names, force=True)  # what a submission would be refused for
     if dry_run:
         plan = plan_stages(asked, profile)

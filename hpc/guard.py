@@ -67,6 +67,21 @@ def jobs_read(stage: str, queued: Mapping[str, Sequence[str]]) -> list[str]:
     return [job for one in waits_for(stage, list(queued)) for job in queued[one]]
 
 
+def make_root(root: Path) -> None:
+    """Make the data root before anything is said or queued that needs it.
+
+    Raises
+    ------
+    DataError
+        It cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the data root {root} cannot be made ({error.strerror}); choose another"
+                        " with SUNPIPE_ROOT") from None  # fmt: skip
+
+
 def lacking(stage: str, cfg: Config, layout: Layout, coming: Collection[str]) -> list[str]:
     """Stages whose output `stage` needs, that is not there and that is not `coming` either.
 

@@ -152,6 +152,22 @@ def test_a_pipeline_whose_input_nobody_makes_is_refused(
     assert "embed reads what ssl makes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_a_data_root_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "cluster.toml").touch()
+    cluster = None if local else tmp_path / "cluster.toml"
+    monkeypatch.setenv("SUNPIPE_ROOT", str(tmp_path / "file/root"))
+    words = r"the data root .*/file/root cannot be made \(Not a directory\); .* SUNPIPE_ROOT"
+    with pytest.raises(DataError, match=words):
+        launch("report", config=TINY, cluster=cluster, local=local)
+    with pytest.raises(DataError, match=words):
+        pipeline_command(TINY, cluster=cluster, local=local)
+    pipeline_command(TINY, only=["report"], local=True, dry_run=True)
+
+
 def test_a_dry_run_tells_what_a_submission_would_be_refused_for(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
