@@ -26,6 +26,7 @@ from sunpipe.report.sources import Sources
 from sunpipe.report.spent import spent
 from sunpipe.report.timings import timings
 from sunpipe.report.training import training
+from sunpipe.report.verdict import failure
 from sunpipe.report.walked import directions
 from sunpipe.run import ssl_name, trained_run
 from sunpipe.settings import Config
@@ -134,7 +135,10 @@ def report(
     ], layout)  # fmt: skip
     plots.save(hero.draw(sources, compared.value), folder / PICTURE, dpi=hero.DPI)
     eyebrow = f"sunpipe {versions()['sunpipe']} · experiment {cfg.name}"
-    return write(folder, render(cfg.report.title, eyebrow, sections, facts=facts), made_from, {
+    return write(folder, render(
+        cfg.report.title, eyebrow, sections, facts=facts,
+        notes=failure(run) if (run := sources.run.value) is not None else [],
+    ), made_from, {
         "hero": str(folder / PICTURE),
         "facts": [fact.text.replace(numbers.SPACE, " ") for fact in facts],
         "sections": {each.key: each.state for each in sections},
