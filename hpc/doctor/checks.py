@@ -43,7 +43,7 @@ HERE = (
     Check("interface", network.interface),
     Check("environment", environment.variables),
     Check("weights", environment.weights),
-    Check("jsoc", jsoc.jsoc, 15.0),
+    Check("jsoc", jsoc.jsoc, 25.0),
     Check("monitoring", environment.monitoring),
 )
 # One after the other, on the nodes: measurements want a quiet machine.
