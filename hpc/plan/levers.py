@@ -68,8 +68,16 @@ class Predictor:
         return pace(*self.shape, t, self.gpu, self.place.ranks, self.place.per_node, **more)
 
 
-def alternatives(t: TrainSettings, ranks: int) -> Iterator[tuple[str, TrainSettings]]:
-    """Settings to compare, with their names; those of the configuration are among them."""
+def alternatives(
+    t: TrainSettings, ranks: int, half: bool = True
+) -> Iterator[tuple[str, TrainSettings]]:
+    """Settings to compare, with their names; those of the configuration are among them.
+
+    Parameters
+    ----------
+    half : bool
+        The device has units for bfloat16.
+    """
     from sunpipe.train.ledger import local_samples
 
     def zero(stage: Any, offload: bool) -> TrainSettings:
@@ -89,7 +97,7 @@ def alternatives(t: TrainSettings, ranks: int) -> Iterator[tuple[str, TrainSetti
     local, _ = local_samples(t, ranks)
     if local > 1:
         yield f"compute.accumulate = {local}", compute(accumulate=local)
-    if t.compute.precision != "bf16":
+    if half and t.compute.precision != "bf16":
         yield "compute.precision = bf16", compute(precision="bf16")
 
 
@@ -106,7 +114,9 @@ def same(one: TrainSettings, other: TrainSettings) -> bool:
 def levers(cfg: Config, predictor: Predictor) -> list[Lever]:
     """The table: each alternative's peak and pace."""
     rows = []
-    for name, t in alternatives(cfg.train, predictor.place.ranks):
+    gpu = predictor.place.gpu
+    half = gpu is None or bool(gpu.bf16)
+    for name, t in alternatives(cfg.train, predictor.place.ranks, half):
         found = predictor.memory(t)
         rows.append(Lever(name, same(t, cfg.train), found.peak_bytes, found.peak_phase, found.host,
                           predictor.pace(t).seconds_per_kimg))  # fmt: skip

@@ -108,6 +108,11 @@ def _notes(cfg: Config, place: Target) -> list[str]:
     notes = []
     if place.gpu is None and (said := busy(os.getloadavg()[0], os.cpu_count() or 1)):
         notes.append(said)
+    if place.gpu is not None and not place.gpu.bf16 and cfg.train.compute.precision == "bf16":
+        notes.append(
+            f"a {place.gpu.name} has no units for bfloat16: counted as float32, and its"
+            " libraries may be slower or refuse it; use train.compute.precision=fp32"
+        )
     if cfg.train.compute.stripes > 1:
         notes.append("without the exchange of rows between ranks that share an image: it takes"
                      " longer")  # fmt: skip

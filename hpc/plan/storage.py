@@ -1,7 +1,7 @@
 """What an experiment takes on the disk, artefact by artefact.
 
-Not counted, because small or asked for by hand: searches, evaluations and reports,
-latents of real images, logs.
+Not counted, because small or asked for by hand: evaluations and reports, latents of
+real images, logs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.plan.subject import Subject
+from hpc.plan.subject import Subject, most_images
 from sunpipe.errors import DataError
 from sunpipe.paths import Layout
 from sunpipe.run import find_run, ssl_name
@@ -26,6 +26,8 @@ GRID_IMAGES, GRID_SIDE, PIXEL_BYTES = 24, 512, 1.0
 TICK_BYTES = 2048
 METADATA_BYTES = 64  # of a row: record name, place, split, size
 QUANTITIES = 24  # at most so many numbers of eight bytes are measured of a sample
+FIELD_BYTES = 4  # of a pixel of a generated field: searches and walks keep them in float32
+WALK_SIDE, WALK_BASES = 128, 3  # pictures of a walk: `sunpipe.latent.traverse`
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,22 @@ def experiment(cfg: Config, images: Subject, run: Path | None) -> list[Stored]:
     """
     from sunpipe.train.plan import checkpoint_bytes, encoder_bytes
 
+    layout = Layout.current()
+    if images.images is None:
+        images = dataclasses.replace(images, at_most=most_images(cfg.shard, layout.archive))
     shape = (images.resolution, images.channels)
     rows = storage(cfg, images, checkpoint_bytes(cfg, *shape), encoder_bytes(cfg, *shape))
-    layout = Layout.current()
-    folders = {"samples": layout.latents(cfg.name), "embeddings": layout.embeddings(cfg.name),
-               "index": layout.index(cfg.name)}  # fmt: skip
+    latents = layout.latents(cfg.name)
+    folders = {"samples": latents / "samples.h5", "directions": latents / "traverse.h5",
+               "embeddings": layout.embeddings(cfg.name), "index": layout.index(cfg.name),
+               "search": layout.searches(cfg.name)}  # fmt: skip
     if run is not None:
         folders |= {"checkpoints": run / "checkpoints", "image grids": run / "images",
                     "statistics": run / "tensorboard"}  # fmt: skip
     if (encoder := find_run(layout, ssl_name(cfg.name))) is not None:
         folders["encoder"] = encoder
-    there = {what: folder_bytes(folder) for what, folder in folders.items()}
+    there = {what: folder.stat().st_size if folder.is_file() else folder_bytes(folder)
+             for what, folder in folders.items()}  # fmt: skip
     return [
         archive(layout.archive),
         *(dataclasses.replace(one, there=there.get(one.what, one.there)) for one in rows),
@@ -118,28 +125,48 @@ def storage(
     side = min(images.resolution, GRID_SIDE)
     grid = GRID_IMAGES * side**2 * images.channels * PIXEL_BYTES
     sample = 4 * (t.model.z_dim + t.model.w_dim) + 8 * QUANTITIES
-    rows, dim = images.images, cfg.ssl.dim
+    dim = cfg.ssl.dim
+    rows = images.at_most if images.images is None else images.images
     vectors = None if rows is None else rows * (4 * dim + METADATA_BYTES)
-    if images.stored_bytes is not None:
-        shards = Stored("shards", images.stored_bytes, "on the disk", images.stored_bytes)
-    else:
-        how = (f"{images.raw_bytes / 1e6:.3g} MB an image before compression; how many there will"
-               " be is known after sunpipe shard")  # fmt: skip
-        shards = Stored("shards", None, how)
+    each = "known after sunpipe shard"
+    if rows is not None:
+        each = "of all images" if images.images is not None else f"of at most {rows} images"
+    queries = cfg.search.queries * FIELD_BYTES * images.channels * images.resolution**2
     return [
-        shards,
+        _shards(images),
         Stored("checkpoints", kept * checkpoint_bytes,
                f"{kept} of {checkpoint_bytes / 1e6:.3g} MB, one of them being written"),
         Stored("image grids", round(grids * grid), f"{grids:.0f} grids"),
         Stored("statistics", round(t.kimg / t.tick_kimg * TICK_BYTES), "stats.jsonl, TensorBoard"),
         Stored("samples", cfg.sample.count * sample, f"{cfg.sample.count} of z, w, quantities"),
+        Stored("directions", _walks(cfg, images), "pictures and quantities of the walks"),
         Stored("encoder", None if encoder is None else encoders * encoder,
                f"known after sunpipe ssl with {cfg.ssl.backbone}" if encoder is None else
                f"{encoders} of {encoder / 1e6:.3g} MB, one of them being written"),
-        Stored("embeddings", vectors, "of all images" if rows else "known after sunpipe shard"),
+        Stored("embeddings", vectors, each),
         Stored("index", None if vectors is None else 2 * vectors,
-               "vectors and a coded copy" if rows else "known after sunpipe shard"),
+               each if vectors is None else "vectors and a coded copy"),
+        Stored("search", queries, f"fields of {cfg.search.queries} queries, before compression"),
     ]  # fmt: skip
+
+
+def _shards(images: Subject) -> Stored:
+    if images.stored_bytes is not None:
+        return Stored("shards", images.stored_bytes, "on the disk", images.stored_bytes)
+    how = f"{images.raw_bytes / 1e6:.3g} MB an image before compression"
+    if images.at_most is None:
+        return Stored("shards", None, f"{how}; how many there will be is known after sunpipe shard")
+    return Stored("shards", images.at_most * images.raw_bytes,
+                  f"at most {images.at_most} of {how}")  # fmt: skip
+
+
+def _walks(cfg: Config, images: Subject) -> int:
+    """``traverse.h5``: two walks a quantity, one a component, and the control."""
+    wanted = cfg.directions
+    walks = 2 * len(wanted.quantities or range(QUANTITIES)) + wanted.components + 1
+    picture = FIELD_BYTES * images.channels * min(images.resolution, WALK_SIDE) ** 2
+    step = WALK_BASES * picture + 8 * QUANTITIES * wanted.traverse_count
+    return walks * len(wanted.steps) * step
 
 
 def folder_bytes(folder: Path) -> int:

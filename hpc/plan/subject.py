@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sunpipe.errors import DataError
@@ -29,6 +30,8 @@ class Subject:
         Where the numbers come from.
     names, units : tuple of str
         Of the channels, as in ``dataset.json``.
+    at_most : int or None
+        Images that a dataset yet to be made may have, where the archive says it.
     """
 
     resolution: int
@@ -40,6 +43,7 @@ class Subject:
     source: str
     names: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    at_most: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What ``sunpipe plan --json`` says about the images."""
@@ -84,6 +88,23 @@ def subject(cfg: Config) -> Subject:
         info.counts.get("train"), stored, f"dataset {cfg.dataset}",
         tuple(info.channels), tuple(info.units),
     )  # fmt: skip
+
+
+def most_images(shard: ShardSettings, archive: Path) -> int | None:
+    """Images that `shard` can make of what was fetched: one of a disk, or of a whole patch.
+
+    None where a patch is cut into tiles: their number is known once its files are opened.
+    """
+    if (shard.is_patch and shard.stride) or not (archive / "manifest.parquet").is_file():
+        return None
+    from preprocess.dataset.inputs import list_inputs
+    from preprocess.manifest import read_manifest
+
+    try:
+        inputs = list_inputs(read_manifest(archive), shard)
+    except DataError:  # the stage itself says what is wrong
+        return None
+    return sum(one.refused is None for one in inputs) or None
 
 
 def to_be_made(cfg: Config) -> Subject:

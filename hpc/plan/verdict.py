@@ -94,7 +94,8 @@ def memory_change(
     from sunpipe.train.advice import suggest
 
     assert place.memory_bytes is not None
-    found = suggest(resolution, channels, cfg.train, place.ranks, place.memory_bytes, "cuda")
+    found = suggest(resolution, channels, cfg.train, place.ranks, place.memory_bytes, "cuda",
+                    half=bool(place.gpu and place.gpu.bf16))  # fmt: skip
     return None if found is None else found.changes
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sunpipe.models.stripes import check as check_stripes
 from sunpipe.train.ledger import Device, Ledger, gib, ledger, local_samples
 from sunpipe.train_settings import TrainSettings
 
@@ -90,7 +91,9 @@ def _saving(before: int, after: int) -> str:
     return f"saves {gib(before - after)} of {gib(before)} ({1 - after / before:.0%})"
 
 
-def _combinations(settings: TrainSettings, ranks: int) -> Iterator[dict[str, Any]]:
+def _combinations(
+    settings: TrainSettings, resolution: int, ranks: int, half: bool
+) -> Iterator[dict[str, Any]]:
     """Cheapest first; precision and stripes never weaker than what was asked for."""
     compute = settings.compute
     local, _ = local_samples(settings, ranks)
@@ -98,9 +101,10 @@ def _combinations(settings: TrainSettings, ranks: int) -> Iterator[dict[str, Any
     counts = [n for n in range(compute.accumulate, local + 1) if local % n == 0]
     # passes of fewer images than a group of the minibatch statistics change the model: last
     whole = [n for n in counts if (local // n) % group == 0] or counts[:1]
-    precisions = ("fp32", "bf16") if compute.precision == "fp32" else ("bf16",)
+    precisions = dict.fromkeys((compute.precision, "bf16" if half else compute.precision))
     kinds = CHECKPOINTS[CHECKPOINTS.index(compute.checkpoint) :]
-    stripes = [n for n in (1, 2, 4, 8, 16) if n >= compute.stripes and ranks % n == 0]
+    stripes = [n for n in (1, 2, 4, 8, 16) if n >= compute.stripes and ranks % n == 0
+               and _may_share(n, compute.stripes_from, resolution)]  # fmt: skip
     for some in (whole, counts):
         for stripe in stripes:
             for checkpoint in kinds:
@@ -110,17 +114,26 @@ def _combinations(settings: TrainSettings, ranks: int) -> Iterator[dict[str, Any
                                "checkpoint": checkpoint, "stripes": stripe}  # fmt: skip
 
 
+def _may_share(stripes: int, stripes_from: int, resolution: int) -> bool:
+    try:
+        check_stripes(stripes, stripes_from, resolution)
+    except ValueError:
+        return False
+    return True
+
+
 def suggest(
     resolution: int, channels: int, settings: TrainSettings, ranks: int, memory_bytes: float,
-    device: Device = "cuda",
+    device: Device = "cuda", half: bool = True,
 ) -> Suggestion | None:  # fmt: skip
     """Cheapest settings of ``[train.compute]`` that fit `memory_bytes`; None when none does.
 
     Tried in this order: bf16, more passes, checkpoints per block and per
     convolution, stripes over ranks, and last passes of fewer images than
-    ``mbstd_group``, which change the minibatch statistics.
+    ``mbstd_group``, which change the minibatch statistics. Without `half` (a device
+    that has no units for bfloat16) bf16 is not.
     """
-    for levers in _combinations(settings, ranks):
+    for levers in _combinations(settings, resolution, ranks, half):
         other = changed(settings, **levers)
         found = ledger(resolution, channels, other, ranks, device)
         if found.states > memory_bytes:

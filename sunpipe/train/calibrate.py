@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from sunpipe.train.gpus import Gpu
+from sunpipe.train.gpus import CPU, Gpu
 from sunpipe.train.roofline import Reached
 
 # Parts of what is measured that whole trainings on one core of a Xeon reached: configs/demo.toml
@@ -42,7 +42,7 @@ def measure_cpu(channels: int = 64, budget_s: float = 0.25) -> tuple[Gpu, Reache
     bandwidth = moved / _seconds(lambda: torch.add(large, large, out=into), budget_s)
     start = _seconds(lambda: small + small, budget_s)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    cpu = Gpu("cpu", memory, rates[torch.float32] / 1e12, 0.0, rates[torch.bfloat16] / 1e12,
+    cpu = Gpu(CPU, memory, rates[torch.float32] / 1e12, 0.0, rates[torch.bfloat16] / 1e12,
               bandwidth / 1e9, "", f"measured with {torch.get_num_threads()} threads")  # fmt: skip
     return cpu, Reached(**REACHED, start_s=STARTS * start)
 

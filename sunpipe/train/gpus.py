@@ -46,6 +46,7 @@ class Gpu:
     source: str = ""
 
 
+CPU = "cpu"  # what the measured rates of a machine's processor are called
 _SHEETS = "NVIDIA data sheet of the {}, dense rates"
 KNOWN: dict[str, Gpu] = {
     gpu.name: gpu

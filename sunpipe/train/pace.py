@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sunpipe.train.communication import HDR100_PER_NODE, Links, communication_seconds, traffic
-from sunpipe.train.gpus import Gpu
+from sunpipe.train.gpus import CPU, Gpu
 from sunpipe.train.ledger import FLOAT, local_samples
 from sunpipe.train.meter import networks, phase_passes
 from sunpipe.train.phases import lazy_penalty
@@ -106,7 +106,7 @@ def pace(
         g * _steps(t.pl_weight, t.pl_interval) + d * _steps(t.r1_gamma + t.r2_gamma, t.r1_interval)
     ) / (ranks if t.zero.stage else 1)
     update = offload = 0.0
-    if t.zero.offload and t.zero.stage:
+    if t.zero.offload and t.zero.stage and gpu.name != CPU:  # a CPU has it at home already
         offload = stepped * FLOAT * (2 / PCIE_BYTES_S + ADAM_PASSES / HOST_BYTES_S)
     else:
         update = ADAM_PASSES * FLOAT * stepped / (gpu.bandwidth * 1e9 * reached.memory)

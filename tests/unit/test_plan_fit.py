@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpc.plan.fit import Finding, queue_check
-from hpc.plan.plan import busy
+from hpc.plan.levers import alternatives
+from hpc.plan.plan import _notes, busy
 from hpc.plan.storage import Stored, archive, experiment, storage
-from hpc.plan.subject import Subject, channels_made, subject
+from hpc.plan.subject import Subject, channels_made, most_images, subject
 from hpc.plan.target import Target, host_bytes, target
 from hpc.plan.trained import Trained, trained
 from hpc.plan.verdict import (
@@ -25,13 +26,16 @@ from hpc.plan.verdict import (
     time_verdict,
 )
 from hpc.profile import Profile, Resources, StageResources
+from preprocess.archive import relative_path
 from preprocess.dataset.patches import Patches
+from preprocess.manifest import Entry, merge
 from sunpipe.config import load_config, to_dict
 from sunpipe.errors import DataError, UsageError
 from sunpipe.settings import Config
 from sunpipe.shard_settings import ShardSettings
 from sunpipe.shards.schema import DatasetInfo
 from sunpipe.train import gpus
+from sunpipe.train.advice import _combinations, suggest
 from sunpipe.train.ledger import ledger
 from sunpipe.train.pace import least_seconds_per_kimg, pace
 from sunpipe.train.plan import encoder_bytes
@@ -165,6 +169,26 @@ def test_nothing_fits_a_gpu_without_memory_of_its_own() -> None:
     assert memory_verdict(config(), 32, 3, 10**6, place).word == "does not fit"
 
 
+def test_suggestions_are_what_the_device_and_the_training_take() -> None:
+    t = config("train.batch=64", "train.compute.bf16_from=4").train
+    found = ledger(16, 3, t, 2)
+    limit = found.states + 0.8 * found.highest.total
+    for half, said in ((True, "precision = bf16"), (False, "accumulate = 2")):
+        advised = suggest(16, 3, t, 2, limit, half=half)
+        assert advised is not None
+        assert advised.changes == (f"train.compute.{said}",)
+    tf32 = config('train.compute.precision="tf32"').train
+    as_it_is = suggest(16, 3, tf32, 1, 2**40)
+    assert as_it_is is not None
+    assert as_it_is.changes == ()  # what fits is not rounded more
+    assert {one["stripes"] for one in _combinations(t, 32, 2, True)} == {1}  # from 256 pixels on
+    names = [name for name, _ in alternatives(t, 1, half=False)]
+    assert "compute.precision = bf16" not in names
+    old = Target(gpus.KNOWN["v100"], 1, 1, None, "test")
+    (note,) = _notes(config('train.compute.precision="bf16"'), old)
+    assert note.startswith("a v100 has no units for bfloat16")
+
+
 def test_a_run_that_cannot_go_on_is_no_part_of_what_is_done(root: Path) -> None:
     cfg = config()
     assert trained(cfg) == Trained(None, 0.0, "")
@@ -223,6 +247,12 @@ def test_storage_is_summed_by_formula() -> None:
     assert found["image grids"] == 4 * 24 * 32 * 32 * 3
     assert found["samples"] == 1000 * (4 * (16 + 16) + 8 * 24)
     assert found["embeddings"] == 500 * (4 * cfg.ssl.dim + 64)
+    assert found["search"] == cfg.search.queries * 3 * 32 * 32 * 4
+    # configs/archive_hour.toml has two walks for each of 5 quantities, 10 components, a control;
+    # its file, with 22 quantities measured and pictures compressed, took 6.60 MB
+    demo = load_config(REPO / "configs/archive_hour.toml")
+    walked = {one.what: one.bytes for one in storage(demo, images, 10**6, None)}["directions"]
+    assert walked == pytest.approx(6_596_331, rel=0.05)
     kept = 1 + min(cfg.ssl.keep_checkpoints, round(cfg.ssl.kimg / cfg.ssl.checkpoint_kimg))
     assert found["encoder"] == kept * 10**5
     unknown = storage(cfg, dataclasses.replace(images, images=None, stored_bytes=None), 10**6, None)
@@ -234,17 +264,36 @@ def test_what_is_on_the_disk_is_not_counted_again(root: Path) -> None:
     cfg = config("sample.count=1000")
     folder = root / "latents/tiny"
     folder.mkdir(parents=True)
-    (folder / "samples").write_bytes(b"x" * 5000)
+    (folder / "samples.h5").write_bytes(b"x" * 5000)
+    (folder / "traverse.h5").write_bytes(b"x" * 7000)
     (root / "archive").mkdir()
     pq.write_table(pa.table({"bytes": pa.array([3, None, 4], pa.int64())}),
                    root / "archive/manifest.parquet")  # fmt: skip
     rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
     assert (rows["archive"].bytes, rows["archive"].more) == (7, 0)
     assert rows["samples"].more == (rows["samples"].bytes or 0) - 5000 > 0
+    assert rows["directions"].there == 7000
     assert rows["encoder"].bytes
     (root / "archive/manifest.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"manifest\.parquet cannot be read"):
         archive(root / "archive")
+
+
+def test_images_to_be_made_are_bounded_by_the_records_that_are_there(root: Path) -> None:
+    shard = config("shard.stride=0").shard
+    assert most_images(shard, root / "archive") is None
+    record = "hmi.sharp_cea_720s[377][2011.02.15_{}_TAI]"
+    held = [record.format(f"0{hour}:00:00") for hour in range(4)]
+    merge(root / "archive", [
+        Entry(name, segment, relative_path(name, segment), "0" * 64, 9, "fetched", "", "x", "2026")
+        for name in held for segment in ("Br", "Bt", "Bp")
+    ])  # fmt: skip
+    assert most_images(shard, root / "archive") == 4
+    assert most_images(config("shard.stride=8").shard, root / "archive") is None  # how many tiles
+    cfg = config("shard.stride=0")
+    rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
+    assert rows["shards"].bytes == 4 * 3 * 32 * 32 * 2
+    assert rows["embeddings"].bytes == 4 * (4 * cfg.ssl.dim + 64)
 
 
 def test_a_disk_with_parts_unknown_is_never_said_to_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from benchmarks.plan_anchors import GPUS, ROWS, counted, seconds
 from benchmarks.whole_step import step_flops
 from sunpipe.errors import UsageError
 from sunpipe.train.communication import HDR100_PER_NODE, communication_seconds, traffic
-from sunpipe.train.gpus import KNOWN, Gpu, find_gpu, gpu_of_device
+from sunpipe.train.gpus import CPU, KNOWN, Gpu, find_gpu, gpu_of_device
 from sunpipe.train.meter import networks
 from sunpipe.train.pace import pace
 from sunpipe.train.roofline import PUBLISHED, Reached, by_limit, product_rate
@@ -97,6 +98,9 @@ def test_ranks_add_their_collectives_and_offload_its_way_to_the_host() -> None:
     moved = TrainSettings(**{**vars(SMALL), "zero": ZeroSettings(stage=1, offload=True)})
     assert pace(8, 1, moved, ROUND).offload > 0
     assert pace(8, 1, moved, ROUND).update == 0
+    cpu = dataclasses.replace(ROUND, name=CPU)  # the optimiser is in its memory anyway
+    stays = pace(8, 1, moved, cpu)
+    assert (stays.offload, stays.update) == (0, pace(8, 1, SMALL, cpu).update)
     block = TrainSettings(**{**vars(SMALL), "compute": ComputeSettings(
         checkpoint="block", checkpoint_from=8)})  # fmt: skip
     assert pace(8, 1, block, ROUND).flops > 1.1 * alone.flops  # computed again
