@@ -59,14 +59,17 @@ def decide(code: int, reached: str, before: tuple[str, int], most: int) -> tuple
 def newest_checkpoint(arguments: Sequence[str]) -> str:
     """Newest complete checkpoint of the run that these arguments of ``sunpipe train`` name.
 
-    Of ``sunpipe ssl``, when ``ssl`` is the first of them.
+    Of ``sunpipe ssl``, when ``ssl`` is the first of them. ``sunpipe pipeline`` also takes a
+    configuration that stands alone.
     """
     encoder = arguments[:1] == ["ssl"]
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("-c", "--config", type=Path)
     parser.add_argument("-s", "--set", action="append", default=[])
-    known, _ = parser.parse_known_args(arguments)
-    name = load_config(known.config, known.set).name
+    parser.add_argument("--cluster")  # of a pipeline: another file
+    known, others = parser.parse_known_args(arguments)
+    alone = next((Path(word) for word in others if word.endswith(".toml")), None)
+    name = load_config(known.config or alone, known.set).name
     run = find_run(Layout.current(), ssl_name(name) if encoder else name)
     found = complete(run / "checkpoints") if run else []
     return f"{found[-1].parents[1].name}/{found[-1].name}" if found else ""
@@ -105,6 +108,9 @@ def after_loss(code: int, arguments: Sequence[str]) -> str:
     most, reached = most_requeues(), newest_checkpoint(arguments)
     notes = Layout.current().root / "requeues" / f"{job}.json"
     stored = read_json(notes) if notes.exists() else {}
+    start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if stored.get("start", -1) >= start:  # of another job: Slurm's numbers begin again
+        stored = {}
     before = str(stored.get("reached", "")), int(stored.get("count", 0))
     again, count = decide(code, reached, before, most)
     what = f"a rank {LOST[code]} (exit code {code})"
@@ -113,7 +119,7 @@ def after_loss(code: int, arguments: Sequence[str]) -> str:
         return f"{what}; {most} restarts {place} did not help, the job ends here"
     notes.parent.mkdir(parents=True, exist_ok=True)
     furthest = max(reached, before[0])
-    write_json(notes, {"schema": SCHEMA, "reached": furthest, "count": count})
+    write_json(notes, {"schema": SCHEMA, "reached": furthest, "count": count, "start": start})
     print(f"sunpipe: {what}; Slurm starts the job again, restart {count} of {most} {place}",
           file=sys.stderr, flush=True)  # fmt: skip
     return "" if requeue() else "Slurm did not take the job again; submit it once more"

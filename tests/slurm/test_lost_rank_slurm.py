@@ -46,7 +46,7 @@ def test_a_crash_at_the_start_stops_after_the_maximum(
     assert log.count(f"a rank {words}; Slurm starts the job again, restart 1 of 1 before the") == 1
     assert "1 restarts before the first checkpoint did not help, the job ends here" in log
     notes = json.loads((tmp_path / f"requeues/{job}.json").read_text())
-    assert notes == {"schema": 1, "reached": "", "count": 1}
+    assert notes == {"schema": 1, "reached": "", "count": 1, "start": 0}
 
 
 def test_a_mistake_is_not_tried_again(slurm: Slurm, tiny_root: Path, tmp_path: Path) -> None:

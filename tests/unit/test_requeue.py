@@ -62,6 +62,8 @@ def test_progress_is_that_of_the_run_the_arguments_name(root: Path) -> None:
             if name == "other" or kimg < "kimg-000002":
                 (folder / "COMPLETE").touch()
     assert requeue.newest_checkpoint(words) == "00000-mine/kimg-000001.000"
+    alone = ["--cluster", "c.toml", str(REPO / "configs/tiny.toml"), *words[2:]]  # of pipeline.sh
+    assert requeue.newest_checkpoint(alone) == "00000-mine/kimg-000001.000"
 
 
 def test_the_maximum_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +87,18 @@ def test_the_furthest_checkpoint_is_remembered(
     monkeypatch.setattr(requeue, "requeue", lambda: True)
     for count, reached in enumerate(("00000-a/kimg-2", "00000-a/kimg-1", "00000-a/kimg-2"), 1):
         monkeypatch.setattr(requeue, "newest_checkpoint", lambda _, there=reached: there)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(count - 1))
         assert requeue.after_loss(EXIT_LOST, []) == ""
         notes = json.loads((root / "requeues/7.json").read_text())
-        assert notes == {"schema": 1, "reached": "00000-a/kimg-2", "count": count}
+        assert notes == {"schema": 1, "reached": "00000-a/kimg-2", "count": count,
+                         "start": count - 1}  # fmt: skip
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     said = requeue.after_loss(EXIT_LOST, [])
     assert said.startswith("a rank was lost (exit code 76); 3 restarts at checkpoint")
     assert "restart 3 of 3" in capsys.readouterr().err
+    monkeypatch.delenv("SLURM_RESTART_COUNT")  # the number was given again, to another job
+    assert requeue.after_loss(EXIT_LOST, []) == ""
+    assert "restart 1 of 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -246,6 +254,8 @@ def test_the_run_of_an_encoder_is_another_one(root: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "COMPLETE").touch()
     assert requeue.newest_checkpoint(words) == "00000-mine/kimg-000001.000"
+    alone = ["--cluster", "c.toml", str(REPO / "configs/tiny.toml"), *words[2:]]  # of pipeline.sh
+    assert requeue.newest_checkpoint(alone) == "00000-mine/kimg-000001.000"
     assert requeue.newest_checkpoint(["ssl", *words]) == "00000-mine-ssl/kimg-000001.000"
 
 
