@@ -18,6 +18,7 @@ from hpc.status.text import duration, plain
 
 AHEAD_S = 5.0  # that clocks may differ by without a word
 STATES = ("running", "stopped", "failed", "done")
+ENDED = STATES[1:]
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,16 @@ def read_run(folder: Path, jobs: Mapping[str, str] | None, now: float) -> RunLin
                default=None)  # fmt: skip
     target = _target(status, config, stage, nimg)
     pace = usual_pace(rows)
-    changed, ahead_s = _last_sign(
-        (_unix(status.get("time")), number(row.get("time")), modified(folder / "stats.jsonl"),
-         modified(folder / "log.txt")), modified(folder) or 0.0, now)  # fmt: skip
+    signs = [_unix(status.get("time")), number(row.get("time"))]
+    ended = status.get("state") in ENDED and signs[0] is not None
+    if not ended:  # a copy of a run that has ended is not newer than what it says of itself
+        signs += [modified(folder / "stats.jsonl"), modified(folder / "log.txt")]
+    changed, ahead_s = _last_sign(signs, modified(folder) or 0.0, now)
     # not a number is neither less than what is fresh nor more than one's patience
     silent = math.nan if changed is None else max(now - changed, 0.0)
     name, written = _checkpoint(folder, status)
+    if ended and written is not None and changed is not None:
+        written = min(written, changed)
     state, note = _state(status), plain(status.get("reason") or "", 160)
     job = plain(status["job"], 40) if status.get("job") else None
     host = plain(status["host"], 60) if status.get("host") else None

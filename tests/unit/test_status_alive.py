@@ -76,6 +76,17 @@ def test_clocks_that_differ_by_seconds_are_no_news(root: Path) -> None:
     assert (line.state, line.note, line.silent_s) == ("running", "", 0.0)
 
 
+def test_a_copy_of_a_run_is_as_old_as_the_run(root: Path) -> None:
+    run = make_run(root, ago=HOUR, state="done")
+    for path in (*run.iterdir(), run / "checkpoints/kimg-000010.000/COMPLETE"):
+        os.utime(path, (NOW - 1, NOW - 1))
+    line = read_run(run, None, NOW)
+    assert (line.silent_s, line.changed, line.checkpoint_age_s) == (HOUR, NOW - HOUR, HOUR)
+    live = make_run(root, "00001-x", ago=HOUR, host="elsewhere")
+    os.utime(live / "stats.jsonl", (NOW - 1, NOW - 1))
+    assert read_run(live, None, NOW).silent_s == 1.0  # there each file is a sign
+
+
 def tables(path: Path, kind: str) -> tuple[str, str]:
     """The real tables, but the file system of `path` has a device that stat(2) does not give."""
     number = alive._mount_id(path)
