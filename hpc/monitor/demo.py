@@ -22,12 +22,14 @@ from hpc.monitor.rules import (
 )
 from hpc.monitor.service import Monitor, serving, until_told
 from sunpipe.errors import DataError, UsageError
+from sunpipe.lock import exclusive
 from sunpipe.paths import Layout
 from sunpipe.stage import log
 
 SCRAPE_S = 5.0
 PAGE_EVERY_S = 30.0
 PAGE = "dashboards.html"
+LOCK = ".demo.lock"
 BACK_S = (60.0, 3600.0)  # that a page looks back, least and most
 FIRST_S = 60.0  # until the first scrape and the first evaluation of the rules must be in
 LATE_S = 0.5  # an evaluation may begin this much after the time for which it counts
@@ -110,7 +112,8 @@ def demo(
     Raises
     ------
     DataError
-        There is no data root, or Prometheus is missing or does not come up.
+        There is no data root, another demo has the folder, or Prometheus is missing or does not
+        come up.
     UsageError
         `folder` holds a configuration that is not the demo's.
     """
@@ -120,6 +123,8 @@ def demo(
     folder = _own_folder(folder)
     page = folder / PAGE
     with ExitStack() as stack:
+        # Debian's Prometheus takes no lock of its own: two would write into one history
+        stack.enter_context(exclusive(folder / LOCK, f"keeping the history in {folder}"))
         told = stack.enter_context(until_told())
         server = stack.enter_context(serving(Monitor(layout, interval), port=port))
         texts = rule_files(server.url.removeprefix("http://"), interval, scale)

@@ -17,6 +17,7 @@ from hpc.monitor import prometheus_run
 from hpc.monitor.rules import rule_files, write_rules
 from hpc.slurm_query import NoSlurm, slurm_jobs
 from sunpipe.errors import DataError, UsageError
+from sunpipe.lock import exclusive
 from sunpipe.paths import Layout
 from tests.conftest import need
 from tests.unit.test_monitor_runs import ROW, STATUS, make_run
@@ -71,6 +72,14 @@ def test_files_of_a_user_are_not_replaced(root: Path, tmp_path: Path, name: str)
     with pytest.raises(UsageError, match="yml is not of the demo"):
         quick.demo(Layout(root), folder, once=True)
     assert {path: path.read_text() for path in folder.iterdir()} == before
+
+
+def test_a_folder_is_that_of_one_demo_at_a_time(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with exclusive(folder / quick.LOCK, "watching"):
+        with pytest.raises(DataError, match=r"another process is keeping the history in .*demo"):
+            quick.demo(Layout(root), folder, once=True)
+        assert [path.name for path in folder.iterdir()] == [quick.LOCK]
 
 
 def test_a_relative_folder_makes_a_link_that_opens(
