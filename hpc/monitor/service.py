@@ -153,6 +153,8 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, host: str, port: int, monitor: Monitor) -> None:
+        if not host:  # the library would take it for all addresses
+            raise UsageError("no address to listen on; 0.0.0.0 stands for all")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.address_family = family
         try:

@@ -60,6 +60,11 @@ def test_a_part_that_fails_leaves_a_gap(capsys: pytest.CaptureFixture[str]) -> N
     assert "sunpipe_train_kimg" not in shown
 
 
+def test_an_empty_address_is_not_all_addresses(root: Path) -> None:
+    with pytest.raises(UsageError, match="no address"), serving(Monitor(Layout(root), 1.0), ""):
+        pass
+
+
 def test_a_first_reading_that_hangs_is_told(root: Path) -> None:
     clock = [1000.0]
     monitor = Monitor(Layout(root), 10.0)
