@@ -15,6 +15,7 @@ from hpc.doctor.file_systems import Mount, existing, find_mount
 from hpc.doctor.finding import BUSY, Finding, not_free
 from hpc.doctor.leftovers import current
 from hpc.doctor.place import Place, on_nodes, python_on_nodes
+from hpc.launch import SAFE_PATH
 from hpc.status.text import plain
 from sunpipe.errors import DataError
 
@@ -69,6 +70,13 @@ def judge_mount(root: Path, mount: Mount | None, nodes: int, elsewhere: bool = F
 def data_root(place: Place) -> Finding:
     """The data root is on a file system that its nodes share, and can be written to."""
     above = existing(place.root)
+    there = next(one for one in (place.root, *place.root.parents) if one.exists())
+    if there != above:
+        return Finding("data root", "MISS", f"{there} is no folder", ELSEWHERE)
+    if place.where == "login" and not SAFE_PATH.fullmatch(str(place.root)):
+        return Finding("data root", "MISS", f"{str(place.root)!r}: of what is launched on Slurm,"
+                       " only letters, digits and /_.+@,=~- can be in its name", ELSEWHERE
+                       )  # fmt: skip
     # jobs of a profile run on its nodes, and this is one of them only inside an allocation
     elsewhere = place.profile is not None and place.where != "allocation"
     found = judge_mount(place.root, find_mount(above), place.nodes, elsewhere)
@@ -80,8 +88,6 @@ def data_root(place: Place) -> Finding:
     except OSError as error:
         return Finding("data root", "MISS", f"{above} cannot be written to ({error.strerror})",
                        ELSEWHERE)  # fmt: skip
-    if place.root.exists() and not place.root.is_dir():
-        return Finding("data root", "MISS", f"{place.root} is no folder", ELSEWHERE)
     return found
 
 

@@ -168,3 +168,27 @@ def test_generations_tell_torn_files() -> None:
     assert peer.read_generation(peer.generation(7)[:-100]) is None
     assert peer.read_generation(peer.generation(7)[:800] + peer.generation(8)[800:]) is None
     assert peer.read_generation("") is None
+
+
+def test_a_data_root_that_cannot_be_is_told_before_it_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file/below", Path("/dev/null")):
+        found = data_root.data_root(place(root))
+        assert (found.level, "is no folder" in found.seen) == ("MISS", True)
+    spaced = place(tmp_path / "a b")  # not made yet
+    assert data_root.data_root(spaced).level == "MISS"
+    assert "only letters, digits" in data_root.data_root(spaced).seen
+    alone = dataclasses.replace(spaced, where="no slurm", nodes=1)
+    assert data_root.data_root(alone).level == "OK"  # nothing is launched there
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/x/.tmp-doctor-1")
+
+    monkeypatch.setattr(data_root, "trial_folder", full)
+    (found,) = data_root.renames(place(tmp_path))
+    assert found.seen == "could not be tried: No space left on device"
+    assert "disk space" in found.fix
