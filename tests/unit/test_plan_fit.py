@@ -7,28 +7,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from hpc.plan.fit import Finding, queue_check
 from hpc.plan.levers import alternatives
 from hpc.plan.plan import _notes, busy
-from hpc.plan.storage import Stored, archive, experiment, storage
-from hpc.plan.subject import Subject, channels_made, most_images, subject
+from hpc.plan.subject import channels_made, subject
 from hpc.plan.target import Target, host_bytes, target
 from hpc.plan.trained import Trained, trained
 from hpc.plan.verdict import (
-    disk_verdict,
     duration,
     host_verdict,
     memory_verdict,
     time_verdict,
 )
 from hpc.profile import Profile, Resources, StageResources
-from preprocess.archive import relative_path
 from preprocess.dataset.patches import Patches
-from preprocess.manifest import Entry, merge
 from sunpipe.config import load_config, to_dict
 from sunpipe.errors import DataError, UsageError
 from sunpipe.settings import Config
@@ -38,7 +32,6 @@ from sunpipe.train import gpus
 from sunpipe.train.advice import _combinations, suggest
 from sunpipe.train.ledger import ledger
 from sunpipe.train.pace import least_seconds_per_kimg, pace
-from sunpipe.train.plan import encoder_bytes
 from sunpipe.train.refuse import check_layout
 from tests.conftest import REPO
 
@@ -235,81 +228,6 @@ def test_images_are_known_before_there_are_any(root: Path) -> None:
     aia = ShardSettings(product="aia_fulldisk", dtype="float16", wavelengths=(171, 193),
                         magnetogram=True)  # fmt: skip
     assert channels_made(aia) == (("171", "193", "magnetogram"), ("DN/s", "DN/s", "Gauss"))
-
-
-def test_storage_is_summed_by_formula() -> None:
-    cfg = config("train.kimg=100", "train.checkpoint_kimg=10", "train.keep_checkpoints=3",
-                 "train.image_kimg=50", "sample.count=1000")  # fmt: skip
-    images = Subject(32, 3, 2, 500, 400, 12345, "test")
-    found = {one.what: one.bytes for one in storage(cfg, images, 10**6, 10**5)}
-    assert found["shards"] == 12345
-    assert found["checkpoints"] == 4 * 10**6
-    assert found["image grids"] == 4 * 24 * 32 * 32 * 3
-    assert found["samples"] == 1000 * (4 * (16 + 16) + 8 * 24)
-    assert found["embeddings"] == 500 * (4 * cfg.ssl.dim + 64)
-    assert found["search"] == cfg.search.queries * 3 * 32 * 32 * 4
-    # configs/archive_hour.toml has two walks for each of 5 quantities, 10 components, a control;
-    # its file, with 22 quantities measured and pictures compressed, took 6.60 MB
-    demo = load_config(REPO / "configs/archive_hour.toml")
-    walked = {one.what: one.bytes for one in storage(demo, images, 10**6, None)}["directions"]
-    assert walked == pytest.approx(6_596_331, rel=0.05)
-    kept = 1 + min(cfg.ssl.keep_checkpoints, round(cfg.ssl.kimg / cfg.ssl.checkpoint_kimg))
-    assert found["encoder"] == kept * 10**5
-    unknown = storage(cfg, dataclasses.replace(images, images=None, stored_bytes=None), 10**6, None)
-    assert {one.what for one in unknown if one.bytes is None} == {
-        "shards", "encoder", "embeddings", "index"}  # fmt: skip
-
-
-def test_what_is_on_the_disk_is_not_counted_again(root: Path) -> None:
-    cfg = config("sample.count=1000")
-    folder = root / "latents/tiny"
-    folder.mkdir(parents=True)
-    (folder / "samples.h5").write_bytes(b"x" * 5000)
-    (folder / "traverse.h5").write_bytes(b"x" * 7000)
-    (root / "archive").mkdir()
-    pq.write_table(pa.table({"bytes": pa.array([3, None, 4], pa.int64())}),
-                   root / "archive/manifest.parquet")  # fmt: skip
-    rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
-    assert (rows["archive"].bytes, rows["archive"].more) == (7, 0)
-    assert rows["samples"].more == (rows["samples"].bytes or 0) - 5000 > 0
-    assert rows["directions"].there == 7000
-    assert rows["encoder"].bytes
-    (root / "archive/manifest.parquet").write_bytes(b"no parquet")
-    with pytest.raises(DataError, match=r"manifest\.parquet cannot be read"):
-        archive(root / "archive")
-
-
-def test_images_to_be_made_are_bounded_by_the_records_that_are_there(root: Path) -> None:
-    shard = config("shard.stride=0").shard
-    assert most_images(shard, root / "archive") is None
-    record = "hmi.sharp_cea_720s[377][2011.02.15_{}_TAI]"
-    held = [record.format(f"0{hour}:00:00") for hour in range(4)]
-    merge(root / "archive", [
-        Entry(name, segment, relative_path(name, segment), "0" * 64, 9, "fetched", "", "x", "2026")
-        for name in held for segment in ("Br", "Bt", "Bp")
-    ])  # fmt: skip
-    assert most_images(shard, root / "archive") == 4
-    assert most_images(config("shard.stride=8").shard, root / "archive") is None  # how many tiles
-    cfg = config("shard.stride=0")
-    rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
-    assert rows["shards"].bytes == 4 * 3 * 32 * 32 * 2
-    assert rows["embeddings"].bytes == 4 * (4 * cfg.ssl.dim + 64)
-
-
-def test_a_disk_with_parts_unknown_is_never_said_to_fit() -> None:
-    some = [Stored("checkpoints", 10**9, "", there=4 * 10**8), Stored("shards", None, "")]
-    verdict = disk_verdict(some, 10**12, "/root")
-    assert verdict.word == "unknown"
-    assert verdict.text.startswith("at least 0.6 GB more")
-    assert verdict.text.endswith("not known yet: shards")
-    assert disk_verdict(some, 10**8, "/root").word == "does not fit"
-    assert disk_verdict(some[:1], 10**12, "/root").word == "fits"
-
-
-def test_an_encoder_of_the_demonstration_takes_what_was_seen() -> None:
-    cfg = load_config(REPO / "configs/archive_hour.toml")
-    assert encoder_bytes(cfg, 32, 3) == pytest.approx(9_224_652, rel=0.01)  # a checkpoint of it
-    assert encoder_bytes(load_config(None, ['ssl.backbone="timm:resnet18"']), 32, 3) is None
 
 
 @pytest.mark.usefixtures("root")
