@@ -65,7 +65,15 @@ def launch(
     For example: sunpipe launch train -c configs/demo.toml --cluster my.toml -- --new
     """
     from hpc.argv import accept_extra, all_parts
-    from hpc.guard import check_fit, check_inputs, in_queue, jobs_read, make_root, refuse_second
+    from hpc.guard import (
+        check_fit,
+        check_inputs,
+        in_queue,
+        jobs_read,
+        lacking,
+        make_root,
+        refuse_second,
+    )
     from hpc.launch import batch_script, submit
     from hpc.local import run_here
     from hpc.new_run import needs_new, refuse
@@ -98,7 +106,8 @@ def launch(
         make_root(layout.root)
     if not local and (dry_run or print_script):  # what a submission would be refused for
         check_fit(cfg, profile, [stage], force=True)
-        check_inputs(stage, cfg, layout, in_queue(folder, cfg.name), force=True)
+        if lacking(stage, cfg, layout, ()):  # only then is Slurm asked: it may be away
+            check_inputs(stage, cfg, layout, in_queue(folder, cfg.name), force=True)
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:
@@ -107,7 +116,8 @@ def launch(
             code, out = run_here([*argv, *(["--json"] if json_ else [])], capture=json_)
             if code:
                 raise typer.Exit(code)
-            results.append(parse_result(stage, out) if json_ else None)
+            if json_:
+                results.append(parse_result(stage, out))
         if json_:  # one document, also of several parts
             emit(results[0] if len(results) == 1 else {"parts": results}, True)
     elif print_script:
