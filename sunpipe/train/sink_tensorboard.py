@@ -22,8 +22,8 @@ HEAD, TAIL = struct.Struct("<QI"), 4  # length and its checksum; checksum of wha
 
 def events(file: Path) -> Iterator[Any]:
     """Events of a file, up to where a kill or a full disk has torn it."""
-    from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
     data, place = file.read_bytes(), 0
     while place + HEAD.size <= len(data):
@@ -71,8 +71,8 @@ class TensorboardSink:
 
     def __init__(self, folder: Path, nimg: int, rows: Sequence[Row]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+        from tensorboard.summary.writer import record_writer  # type: ignore[import-untyped]
 
         self._event, self._summary = Event, Summary
         folder.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ class TensorboardSink:
             file.unlink()
         name = f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
         self._file = open(folder / name, "ab")  # noqa: SIM115
-        self._writer = RecordWriter(self._file)
+        self._writer = record_writer.RecordWriter(self._file)
         self._put(file_version="brain.Event:2")
         # the events of `nimg` itself stay: purged are those at this step and later ones
         self._put(step=0 if anew else nimg + 1, session_log=SessionLog(status=SessionLog.START))
