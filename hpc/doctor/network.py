@@ -12,6 +12,8 @@ from hpc.doctor.finding import Finding, Level
 from hpc.doctor.place import Place
 
 SIOCGIFADDR = 0x8915  # netdevice(7)
+PROFILE = "interface in the profile"
+VARIABLES = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
 
 def addresses(interface: str) -> list[str] | None:
@@ -39,16 +41,20 @@ def interfaces() -> list[str]:
     return [name for _, name in socket.if_nameindex()]
 
 
-def judge(interface: str, found: list[str] | None, known: list[str], login: bool) -> Finding:
+def judge(
+    interface: str, found: list[str] | None, known: list[str], login: bool, setting: str = PROFILE
+) -> Finding:  # fmt: skip
     """Whether an interface can carry a training.
 
     Parameters
     ----------
     login : bool
         A login node may lack what compute nodes have.
+    setting : str
+        What names it.
     """
     level: Level = "WARN" if login else "MISS"
-    fix = f"interface in the profile; there are: {', '.join(known)}"
+    fix = f"{setting}; there are: {', '.join(known)}"
     if login:
         fix += "; ask the nodes themselves: sunpipe doctor --srun"
     if found is None:
@@ -59,9 +65,20 @@ def judge(interface: str, found: list[str] | None, known: list[str], login: bool
 
 
 def interface(place: Place) -> list[Finding]:
-    """The profile's interface, or that of the variables that NCCL and Gloo read."""
-    name = place.profile.interface if place.profile else ""
-    name = name or place.env.get("GLOO_SOCKET_IFNAME", "")
-    if not name or any(one in name for one in "^=,"):  # NCCL's patterns are not looked into
-        return []
-    return [judge(name, addresses(name), interfaces(), place.where != "allocation")]
+    """The profile's interface, or those of the variables that Gloo and NCCL read."""
+    known = interfaces()
+    if place.profile is not None and (name := place.profile.interface):
+        return [judge(name, addresses(name), known, place.where != "allocation")]
+    found: dict[str, Finding] = {}
+    for key in VARIABLES:
+        name = place.env.get(key, "")
+        if not name or any(one in name for one in "^=,"):  # NCCL's patterns are not looked into
+            continue
+        if key.startswith("NCCL"):  # it takes what begins so
+            name = next((one for one in known if one.startswith(name)), name)
+        found.setdefault(name, judge(name, addresses(name), known, place.where == "login",
+                                     f"export {key}=NAME, or unset {key}"))  # fmt: skip
+    if found:
+        return list(found.values())
+    return [Finding("interface", "OK", "none is named, so Gloo and NCCL choose one themselves;"
+                    f" there are: {', '.join(known)}")]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpc.doctor import data_root, gpus, links, mpi, nodes
+from hpc.doctor import data_root, gpus, links, mpi, network, nodes
 from hpc.doctor.ask import Answer
 from hpc.doctor.bounded import Check, run_checks
 from hpc.doctor.checks import ON_NODES, not_checked
@@ -17,7 +17,13 @@ from hpc.doctor.place import Place, find_place
 from hpc.profile import Profile, load_profile
 from sunpipe.config import load_config
 
-CPU: dict[str, Any] = {"version": "2.13.0+cpu", "cuda": None, "nccl": None, "archs": [], "devices": []}
+CPU: dict[str, Any] = {
+    "version": "2.13.0+cpu",
+    "cuda": None,
+    "nccl": None,
+    "archs": [],
+    "devices": [],
+}
 CUDA = {**CPU, "version": "2.13.0", "cuda": "13.0"}
 
 
@@ -156,3 +162,20 @@ def test_some_nodes_that_do_not_answer_do_not_end_it(
     (found,) = nodes.nodes(standing(tmp_path, slurm_of(tmp_path / "bin", "true")))
     assert (found.level, found.ends) == ("MISS", False)
     assert "1 of 2 nodes" in found.seen
+
+
+def test_the_interface_that_variables_name(tmp_path: Path) -> None:
+    def look(where: Any, **env: str) -> list[Finding]:
+        return network.interface(Place(where, env, tmp_path, load_config(None, ()), None))
+
+    (found,) = look("login")
+    assert (found.level, "lo" in found.seen) == ("OK", True)
+    (found,) = look("no slurm", GLOO_SOCKET_IFNAME="nosuch0")
+    assert (found.level, "unset GLOO_SOCKET_IFNAME" in found.fix) == ("MISS", True)
+    (found,) = look("login", NCCL_SOCKET_IFNAME="nosuch")
+    assert (found.level, "sunpipe doctor --srun" in found.fix) == ("WARN", True)
+    # NCCL takes each interface that begins so; patterns of others are left to it
+    (found,) = look("allocation", NCCL_SOCKET_IFNAME="l", GLOO_SOCKET_IFNAME="lo")
+    assert (found.level, found.seen.startswith("lo has ")) == ("OK", True)
+    (found,) = look("allocation", NCCL_SOCKET_IFNAME="^docker,lo")
+    assert found.seen.startswith("none is named")
