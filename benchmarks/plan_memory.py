@@ -16,8 +16,6 @@ the libraries belong to the process. glibc returns freed blocks at once
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import subprocess
@@ -32,6 +30,7 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
 from benchmarks.machine import document, write  # noqa: E402
+from benchmarks.resident import reset, status  # noqa: E402
 from benchmarks.train_command import make_dataset  # noqa: E402
 from sunpipe import dist  # noqa: E402
 from sunpipe.config import load_config  # noqa: E402
@@ -75,19 +74,6 @@ def config(name: str, changes: dict[str, Any]) -> Config:
     return load_config(None, [f"name={name}", f"dataset={name}", *words])
 
 
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-
-def _reset() -> int:
-    """Give freed memory back, forget the highest resident size; the size now."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
 def _train(cfg: Config, folder: Path, ranks: dist.Ranks, resolution: int, channels: int) -> int:
     """Highest resident bytes of an iteration with all phases, the networks' states included."""
     if not folder.exists():
@@ -96,9 +82,9 @@ def _train(cfg: Config, folder: Path, ranks: dist.Ranks, resolution: int, channe
     stored = torch.zeros(cfg.train.batch, channels, resolution, resolution, dtype=torch.int16)
     for _ in range(2):
         trainer.nimg = 0  # where every penalty is due
-        _reset()
+        reset()
         trainer.iterate(stored)
-    return _status("VmHWM")
+    return status("VmHWM")
 
 
 def child(resolution: int, channels: int, changes: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +97,7 @@ def child(resolution: int, channels: int, changes: dict[str, Any]) -> dict[str, 
         small = config("small", {**changes, **NARROW})
         _train(small, Path(root) / "small", ranks, 64, channels)
         predicted = ledger(resolution, channels, cfg.train, device="cpu")
-        before = _reset()
+        before = reset()
         measured = _train(cfg, Path(root) / "measured", ranks, resolution, channels) - before
     return {"predicted_bytes": predicted.peak_bytes, "peak_phase": predicted.peak_phase,
             "parts": predicted.parts, "measured_bytes": measured, "process_bytes": before,

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import dataclasses
-import gc
 import json
 import os
 import subprocess
@@ -30,6 +28,7 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
 from benchmarks.machine import document, write  # noqa: E402
+from benchmarks.resident import reset, status  # noqa: E402
 from sunpipe.models.stylegan2 import Discriminator, Generator  # noqa: E402
 from sunpipe.train.ledger import ledger  # noqa: E402
 from sunpipe.train.meter import PHASES, Pass, loss  # noqa: E402
@@ -68,19 +67,6 @@ def settings(case: dict[str, Any]) -> TrainSettings:
     )  # fmt: skip
 
 
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-
-def _reset() -> int:
-    """Give freed memory back, forget the highest resident size; the size now."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
 def run(resolution: int, channels: int, t: TrainSettings, rounds: int = 2) -> dict[str, int]:
     """Highest resident bytes of each phase, of real steps."""
     g = Generator(resolution, channels, t.model, t.compute)
@@ -97,14 +83,14 @@ def run(resolution: int, channels: int, t: TrainSettings, rounds: int = 2) -> di
             g.requires_grad_(net is g)
             d.requires_grad_(net is d)
             if turn:
-                _reset()
+                reset()
             count = samples // t.pl_batch_shrink if phase == "path length" else samples
             for _ in range(t.compute.accumulate):
                 what = Pass(phase, count, t.diffaugment)
                 loss(what, g, d, torch.randn(count, t.model.z_dim), real[:count]).backward()
             adams[net].step()
             adams[net].zero_grad()
-            peaks[phase] = _status("VmHWM")
+            peaks[phase] = status("VmHWM")
     del kept, fake
     return peaks
 
@@ -118,7 +104,7 @@ def child(case: dict[str, Any]) -> dict[str, dict[str, float]]:
     small = ModelSettings(channel_base=64, channel_max=8, z_dim=8, w_dim=8, mapping_layers=2)
     run(64, channels, dataclasses.replace(t, model=small, batch=4 * t.compute.accumulate))
     predicted = ledger(resolution, channels, t, device="cpu")
-    before = _reset()
+    before = reset()
     measured = run(resolution, channels, t)
     return {
         phase: {
