@@ -10,8 +10,11 @@ from shutil import which
 from hpc.doctor.finding import Finding
 from hpc.doctor.place import Place
 from hpc.status.text import plain
+from sunpipe.checkpoint import complete
 from sunpipe.dist import discover
 from sunpipe.errors import UsageError
+from sunpipe.paths import Layout
+from sunpipe.run import trained_run
 
 SLOW = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SHM_DISABLE": "1",
         "CUDA_LAUNCH_BLOCKING": "1", "TORCH_DISTRIBUTED_DEBUG": "DETAIL"}  # fmt: skip
@@ -64,16 +67,34 @@ def safetensors_fault(path: Path) -> str:
 
 
 def weights(place: Place) -> list[Finding]:
-    """Weights that the configuration starts from."""
-    given = place.config.ssl.weights
-    if given is None:
-        return []
-    path = Path(given).expanduser()
-    if fault := safetensors_fault(path):
-        return [Finding("weights", "MISS", f"ssl.weights: {path} {fault}",
-                        "fetch the file again, or set ssl.weights to one that is here"
-                        )]  # fmt: skip
-    return [Finding("weights", "OK", f"ssl.weights: {path}")]
+    """Weights that the configuration starts from: a file of ``ssl``, a run of ``train``."""
+    found = []
+    if given := place.config.ssl.weights:
+        path = Path(given).expanduser()
+        if fault := safetensors_fault(path):
+            found.append(Finding("weights", "MISS", f"ssl.weights: {path} {fault}",
+                                 "fetch the file again, or set ssl.weights to one that is here"
+                                 ))  # fmt: skip
+        else:
+            found.append(Finding("weights", "OK", f"ssl.weights: {path}"))
+    if run := place.config.train.warm.run:
+        source = warm_source(Layout(place.root), run)
+        found.append(
+            Finding("weights", "OK", f"train.warm.run: {source}") if source else
+            Finding("weights", "MISS", f"train.warm.run: no run {plain(run, 100)!r} with a whole"
+                    f" checkpoint under {place.root / 'runs'}", "train that run first, or name one"
+                    " that is there: sunpipe status --all"))  # fmt: skip
+    return found
+
+
+def warm_source(layout: Layout, run: str) -> Path | None:
+    """Newest checkpoint of a run, by name or folder, or the checkpoint that `run` itself is."""
+    for folder in (Path(run).expanduser(), layout.runs / run, trained_run(layout, run)):
+        if folder is not None and (folder / "COMPLETE").is_file():
+            return folder
+        if folder is not None and (there := complete(folder / "checkpoints")):
+            return there[-1]
+    return None
 
 
 def monitoring(place: Place) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpc.doctor import data_root, gpus, links, mpi, network, nodes
+from hpc.doctor import data_root, environment, gpus, links, mpi, network, nodes
 from hpc.doctor.ask import Answer
 from hpc.doctor.bounded import Check, run_checks
 from hpc.doctor.checks import ON_NODES, not_checked
@@ -179,3 +179,19 @@ def test_the_interface_that_variables_name(tmp_path: Path) -> None:
     assert (found.level, found.seen.startswith("lo has ")) == ("OK", True)
     (found,) = look("allocation", NCCL_SOCKET_IFNAME="^docker,lo")
     assert found.seen.startswith("none is named")
+
+
+def test_the_run_that_a_training_starts_from_is_there(root: Path) -> None:
+    def look(run: str) -> Finding:
+        config = load_config(None, [f"train.warm.run={run}"])
+        (found,) = environment.weights(Place("login", {}, root, config, None))
+        return found
+
+    begun = root / "runs/00001-small/checkpoints/kimg-000012.288"
+    begun.mkdir(parents=True)
+    found = look("small")
+    assert (found.level, "no run 'small' with a whole checkpoint" in found.seen) == ("MISS", True)
+    (begun / "COMPLETE").touch()
+    for run in ("small", "00001-small", str(begun), str(begun.parents[1])):
+        assert (look(run).level, look(run).seen) == ("OK", f"train.warm.run: {begun}")
+    assert look("other").level == "MISS"
