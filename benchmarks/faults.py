@@ -9,10 +9,9 @@ start from nothing, or wait without end: other ranks end within 90 s of noticing
     python benchmarks/faults.py --only "rank killed" --times 3
     python benchmarks/faults.py --out benchmarks/results/faults.json
 
-Needs what `sunpipe cluster up` needs; `disk full` and `read-only` need root (mounts), the
-clock needs Debian's faketime. With --work, cluster and undisturbed runs stay for the next
-call (`sunpipe cluster down --folder WORK/cluster` ends it); with --out, new attempts join
-those that the file holds.
+Needs what `sunpipe cluster up` needs; `disk full` and `read-only` need root (mounts). With
+--work, cluster and undisturbed runs stay for the next call (`sunpipe cluster down --folder
+WORK/cluster` ends it); with --out, new attempts join those that the file holds.
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ def time_limit(rig: Rig, number: int) -> Seen:
     until("the undisturbed run", straight.ended, 600)
     rig.reference["long"] = straight.digests()
     one.same("long")
-    said = one.lines("stopped by SIGUSR2 at")
-    require(len(said) == int(row["Restarts"]), "not one clean stop for each restart")
+    said = sorted(set(one.lines("stopped by SIGUSR2 at")))  # each rank says it
+    require(len(said) == int(row["Restarts"]), f"{len(said)} stops, {row['Restarts']} restarts")
     return Seen("resumed", said[-1], more={"restarts": int(row["Restarts"])})
 
 
