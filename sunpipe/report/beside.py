@@ -69,8 +69,8 @@ def beside(runs: Sequence[RunFolder]) -> dict[str, Any]:
         shown.append({
             "run": run.name, "kimg": generator.kimg, "limit": limit, "channel": name,
             "unit": "G" if generator.units[0] == "Gauss" else generator.units[0],
-            "tiles": [tile(patch[0], limit, f"generated {name} of {run.name}")
-                      for patch in patches],
+            "tiles": [tile(patch[0], limit, f"generated {name} of {run.name}, latent {number + 1}")
+                      for number, patch in enumerate(patches)],
         })  # fmt: skip
     return {
         "shown": shown, "left_out": left_out, "common": common, "gradient": gradient(),

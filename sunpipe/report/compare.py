@@ -185,8 +185,10 @@ def build(found: Comparison, samples: Samples, generator: Generator) -> dict[str
     name = found.channels[0]
     return {
         "limit": found.limit, "gradient": gradient(), "unit": found.gauss[0], "channel": name,
-        "real": [tile(field[0], found.limit, f"real {name}") for field in real],
-        "generated": [tile(field[0], found.limit, f"generated {name}") for field in generated],
+        "real": [tile(field[0], found.limit, f"real {name}, patch {number + 1}")
+                 for number, field in enumerate(real)],
+        "generated": [tile(field[0], found.limit, f"generated {name}, patch {number + 1}")
+                      for number, field in enumerate(generated)],
         "real_triples": triples(found, found.real_shown(TRIPLES), "real"),
         "generated_triples": triples(found, generated[:TRIPLES], "generated"),
         "channels": found.channels, "charts": distributions(found, rows), "distances": rows,

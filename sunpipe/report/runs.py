@@ -114,9 +114,11 @@ def copy_to(page: Path, out: Path) -> None:
 
 
 def check_out(out: Path | None) -> None:
-    """Refuse a place for the page that is a folder, before any work is done."""
+    """Refuse a place for the page that is a folder or a device, before any work is done."""
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file, such as {out / PAGE}")
+    if out is not None and out.exists() and not out.is_file():
+        raise UsageError(f"--out {out} is no file; the page would take its place")
 
 
 def report_runs(runs: Sequence[RunFolder], again: bool = False) -> Result:

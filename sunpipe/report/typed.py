@@ -21,7 +21,7 @@ def options(words: Sequence[str], names: tuple[str, str]) -> list[str]:
         Short and long: ``-c X``, ``-cX``, ``--config X`` and ``--config=X`` are all understood.
     """
     short, long = names
-    found = []
+    found: list[str] = []
     for place, word in enumerate(words):
         if word in names:
             found += words[place + 1 : place + 2]

@@ -179,6 +179,8 @@ def test_the_command_refuses_clearly(twins: Path, monkeypatch: pytest.MonkeyPatc
         command(runs=["0"], set_=["name=a"])
     with pytest.raises(UsageError, match="is a folder; name a file"):
         command(runs=["0"], out=tmp_path)
+    with pytest.raises(UsageError, match="is no file; the page would take its place"):
+        command(runs=["0"], out=Path("/dev/null"))
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write"):
         command(runs=["0", "1"], out=tmp_path / "file/page.html")
