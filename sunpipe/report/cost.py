@@ -45,6 +45,8 @@ class Cost:
         What the run itself summed up, where the ticks do not say it.
     told : bool
         Whether the nodes of every tick are known; else some are guessed from its ranks.
+    timed : bool
+        Whether every tick that showed images tells its length; else it counts as none.
     """
 
     hours: Floats
@@ -54,6 +56,7 @@ class Cost:
     energy_j: Floats
     total_j: float | None = None
     told: bool = True
+    timed: bool = True
 
     @property
     def node_hours(self) -> float:
@@ -62,10 +65,14 @@ class Cost:
 
     @property
     def node_hours_text(self) -> str:
-        """``12.0``, ``about 12.0`` where nodes are guessed, a dash where no tick tells its time."""
+        """``12.0``; ``about 12.0`` where nodes are guessed, ``at least`` where a tick is not timed.
+
+        A dash where no tick tells its time.
+        """
         if not self.hours.any():
             return numbers.DASH
-        return ("" if self.told else "about ") + numbers.number(self.node_hours)
+        words = ("" if self.timed else "at least ") + ("" if self.told else "about ")
+        return words + numbers.number(self.node_hours)
 
     @property
     def spent(self) -> Floats:
@@ -111,6 +118,14 @@ def tick_hours(rows: Rows) -> Floats:
     derived = images / 1000 * np.array([finite(row.get("sec_per_kimg")) for row in rows])
     seconds = np.where(np.isfinite(told), told, derived)
     return np.clip(np.nan_to_num(seconds, nan=0.0, posinf=0.0), 0.0, None) / 3600
+
+
+def timed(rows: Rows) -> bool:
+    """Whether every tick that showed images tells how long it took."""
+    seen = np.diff(np.array([finite(row.get("nimg")) for row in rows]), prepend=0.0) > 0
+    told = [any(math.isfinite(finite(row.get(key))) for key in ("tick_s", "sec_per_kimg"))
+            for row in rows]  # fmt: skip
+    return bool(np.all(told | ~seen))
 
 
 def hosts(nodelist: str) -> int:
@@ -217,5 +232,5 @@ def cost(run: RunFolder) -> Cost:
         hours=tick_hours(rows), nodes=nodes, ranks=ranks,
         gpus=any(device == "cuda" for *_, device in told),
         energy_j=np.array([finite(row.get("energy_j")) for row in rows]),
-        total_j=total if math.isfinite(total) else None, told=bool(known.all()),
+        total_j=total if math.isfinite(total) else None, told=bool(known.all()), timed=timed(rows),
     )  # fmt: skip

@@ -328,6 +328,10 @@ def test_hours_that_nothing_tells_are_not_0(root: Path) -> None:
     told = dict(cost_rows(run, cost(run)))
     assert [told[key] for key in ("Time of all ticks", "Node-hours", "GPU-hours")] == [
         numbers.DASH] * 3  # fmt: skip
+    one = {"nimg": 3000, "kimg": 3.0, "tick_s": 7200.0, "nodes": 2}
+    part = cost(read_run(put(root, "00001-a", rows=[*rows, one])))
+    assert part.node_hours_text == "at least 4.00"
+    assert cost(read_run(put(root, "00002-a", rows=ROWS))).timed
 
 
 def test_a_comparison_without_plans_says_so(root: Path) -> None:
