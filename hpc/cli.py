@@ -39,6 +39,14 @@ def _one_config(file: Path, config: Path | None) -> Path:
     return file
 
 
+def _print_scripts(texts: dict[str, str], as_json: bool) -> None:
+    """Batch scripts one after the other, or one document of them by stage."""
+    if as_json:
+        emit({"scripts": texts}, True)
+    else:
+        print("\n".join(texts.values()), end="")
+
+
 def launch(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="fetch, shard, train, ...")],
     extra: Annotated[
@@ -123,7 +131,7 @@ def launch(
     elif print_script:
         for argv in commands:
             log(f"runs: sunpipe {shlex.join(argv)}")
-        print(batch_script(stage, commands, profile, wanted), end="")
+        _print_scripts({stage: batch_script(stage, commands, profile, wanted)}, json_)
     else:
         queued = {} if force else in_queue(folder, cfg.name)
         if one is None:  # a part that failed may be repeated beside the others
@@ -212,7 +220,7 @@ def pipeline(
         if "report" in result:
             print(f"report: {result['report']}")
     elif print_script:
-        print(scripts(asked, profile), end="")
+        _print_scripts(scripts(asked, profile), json_)
     else:
         emit(submit_stages(asked, profile), json_)
 

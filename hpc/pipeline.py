@@ -241,20 +241,20 @@ def plan_lines(plan: Result) -> list[str]:
     return lines
 
 
-def scripts(asked: Asked, profile: Profile) -> str:
-    """Batch scripts of what would be submitted; ids of jobs to come stand as ``<stage>``."""
+def scripts(asked: Asked, profile: Profile) -> dict[str, str]:
+    """Batch script of each stage that would be submitted; ids of jobs to come are ``<stage>``."""
     queued = queued_now(asked)
     made = decisions(asked, profile, queued)
     running = [name for name in asked.names if made[name].run]
     anew = begun_anew(asked, made)
     cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
-    texts = []
+    texts = {}
     for name in running:
         check_inputs(name, cfg, layout, [*queued, *running], force=True)  # told, not refused
         after = [*jobs_read(name, queued), *(f"<{one}>" for one in depends_on(name, running))]
         commands = commands_of(name, made[name], asked, profile, new_option(name, anew))
-        texts.append(batch_script(name, commands, profile, resources(profile, name), after))
-    return "\n".join(texts)
+        texts[name] = batch_script(name, commands, profile, resources(profile, name), after)
+    return texts
 
 
 def _name_failed(name: str, made: Decision, asked: Asked, count: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hpc import pipeline
+from hpc.cli import pipeline as pipeline_command
 from hpc.decide import Decision
 from hpc.pipeline import Asked, StageFailed, parse_result, run_stages, scripts, timing_lines
 from hpc.profile import Profile, Resources, StageResources
@@ -55,8 +56,8 @@ def test_dependencies_reach_over_stages_left_out() -> None:
 
 
 def test_scripts_wait_for_each_other(root: Path) -> None:
-    texts = scripts(Asked(["sample", "directions"], TINY), Profile()).split("#!/bin/bash")[1:]
-    first, second = (header(text) for text in texts)
+    texts = scripts(Asked(["sample", "directions"], TINY), Profile())
+    first, second = (header(text) for text in texts.values())
     assert "dependency" not in first
     assert second["dependency"] == "afterok:<sample>"
 
@@ -68,13 +69,24 @@ def test_scripts_are_of_what_would_be_submitted(
             "sample": Decision(""), "search": Decision("after index")}  # fmt: skip
     monkeypatch.setattr(pipeline, "decide", lambda *_: made)
     profile = Profile(stages=StageResources(embed=Resources(array=3)))
-    texts = scripts(Asked(list(made), TINY), profile).split("#!/bin/bash")[1:]
-    found = [header(text) for text in texts]
+    found = [header(text) for text in scripts(Asked(list(made), TINY), profile).values()]
     assert [each["job-name"] for each in found] == [
         "sunpipe-embed", "sunpipe-index", "sunpipe-search"]  # fmt: skip
     assert "array" not in found[0]
     assert found[2]["dependency"] == "afterok:<index>"
-    assert scripts(Asked(["sample"], TINY), profile) == ""
+    assert scripts(Asked(["sample"], TINY), profile) == {}
+
+
+def test_scripts_are_one_document_if_that_is_asked_for(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only, made = ["sample", "directions"], {}
+    for as_json in (False, True):
+        pipeline_command(TINY, cluster=EXAMPLE, only=only, print_script=True, json_=as_json)
+        made[as_json] = capsys.readouterr().out
+    texts = json.loads(made[True])["scripts"]
+    assert list(texts) == only
+    assert made[False] == "\n".join(texts.values())
 
 
 def stand_in(results: dict[str, tuple[int, str]], seen: list[list[str]]) -> Any:
