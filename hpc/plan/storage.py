@@ -135,14 +135,14 @@ def storage(
     return [
         _shards(images),
         Stored("checkpoints", kept * checkpoint_bytes,
-               f"{kept} of {checkpoint_bytes / 1e6:.3g} MB, one of them being written"),
+               f"{kept} of {_mb(checkpoint_bytes)}, one of them being written"),
         Stored("image grids", round(grids * grid), f"{grids:.0f} grids"),
         Stored("statistics", round(t.kimg / t.tick_kimg * TICK_BYTES), "stats.jsonl, TensorBoard"),
         Stored("samples", cfg.sample.count * sample, f"{cfg.sample.count} of z, w, quantities"),
         Stored("directions", _walks(cfg, images), "pictures and quantities of the walks"),
         Stored("encoder", None if encoder is None else encoders * encoder,
                f"known after sunpipe ssl with {cfg.ssl.backbone}" if encoder is None else
-               f"{encoders} of {encoder / 1e6:.3g} MB, one of them being written"),
+               f"{encoders} of {_mb(encoder)}, one of them being written"),
         Stored("embeddings", vectors, each),
         Stored("index", None if vectors is None else 2 * vectors,
                each if vectors is None else "vectors and a coded copy"),
@@ -153,7 +153,7 @@ def storage(
 def _shards(images: Subject) -> Stored:
     if images.stored_bytes is not None:
         return Stored("shards", images.stored_bytes, "on the disk", images.stored_bytes)
-    how = f"{images.raw_bytes / 1e6:.3g} MB an image before compression"
+    how = f"{_mb(images.raw_bytes)} an image before compression"
     if images.at_most is None:
         return Stored("shards", None, f"{how}; how many there will be is known after sunpipe shard")
     return Stored("shards", images.at_most * images.raw_bytes,
@@ -167,6 +167,10 @@ def _walks(cfg: Config, images: Subject) -> int:
     picture = FIELD_BYTES * images.channels * min(images.resolution, WALK_SIDE) ** 2
     step = WALK_BASES * picture + 8 * QUANTITIES * wanted.traverse_count
     return walks * len(wanted.steps) * step
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
 
 
 def folder_bytes(folder: Path) -> int:

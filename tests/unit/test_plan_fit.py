@@ -236,7 +236,9 @@ def test_memory_of_the_host_is_held_against_mem(
 ) -> None:
     assert host_bytes(Resources(mem="8G", tasks_per_node=2)) == 4 * 2**30
     assert host_bytes(Resources(mem="8G", tasks_per_node=2), 8) == 2**30
-    assert host_bytes(Resources()) is host_bytes(Resources(mem="0M")) is None
+    assert host_bytes(Resources(mem="4096")) == 4 * 2**30  # MiB, as Slurm reads it
+    for all_of_it in ("", "0", "0M"):
+        assert host_bytes(Resources(mem=all_of_it)) is None
     (found,) = queue_check(config(), profile(mem="1M"), ["train"])
     assert (found.level, "of 1.0 MiB that it gets" in found.text) == ("warn", True)
     assert queue_check(config(), profile(mem="8G"), ["train"]) == []
