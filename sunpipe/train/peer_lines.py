@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import suppress
 
@@ -15,6 +16,7 @@ from sunpipe.train.rendezvous import KNOCK_S, job_token, names
 Lines = dict[int, socket.socket]
 SPARE = 16  # places in the queue for callers that are not of the job
 PORT = "peers/port"
+DRAIN_S = 1.0  # for last words to be taken
 
 
 def connect(ranks: Ranks, store: torch_dist.Store, timeout_s: float) -> Lines:
@@ -88,3 +90,60 @@ def _caller(line: socket.socket, ranks: Ranks) -> int | None:
     token, _, number = words.rstrip(b"\n").rpartition(b" ")
     known = words.endswith(b"\n") and token == job_token(ranks).encode() and number.isdigit()
     return int(number) if known and 0 < int(number) < ranks.world else None
+
+
+class Wires:
+    """Lines of words over the connections with peers; nothing here waits for a peer.
+
+    A node that is frozen must not keep the others from being heard: what its ranks do not
+    take is kept, and goes before the next line, so that none is torn.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self._unsent = dict.fromkeys(lines, b"")
+        self._rest = dict.fromkeys(lines, b"")
+        self._lock = threading.Lock()
+        for line in lines.values():
+            line.setblocking(False)
+
+    def tell(self, peer: int, words: str) -> None:
+        """Send a line; a beat only if all before it was taken."""
+        with self._lock:
+            rest = self._unsent[peer]
+            if not (rest and words.startswith("beat")):
+                rest += words.encode() + b"\n"
+            self._unsent[peer] = self._sent(peer, rest)
+
+    def _sent(self, peer: int, rest: bytes) -> bytes:
+        try:
+            while rest:
+                rest = rest[self.lines[peer].send(rest) :]
+        except BlockingIOError:
+            return rest  # it has not read for a while
+        except OSError:
+            return b""  # its end is found where it is read
+        return rest
+
+    def heard(self, peer: int) -> list[str] | None:
+        """Whole lines of a peer that has sent something; None when its connection has ended."""
+        try:
+            found = self.lines[peer].recv(65536)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not found:
+            return None
+        *lines, self._rest[peer] = (self._rest[peer] + found).split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
+
+    def close(self) -> None:
+        """Close all, after the last words."""
+        end = time.monotonic() + DRAIN_S
+        with self._lock:
+            while any(self._unsent.values()) and time.monotonic() < end:
+                time.sleep(0.02)
+                self._unsent = {peer: self._sent(peer, rest) for peer, rest in self._unsent.items()}
+            for line in self.lines.values():
+                line.close()

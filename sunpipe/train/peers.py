@@ -30,12 +30,11 @@ from sunpipe.train.hang import (
     HangWatch,
     complain,
 )
-from sunpipe.train.peer_lines import connect
+from sunpipe.train.peer_lines import Wires, connect
 from sunpipe.train.process_group import shared_store
 from sunpipe.train.rendezvous import KNOCK_S, names
 
 BEAT_S = 0.5  # between signs of life
-SEND_S = 1.0  # for a line to take more words; the thread has others to mind
 GATHER_S = 2.0  # after an exchange broke: for the news of who is lost to arrive
 GRACE_S = 20.0  # for a rank to leave by itself once a peer is lost
 
@@ -70,34 +69,16 @@ class Peers:
         self.spoken = False  # rank 0 names the lost ones; the others need not
         self._left: set[int] = set()
         self._leaving = False
-        self._lock = threading.Lock()
-        self._lines = connect(ranks, shared_store(), timeout_s)
-        self._heard = dict.fromkeys(self._lines, time.monotonic())
-        self._rest = dict.fromkeys(self._lines, b"")
-        self._unsent = dict.fromkeys(self._lines, b"")
+        self._wires = Wires(connect(ranks, shared_store(), timeout_s))
+        self._heard = dict.fromkeys(self._wires.lines, time.monotonic())
         self._faults: set[str] = set()
-        for line in self._lines.values():
-            line.settimeout(SEND_S)
         self._thread = threading.Thread(target=self._mind, name="peers", daemon=True)
         self._thread.start()
 
     def tell(self, words: str) -> None:
         """Send one line to rank 0, or from rank 0 to all."""
-        for peer in list(self._lines):
-            self._tell(peer, words)
-
-    def _tell(self, peer: int, words: str) -> None:
-        """Send a line; of one to a stopped peer, the rest goes before the next: none is torn."""
-        with self._lock:
-            rest = self._unsent[peer] + words.encode() + b"\n"
-            try:
-                while rest:
-                    rest = rest[self._lines[peer].send(rest) :]
-            except TimeoutError:
-                pass  # it has not read for a while
-            except OSError:
-                rest = b""  # its end is found where it is read
-            self._unsent[peer] = rest
+        for peer in self._wires.lines:
+            self._wires.tell(peer, words)
 
     def leave(self, words: str = "bye") -> None:
         """Say why this rank goes, and stop minding the others."""
@@ -105,13 +86,12 @@ class Peers:
             self.tell(words)
             self._leaving = True
             self._thread.join(KNOCK_S)
-            for line in self._lines.values():
-                line.close()
+            self._wires.close()
 
     def _mind(self) -> None:
         beaten, looked, known, broke, last = 0.0, 0.0, 0.0, 0.0, time.monotonic()
         with selectors.DefaultSelector() as readable:
-            for peer, line in self._lines.items():
+            for peer, line in self._wires.lines.items():
                 readable.register(line, selectors.EVENT_READ, peer)
             while not self._leaving:
                 for key, _ in readable.select(BEAT_S / 2):
@@ -143,19 +123,15 @@ class Peers:
                     self._say_and_exit()
 
     def _read(self, peer: int) -> bool:
-        try:
-            found = self._lines[peer].recv(4096)
-        except OSError:
-            found = b""
-        if not found:
+        lines = self._wires.heard(peer)
+        if lines is None:
             if peer not in self._left:
                 self._lose(peer, "ended without a word")
             return False
         self._heard[peer] = time.monotonic()
-        *lines, self._rest[peer] = (self._rest[peer] + found).split(b"\n")
         for line in lines:
             try:
-                self._hear(peer, line.decode(errors="replace"))
+                self._hear(peer, line)
             except Exception as error:
                 complain(self._faults, error)
         return True
@@ -193,7 +169,7 @@ class Peers:
         if verb == "beat" and rest:
             self.watch.hear(peer, rest)
         elif verb == "stacks":
-            self._tell(peer, f"answer {self.watch.answer()}")
+            self._wires.tell(peer, f"answer {self.watch.answer()}")
         elif verb == "answer":
             self.watch.hear_answer(peer, rest)
 
@@ -302,11 +278,23 @@ class Peers:
 
     def _say_and_exit(self) -> None:
         speaks = self.ranks.is_main or (0 in self.lost and not self.spoken)
-        if speaks:
-            print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
-            if self.ranks.is_main:
-                self.fail(self.line())
+        said = threading.Event()
+
+        def say() -> None:
+            line = self.line()
+            print(f"sunpipe: {line}", file=sys.stderr, flush=True)
+            said.set()
             self.tell("spoken")
+            if self.ranks.is_main:
+                self.fail(line)
+
+        if speaks:  # the disk may be what hangs: this process must not
+            saying = threading.Thread(target=say, daemon=True)
+            saying.start()
+            saying.join(WRITE_S)
+            if not said.is_set():
+                self.checkpoints = None
+                print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
         os._exit(self.exit_code())
 
 
