@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc.status.alive import fresh, lock_held, sign_of_life
+from hpc.status.why import IDLE
 
-WAITING = ("pending", "requeued")  # of a job; its process was ended by the loss of a node
+WAITING = ("pending", "requeued", *IDLE)  # of a job that does nothing until Slurm lets it
 
 
 def lock_path(folder: Path, stage: str) -> Path:
@@ -27,7 +28,7 @@ def state_now(
 
     A process that was killed, or whose node was lost, leaves "running" behind. It is
     "lost" when its job has left the queue, or nobody holds its lock on this machine;
-    "stopped" when its job waits to be started again. Silence alone is no sign: a
+    "stopped" when its job waits to be started again, or is suspended. Silence alone is no sign: a
     hung run is still there, and the alert TrainingStalled is for it.
 
     Parameters

@@ -262,7 +262,8 @@ GONE: dict[str, str] = {}
 @pytest.mark.parametrize(
     ("jobs", "ago", "more", "state"),
     [(GONE, 300, {}, "lost"), (None, 300, {}, "running"), ({"17": "running"}, 9e4, {}, "running"),
-     ({"17": "pending"}, 300, {}, "stopped"), (GONE, 30, {}, "running"),  # it may just have begun
+     ({"17": "pending"}, 300, {}, "stopped"), ({"17": "suspended"}, 300, {}, "stopped"),
+     (GONE, 30, {}, "running"),  # it may just have begun
      (GONE, 300, {"tick_s": 200.0}, "running"), (GONE, 300, {"state": "done"}, "done"),
      (GONE, 300, {"job": None, "host": "elsewhere"}, "running"),
      (GONE, 300, {"job": None, "host": socket.gethostname()}, "lost")],
