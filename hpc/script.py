@@ -80,7 +80,7 @@ def again_lines(
         '    if [[ -e "$SUNPIPE_REQUEUE_FILE" ]]; then',
         '        asked=$(<"$SUNPIPE_REQUEUE_FILE")',
         '        rm -f "$SUNPIPE_REQUEUE_FILE"',
-        '        shown=$(scontrol --oneliner show job "$SLURM_JOB_ID")',
+        '        shown=$(SLURM_TIME_FORMAT=standard scontrol --oneliner show job "$SLURM_JOB_ID")',
         # Whether a SIGTERM was a preemption only Slurm knows (`sunpipe.stop.preempted`).
         '        if [[ "$shown" == *" JobState=RUNNING "* ]] &&'
         ' [[ "$asked" != preempted || "$shown" == *" PreemptTime="[0-9]* ]]; then',

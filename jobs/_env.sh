@@ -62,7 +62,7 @@ again_if_asked() {
         local asked shown
         asked=$(<"$SUNPIPE_REQUEUE_FILE")
         rm -f "$SUNPIPE_REQUEUE_FILE"
-        shown=$(scontrol --oneliner show job "$SLURM_JOB_ID") || return 0
+        shown=$(SLURM_TIME_FORMAT=standard scontrol --oneliner show job "$SLURM_JOB_ID") || return 0
         [[ "$shown" == *" JobState=RUNNING "* ]] || return 0
         # Whether a SIGTERM was a preemption only Slurm knows.
         [[ "$asked" != preempted || "$shown" == *" PreemptTime="[0-9]* ]] || return 0

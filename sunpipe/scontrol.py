@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 ANSWER_S = 60.0  # scontrol itself gives up sooner, after its MessageTimeout
 PATIENCE_S = 60.0
 PAUSE_S = 10.0
+PLAIN_TIMES = {"SLURM_TIME_FORMAT": "standard"}  # and not a user's own, such as "Today"
 # What scontrol says when it has reached nobody, in the words of slurm_strerror().
 AWAY = re.compile(r"Unable to contact|Socket timed out|Connection refused|Zero Bytes|"
                   r"Unable to establish|Transport endpoint")  # fmt: skip
@@ -30,7 +32,8 @@ def scontrol(
     while True:
         try:
             done = subprocess.run(["scontrol", *words], capture_output=True, text=True,
-                                  timeout=ANSWER_S, check=False)  # fmt: skip
+                                  timeout=ANSWER_S, check=False,
+                                  env={**os.environ, **PLAIN_TIMES})  # fmt: skip
         except subprocess.TimeoutExpired:
             why = f"no answer within {ANSWER_S:g} s"
         except OSError as error:

@@ -143,7 +143,9 @@ def test_after_a_sigterm_slurm_is_asked_whether_it_preempts(
 ) -> None:
     (root / "requeues").mkdir()
     shown = f"JobId=7 JobState=RUNNING Reason=None PreemptEligibleTime=2026 PreemptTime={time} X=1"
-    (root / "scontrol").write_text(f'#!/bin/bash\necho "$*" >> {root}/called\necho "{shown}"\n')
+    (root / "scontrol").write_text(
+        f'#!/bin/bash\necho "$SLURM_TIME_FORMAT $*" >> {root}/called\necho "{shown}"\n'
+    )
     (root / "scontrol").chmod(0o755)
     inside = Profile(container="/i.sif")
     lines = again_lines("embed", inside, Resources(), root, ["embed"])
@@ -151,7 +153,9 @@ def test_after_a_sigterm_slurm_is_asked_whether_it_preempts(
     env = {"PATH": f"{root}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
     done = subprocess.run(["bash", "-c", script], env=env, check=False, capture_output=True)
     assert done.returncode == 75
-    assert ("requeue 7" in (root / "called").read_text()) is again
+    called = (root / "called").read_text()
+    assert called.startswith("standard --oneliner show job 7\n")
+    assert ("requeue 7" in called) is again
     assert list((root / "requeues").iterdir()) == []
 
 

@@ -207,6 +207,15 @@ def test_the_controller_is_asked_again_while_it_is_away(
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+def test_a_preemption_is_seen_whatever_form_of_times_its_user_likes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "%b %d")
+    shown = 'case $SLURM_TIME_FORMAT in standard) at=2026-01-01T00:00:00 ;; *) at="Jan 01" ;; esac'
+    scontrol_says(root, monkeypatch, f'{shown}; echo "JobId=7 JobState=RUNNING PreemptTime=$at"')
+    assert stop.preempted()
+
+
 def test_a_stage_that_never_gets_further_ends(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
