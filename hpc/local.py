@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from types import FrameType
 
 from sunpipe.errors import EXIT_STOPPED
@@ -59,6 +60,7 @@ def run_here(argv: Sequence[str], capture: bool = False) -> tuple[int, str]:
         code = EXIT_STOPPED
     elif code < 0:
         name = signal.Signals(-code).name
-        print(f"sunpipe: {' '.join(argv[:2])} was ended by {name}", file=sys.stderr)
+        words = " ".join(takewhile(lambda word: not word.startswith("-"), argv))
+        print(f"sunpipe: {words} was ended by {name}", file=sys.stderr)
         code = 128 - code
     return code, out or ""

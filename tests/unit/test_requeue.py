@@ -143,7 +143,7 @@ def test_the_signal_that_ended_a_stage_shows_in_its_exit_code(
     killed.chmod(0o755)
     monkeypatch.setattr(local.sys, "executable", str(killed))
     assert local.run_here(["train", "-c", "x"]) == (137, "")
-    assert capsys.readouterr().err == "sunpipe: train -c was ended by SIGKILL\n"
+    assert capsys.readouterr().err == "sunpipe: train was ended by SIGKILL\n"
 
 
 def test_other_signals_are_named_and_not_tried_again(
