@@ -101,7 +101,7 @@ def accept_extra(stage: str, extra: Sequence[str]) -> dict[str, Any]:
         values: dict[str, Any] = command.make_context(stage, list(extra)).params
     except typer.TyperException as error:
         raise UsageError(f"{' '.join(words)}: {error.format_message()}") from None
-    ours = {"--config": "config", "--set": "set_", "--part": "part", "--dry-run": "dry_run"}
+    ours = {"--config": "config", "--set": "set_", "--part": "part"}
     if twice := [option for option, name in ours.items() if values.get(name)]:
         raise UsageError(f"give {', '.join(twice)} to launch itself, not behind --: it is checked"
                          " before anything is queued")  # fmt: skip

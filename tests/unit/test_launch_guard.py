@@ -196,7 +196,6 @@ def test_a_warning_is_told_and_does_not_stand_in_the_way(
         ("sample", ["-c", "other.toml"], "give --config to launch itself"),
         ("index", ["--part", "2/4"], "give --part to launch itself"),
         ("directions", ["--parts", "3"], "directions fit: No such option"),
-        ("train", ["--dry-run"], "give --dry-run to launch itself"),
     ],
 )
 def test_what_stands_behind_the_stage_is_looked_at_here(
