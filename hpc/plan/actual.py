@@ -55,7 +55,7 @@ def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
     """
     plan = _planned(run)
     since = plan.get("from_nimg") or 0
-    rows = [row for row in ticks(run) if row["nimg"] > since]
+    rows = [row for row in read_stats(run) if row["nimg"] > since]
     peaks = [peak for row in rows for peak in _peaks(row)]
     paces = [row["sec_per_kimg"] for row in rows if row.get("sec_per_kimg")]
     energy = _energy(run)
@@ -69,20 +69,6 @@ def compare(run: Path, cpu_pace: float | None = None) -> list[Row]:
         Row("checkpoint", "bytes", plan.get("checkpoint_bytes"), _newest_checkpoint(run)),
         Row("energy", "kWh", None, None if energy is None else energy / JOULES_PER_KWH),
     ]
-
-
-def ticks(run: Path) -> list[dict[str, Any]]:
-    """Rows of ``stats.jsonl`` of a run.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, or a row does not say how many images were shown.
-    """
-    rows = read_stats(run)
-    if not all(isinstance(row, dict) and isinstance(row.get("nimg"), int) for row in rows):
-        raise DataError(f"{run / 'stats.jsonl'} has a row without the number of images, nimg")
-    return rows
 
 
 def _planned(run: Path) -> dict[str, Any]:

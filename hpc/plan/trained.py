@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.new_run import needs_new
-from hpc.plan.actual import ticks
 from sunpipe.errors import DataError
 from sunpipe.paths import Layout
-from sunpipe.run import find_run
+from sunpipe.run import find_run, read_stats
 from sunpipe.settings import Config
 
 
@@ -47,5 +46,5 @@ def trained(cfg: Config) -> Trained:
         refused = needs_new("train", cfg, layout)
     except DataError as error:  # of such a run nothing goes on either
         refused = str(error)
-    rows = [] if refused else ticks(run)
+    rows = [] if refused else read_stats(run)
     return Trained(run, rows[-1]["nimg"] / 1000 if rows else 0.0, refused)

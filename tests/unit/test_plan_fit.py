@@ -197,7 +197,7 @@ def test_a_run_that_cannot_go_on_is_no_part_of_what_is_done(root: Path) -> None:
     assert (other.run, other.kimg) == (run, 0.0)
     assert other.refused.endswith("another train.model.channel_base")
     (run / "stats.jsonl").write_text('{"kimg": 16}\n')
-    with pytest.raises(DataError, match="without the number of images"):
+    with pytest.raises(DataError, match="lacks nimg"):
         trained(cfg)
 
 
