@@ -17,8 +17,9 @@ from sunpipe.settings import Config
 
 PREDICTED_BY = {
     "memory": "the ledger: networks counted, every phase run on shapes alone; within 15 % of what"
-    " trainings of one rank on a CPU took beside their process"
-    " (benchmarks/results/plan_memory.json)",
+    " trainings of one rank on a CPU took beside their process, with an allocator that gives freed"
+    " memory back (benchmarks/results/plan_memory.json); by itself glibc keeps some of it: a large"
+    " network took 1.3 times the prediction (docs/plan.md)",
     "gpu_memory": "the ledger: networks counted, every phase run on shapes alone; not tried on a"
     " GPU with this code, published peaks are 1.1 to 2 times as high (docs/plan.md)",
     "gpu": "a roofline over every kernel of an iteration; fitted to published times of StyleGAN2"
