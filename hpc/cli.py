@@ -143,7 +143,7 @@ def launch(
         after = jobs_read(stage, queued)
         if after:
             log(f"{stage}: after job {', '.join(after)}, which makes what it reads")
-        job = submit(stage, commands, profile, wanted, cfg.name, after)
+        job = submit(stage, commands, profile, wanted, cfg.name, after, cluster=cluster)
         emit({"stage": stage, "job": job, "tasks": len(commands),
               "logs": str(folder)}, json_)  # fmt: skip
 

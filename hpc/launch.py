@@ -131,7 +131,7 @@ def batch_script(
 
 def submit(
     stage: str, commands: Sequence[Sequence[str]], profile: Profile, wanted: Resources, name: str,
-    after: Sequence[str] = (),
+    after: Sequence[str] = (), *, cluster: Path | None = None,
 ) -> str:  # fmt: skip
     """Submit one job, or an array with one task per command line.
 
@@ -141,6 +141,8 @@ def submit(
         Name of the experiment, for ``slurm/submitted.jsonl``.
     after : sequence of str
         Job ids that must end well first.
+    cluster : Path or None
+        File of `profile`, for ``slurm/submitted.jsonl``.
 
     Returns
     -------
@@ -176,5 +178,5 @@ def submit(
         words = [line for line in str(error).splitlines() if "sbatch: error" in line]
         reason = words[0] if words else str(error).strip().replace("\n", " ")
         raise DataError(f"{stage} was not accepted: {reason}") from None
-    remember(folder, stage, name, job, commands)
+    remember(folder, stage, name, job, commands, cluster)
     return job

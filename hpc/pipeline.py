@@ -295,7 +295,8 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
             extra = new_option(name, anew)
             commands = commands_of(name, made[name], asked, profile, extra)
             after = [*jobs_read(name, queued), *(jobs[one] for one in depends_on(name, running))]
-            jobs[name] = submit(name, commands, profile, wanted, cfg.name, after)
+            jobs[name] = submit(name, commands, profile, wanted, cfg.name, after,
+                                cluster=asked.cluster)  # fmt: skip
             log(f"{name}: job {jobs[name]}" + (f" after {', '.join(after)}" if after else ""))
     except BaseException:
         if jobs:

@@ -28,8 +28,10 @@ def part_of(argv: Sequence[str]) -> str | None:
     return words[words.index("--part") + 1] if "--part" in words[:-1] else None
 
 
-def remember(folder: Path, stage: str, name: str, job: str, commands: Sequence[Sequence[str]]
-             ) -> None:  # fmt: skip
+def remember(
+    folder: Path, stage: str, name: str, job: str, commands: Sequence[Sequence[str]],
+    cluster: Path | None = None,
+) -> None:  # fmt: skip
     """Append what was submitted.
 
     Parameters
@@ -40,12 +42,16 @@ def remember(folder: Path, stage: str, name: str, job: str, commands: Sequence[S
         Name of the experiment.
     commands : sequence
         One command line per task; they differ in ``--part`` alone, so the first is kept.
+    cluster : Path or None
+        File of the cluster profile.
     """
     alone = len(commands) == 1
     tasks = [{"part": part_of(argv), "log": log_of(folder, job, None if alone else number).name}
              for number, argv in enumerate(commands)]  # fmt: skip
     row = {"stage": stage, "name": name, "job": job, "time": now(), "tasks": tasks,
            "argv": list(commands[0])}  # fmt: skip
+    if cluster is not None:
+        row["cluster"] = str(cluster.expanduser().absolute())
     with open(folder / FILE, "ab+") as handle:
         if handle.tell() and not _ends_a_line(handle):
             handle.write(b"\n")  # a writer that was killed must not take this row with it

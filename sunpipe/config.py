@@ -124,7 +124,7 @@ def _fault(fault: Any, kind: type) -> str:
         names = [part for part in location if isinstance(part, str)]
         message = f"must be {SHAPES.get(names[-1], 'text of another form')}"
     if fault["type"] in ("list_type", "tuple_type"):
-        message = "must be a list, such as [193]"
+        message = "must be a list in square brackets"
     if "input" in fault and not isinstance(fault["input"], dict):
         message += f", got {fault['input']!r}"
     return f"{dotted}: {message}"

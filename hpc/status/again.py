@@ -163,7 +163,7 @@ def _launched(
 ) -> Ended:  # fmt: skip
     log = log_folder(root) / Path(bad[0][0]["log"]).name
     parts = [task["part"] for task, _ in bad if task.get("part")]
-    cluster = [] if os.environ.get("SUNPIPE_CLUSTER") else ["--cluster", "PROFILE"]
+    cluster = _cluster(row)
     options, after = _options(row)
     line = shell_line(["sunpipe", "launch", row["stage"], *cluster, *options])
     if elsewhere:
@@ -177,6 +177,13 @@ def _launched(
     return Ended(row["job"], row["stage"], bad[0][1], parts, visible(log),
                  plain(last_words(log), 160), line, root=visible(root) if elsewhere else ""
                  )  # fmt: skip
+
+
+def _cluster(row: Mapping[str, Any]) -> list[str]:
+    """The profile that it was submitted with; older rows do not tell."""
+    if isinstance(row.get("cluster"), str):
+        return ["--cluster", row["cluster"]]
+    return [] if os.environ.get("SUNPIPE_CLUSTER") else ["--cluster", "PROFILE"]
 
 
 def _options(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:

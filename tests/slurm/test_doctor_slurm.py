@@ -124,7 +124,7 @@ def test_status_of_waiting_running_failed_and_lost(
     assert (failed["stage"], failed["tasks"]) == ("embed", ["1/2", "2/2"])
     assert "run sunpipe ssl first" in failed["words"]
     assert Path(failed["log"]).is_file()
-    assert failed["again"] == ("for part in 1/2 2/2; do sunpipe launch embed --cluster PROFILE"
+    assert failed["again"] == (f"for part in 1/2 2/2; do sunpipe launch embed --cluster {profile}"
                                f" -c {TINY} --part $part; done")  # fmt: skip
 
     # Its processes are killed where they stand: nobody is left to say so.

@@ -103,7 +103,7 @@ def test_dates_need_no_quotes(tmp_path: Path) -> None:
     [
         ('cadance = "6h"', "query.requests.0.cadance: unknown key (did you mean cadence?)"),
         ('cadence = "6 hours"', "must be a number and s, m, h or d, such as 6h, got '6 hours'"),
-        ("wavelengths = 193", "must be a list, such as [193], got 193"),
+        ("wavelengths = 193", "must be a list in square brackets, got 193"),
     ],
 )
 def test_mistakes_in_requests_are_named(tmp_path: Path, line: str, words: str) -> None:

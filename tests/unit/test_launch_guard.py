@@ -90,7 +90,7 @@ def test_what_is_being_made_is_waited_for(
     assert "sample      run, after job 7" in pipeline.plan_lines(plan)
     seen: dict[str, list[str]] = {}
 
-    def submit(stage: str, *rest: object) -> str:
+    def submit(stage: str, *rest: object, **_: object) -> str:
         seen[stage] = list(rest[-1])  # type: ignore[call-overload]
         return f"{len(seen)}0"
 
@@ -139,7 +139,7 @@ def test_a_stage_without_its_input_is_refused(
 def test_a_pipeline_whose_input_nobody_makes_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline, "submit", lambda *_: pytest.fail("submitted"))
+    monkeypatch.setattr(pipeline, "submit", lambda *_, **__: pytest.fail("submitted"))
     asked = Asked(["embed", "index"], TINY)
     with pytest.raises(DataError, match=r"^embed reads what ssl makes, .* nothing was queued"):
         submit_stages(asked, Profile())
@@ -248,7 +248,7 @@ def test_the_pipeline_submits_what_is_left_and_depends_on_that_alone(
     monkeypatch.setattr(pipeline, "decide", lambda *_: made)
     seen = {}
 
-    def submit(stage: str, commands: list[list[str]], *rest: object) -> str:
+    def submit(stage: str, commands: list[list[str]], *rest: object, **_: object) -> str:
         seen[stage] = ([words[-1] for words in commands], rest[-1])
         return f"{len(seen)}0"
 

@@ -207,6 +207,11 @@ def test_the_line_is_of_the_failed_submission_and_of_no_other(root: Path) -> Non
     row = json.loads((root / "slurm/submitted.jsonl").read_text().splitlines()[0])
     assert row["argv"] == ["train", "--config", "/c/A.toml"]
     assert again._options(row) == (["-c", "/c/A.toml"], [])
+    assert again._cluster(row) == ["--cluster", "PROFILE"]  # not kept in older rows
+    folder = root / "slurm"
+    remember(folder, "train", "a", "9", [["train"]], Path("site.toml"))
+    kept = json.loads((folder / "submitted.jsonl").read_text().splitlines()[-1])
+    assert again._cluster(kept) == ["--cluster", str(Path.cwd() / "site.toml")]
     for argv in (None, "train", ["train", 3], ["ssl", "--config", "x"]):  # of before, or foreign
         assert again._options({**row, "argv": argv}) == (["-c", "CONFIG"], [])
 
