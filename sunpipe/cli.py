@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import sunpipe
 from sunpipe.errors import EXIT_FAILURE, EXIT_STOPPED, SunpipeError
+from sunpipe.paths import data_root
 
 INTERRUPTED = 130  # what typer returns for ctrl-C
 
@@ -186,9 +188,21 @@ def guarded(call: Any) -> None:
             errno.EFBIG: "; raise the limit on file sizes (ulimit -f), then run the same again",
             errno.EDQUOT: "; free some of your quota, then run the same command again",
         }.get(error.errno, "")
+        hint = hint or _no_root(error)
         where = f": {error.filename}" if error.filename else ""
         print(f"sunpipe: {error.strerror}{where}{hint}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)
+
+
+def _no_root(error: OSError) -> str:
+    """What to do where the data root itself is not there and cannot be made."""
+    root = data_root()
+    if root.is_dir() or not isinstance(error.filename, str):
+        return ""
+    path = Path(error.filename)
+    if not (path == root or path in root.parents or root in path.parents):
+        return ""
+    return f"; the data root {root} cannot be made, choose another folder with SUNPIPE_ROOT"
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sunpipe.checkpoint import complete
 from sunpipe.config import changed_keys
 from sunpipe.errors import DataError
 from sunpipe.files import TEMPORARY_PREFIX, atomic_folder, read_json, write_json, write_text
@@ -37,8 +38,8 @@ def trained_run(layout: Layout, name: str) -> Path | None:
     A start that failed leaves a folder without one; it must not hide an older run.
     """
     pattern = re.compile(r"\d{5}-" + re.escape(name))
-    found = [marker.parents[2] for marker in layout.runs.glob("*/checkpoints/kimg-*/COMPLETE")
-             if pattern.fullmatch(marker.parents[2].name)]  # fmt: skip
+    found = [folder.parent for folder in layout.runs.glob("*/checkpoints")
+             if pattern.fullmatch(folder.parent.name) and complete(folder)]  # fmt: skip
     return max(found, default=find_run(layout, name))
 
 

@@ -28,6 +28,7 @@ from hpc.monitor.rows import (
 from hpc.monitor.samples import Sample, sample
 from hpc.monitor.tail import Tail
 from hpc.status.files import modified
+from sunpipe.checkpoint import complete
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.paths import Layout
@@ -42,7 +43,7 @@ def checkpoint_samples(run: str, folder: Path, status: Mapping[str, Any]) -> Ite
     if isinstance(told, Mapping):
         when, size = unix(told.get("time")), number(told.get("bytes"))
     else:
-        marks = [path.stat().st_mtime for path in (folder / "checkpoints").glob("kimg-*/COMPLETE")]
+        marks = [(path / "COMPLETE").stat().st_mtime for path in complete(folder / "checkpoints")]
         when, size = max(marks, default=None), None
     if when is not None:
         yield sample("sunpipe_train_last_checkpoint_timestamp_seconds", when, run=run)

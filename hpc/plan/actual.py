@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.plan.storage import folder_bytes
+from sunpipe.checkpoint import complete
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.run import read_stats
@@ -100,5 +101,5 @@ def _peaks(row: dict[str, Any]) -> list[float]:
 
 
 def _newest_checkpoint(run: Path) -> int | None:
-    complete = sorted((run / "checkpoints").glob("kimg-*/COMPLETE"))
-    return folder_bytes(complete[-1].parent) if complete else None
+    saved = complete(run / "checkpoints")
+    return folder_bytes(saved[-1]) if saved else None

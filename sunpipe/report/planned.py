@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sunpipe.checkpoint import complete
 from sunpipe.errors import DataError
 from sunpipe.files import read_json
 from sunpipe.report import numbers
@@ -62,10 +63,10 @@ def actual(run: RunFolder, since: float) -> dict[str, float]:
         peaks += [finite(value) for value in listed] if isinstance(listed, list) else []
     speed = np.array([finite(row.get("sec_per_kimg")) for row in whole_ticks(run.stats)
                       if row["kimg"] > since])  # fmt: skip
-    saved = sorted(run.folder.glob("checkpoints/kimg-*/COMPLETE"))
+    saved = complete(run.folder / "checkpoints")
     size = math.nan
     if saved:
-        size = float(sum(path.stat().st_size for path in saved[-1].parent.rglob("*")
+        size = float(sum(path.stat().st_size for path in saved[-1].rglob("*")
                          if path.is_file()))  # fmt: skip
     return {
         "memory_bytes": max((peak for peak in peaks if math.isfinite(peak)), default=math.nan),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from sunpipe.cli import commands
+from sunpipe.cli import commands, guarded
 from tests.conftest import Cli
 
 HEAVY = ("torch", "astropy", "sunpy", "deepspeed", "faiss", "sklearn", "matplotlib", "h5py", "drms",
@@ -81,3 +82,21 @@ def test_version(cli: Cli) -> None:
     import sunpipe
 
     assert cli("--version").stdout.strip() == f"sunpipe {sunpipe.__version__}"
+
+
+@pytest.mark.parametrize("root", ["{file}", "{file}/below"])
+def test_a_data_root_that_cannot_be_made_is_named(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    named = root.format(file=file)
+    monkeypatch.setenv("SUNPIPE_ROOT", named)
+    with pytest.raises(SystemExit):
+        guarded(lambda: (Path(named) / "archive").mkdir(parents=True))
+    said = capsys.readouterr().err
+    assert said.endswith(f"; the data root {named} cannot be made, choose another folder with"
+                         " SUNPIPE_ROOT\n")  # fmt: skip
+    with pytest.raises(SystemExit):
+        guarded(lambda: (tmp_path / "other/x").mkdir())
+    assert capsys.readouterr().err == f"sunpipe: No such file or directory: {tmp_path}/other/x\n"
