@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hpc.status.alive import fresh, lock_held, sign_of_life
-from hpc.status.why import IDLE
 
-WAITING = ("pending", "requeued", *IDLE)  # of a job that does nothing until Slurm lets it
+# Of a job that does nothing until Slurm lets it. One whose processes were stopped with SIGSTOP
+# hangs: nothing lets it go on by itself, and TrainingStalled is for it.
+WAITING = ("pending", "requeued", "suspended")
 
 
 def lock_path(folder: Path, stage: str) -> Path:

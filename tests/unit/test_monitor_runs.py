@@ -263,6 +263,7 @@ GONE: dict[str, str] = {}
     ("jobs", "ago", "more", "state"),
     [(GONE, 300, {}, "lost"), (None, 300, {}, "running"), ({"17": "running"}, 9e4, {}, "running"),
      ({"17": "pending"}, 300, {}, "stopped"), ({"17": "suspended"}, 300, {}, "stopped"),
+     ({"17": "stopped"}, 300, {}, "running"),  # with SIGSTOP: it hangs
      (GONE, 30, {}, "running"),  # it may just have begun
      (GONE, 300, {"tick_s": 200.0}, "running"), (GONE, 300, {"state": "done"}, "done"),
      (GONE, 300, {"job": None, "host": "elsewhere"}, "running"),
