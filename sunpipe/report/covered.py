@@ -56,10 +56,24 @@ def height(lines: Sequence[tuple[Floats, Floats]]) -> float:
     return float(np.ptp(every)) or 1.0 if len(every) else 1.0
 
 
-def overlaps(lines: Sequence[tuple[Floats, Floats]], near: float) -> list[Mask]:
-    """Of each line, (E, N): which of its N points lie on each of the E earlier ones."""
+def overlaps(
+    lines: Sequence[tuple[Floats, Floats]], near: float,
+    whole: Sequence[tuple[Floats, Floats]] | None = None,
+) -> list[Mask]:  # fmt: skip
+    """Of each line, (E, N): which of its N points lie on each of the E earlier ones.
+
+    Parameters
+    ----------
+    lines : sequence of (x, y)
+    near : float
+        As in `lies_on`.
+    whole : sequence of (x, y), optional
+        The same lines with all their points, where `lines` are thinned: of equal curves of
+        different lengths other points are left, and between those a noisy curve is far away.
+    """
+    others = lines if whole is None else whole
     return [
-        np.array([lies_on(line, other, near) for other in lines[:place]], dtype=bool)
+        np.array([lies_on(line, other, near) for other in others[:place]], dtype=bool)
         .reshape(place, len(line[1])) for place, line in enumerate(lines)
     ]  # fmt: skip
 

@@ -110,18 +110,17 @@ def lying(
         Both as in `lines_chart`.
     """
     far = apart(lines)
-    shown = [thin(line.x, line.y, log=far) for line in lines]
-    if far:  # a straight line between two points is one on the axes that are shown
+    wide = logarithmic(lines, levels) if log is None else log
+
+    def as_shown(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """A straight line between two points is one on the axes that are shown."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            shown = [(np.log10(x), y) for x, y in shown]
-    if logarithmic(lines, levels) if log is None else log:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shown = [(x, np.log10(y)) for x, y in shown]
-        tall = height(shown)
-    else:
-        span = calm(lines)
-        tall = height(shown) if span is None else span[1] - span[0]
-    return overlaps(shown, NEAR * tall)
+            return np.log10(x) if far else x, np.log10(y) if wide else y
+
+    shown = [as_shown(*thin(line.x, line.y, log=far)) for line in lines]
+    span = None if wide else calm(lines)
+    tall = height(shown) if span is None else span[1] - span[0]
+    return overlaps(shown, NEAR * tall, [as_shown(line.x, line.y) for line in lines])
 
 
 def draw(

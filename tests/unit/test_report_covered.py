@@ -81,6 +81,23 @@ def test_a_chart_of_equal_lines_shows_each() -> None:
     )
 
 
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("ticks", [50, 900, 2100, 2900])
+def test_a_long_noisy_copy_that_went_on_lies_on_its_source(ticks: int, log: bool) -> None:
+    """More points than a chart shows: other ones are left of each line."""
+    random = np.random.default_rng(7)
+    x = np.arange(1.0, 3001.0)
+    y = 1e-4 * np.abs(np.cumsum(random.normal(size=3000))) + random.uniform(0.1, 1.0, 3000)
+    other = np.where(x <= ticks, y, y[::-1] + 2)
+    source, copy = Line(x, y, BLUE), Line(x[:ticks], y[:ticks], ORANGE)
+    for lines in ([source, copy], [copy, source]):
+        ((on,),) = lying(lines, log)[1:]
+        kept, _ = thin(lines[1].x, lines[1].y, log=ticks == 50)
+        assert (on == (kept <= ticks)).all()
+    ((on,),) = lying([source, Line(x, other, GREEN)], log)[1:]
+    assert (on == (thin(x, other)[0] <= ticks)).all(), "and so does a branch, up to where it left"
+
+
 def test_a_long_run_is_drawn_from_its_start_on_a_logarithmic_axis() -> None:
     x = np.arange(1.0, 100_001.0)
     kept, _ = thin(x, np.sin(x), log=True)
