@@ -2,12 +2,14 @@
 # Sourced by every job. What differs between sites comes from the environment:
 #   SBATCH_ACCOUNT, SBATCH_PARTITION, SBATCH_GPUS_PER_NODE ...  read by sbatch itself
 #   SUNPIPE_MODULES    modules to load, for example "python/3.11 cuda/12.8"
-#   SUNPIPE_SETUP      a shell file to source
+#   SUNPIPE_SETUP      a shell file to source; only whether its last command fails counts
 #   SUNPIPE_CONTAINER  an Apptainer image that holds sunpipe (containers/sunpipe.def)
 #   SUNPIPE_INTERFACE  network interface for NCCL and Gloo, for example ib0
 #   SUNPIPE_CACHE      a folder on the nodes' own disks, for copies of shards
 #   SUNPIPE_MPI        srun --mpi type of the MPI stage (default pmi2)
 #   SUNPIPE_MAX_REQUEUES  restarts of a training that loses a rank and makes no progress (default 3)
+# For the lines of the job behind this file: within it, since the jobs say `source ... || exit 1`,
+# bash ignores -e, and what must not fail is asked by itself.
 set -eo pipefail
 
 if [[ -n "${SUNPIPE_MODULES:-}" ]]; then
@@ -17,7 +19,10 @@ if [[ -n "${SUNPIPE_MODULES:-}" ]]; then
         source "${MODULESHOME:?is not set, so there is no module command}/init/bash"
     fi
     read -ra modules <<<"$SUNPIPE_MODULES"
-    module load "${modules[@]}"
+    module load "${modules[@]}" || {
+        echo "sunpipe: module load ${modules[*]} (SUNPIPE_MODULES) failed" >&2
+        exit 1
+    }
 fi
 if [[ -n "${SUNPIPE_SETUP:-}" ]]; then
     # shellcheck disable=SC1090

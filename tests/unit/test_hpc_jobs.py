@@ -99,6 +99,26 @@ def test_site_settings_come_from_the_environment(tmp_path: Path) -> None:
     assert (env["SITE"], env["OMP_NUM_THREADS"]) == ("1", "3")
 
 
+@pytest.mark.parametrize(
+    ("setup", "said"),
+    [
+        ("", "sunpipe: module load nosuch cuda (SUNPIPE_MODULES) failed\n"),
+        ("cd /nosuch/env 2> /dev/null", "/site.sh (SUNPIPE_SETUP) ended with exit code 1\n"),
+        ("cd /nosuch/env 2> /dev/null\nexport A=1", ""),  # the last command decides
+    ],
+)
+def test_what_a_site_sets_up_in_vain_ends_the_job(tmp_path: Path, setup: str, said: str) -> None:
+    """As the templates source it, where bash ignores ``set -e``."""
+    (tmp_path / "site.sh").write_text(f"{setup}\n")
+    script = f"module() {{ return {int(not setup)}; }}; source {ENV} || exit 1; echo stage"
+    env = {"PATH": "/usr/bin:/bin", "SUNPIPE_MODULES": "nosuch cuda",
+           "SUNPIPE_SETUP": f"{tmp_path}/site.sh"}  # fmt: skip
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True,
+                          check=False, cwd=tmp_path)  # fmt: skip
+    assert done.stderr.endswith(said)
+    assert (done.returncode, done.stdout) == ((1, "") if said else (0, "stage\n")), done.stderr
+
+
 def test_words_that_enter_a_container(tmp_path: Path) -> None:
     assert sourced(tmp_path)["INSIDE"] == ""
     env = sourced(tmp_path, SUNPIPE_CONTAINER="/img/sun.sif", SUNPIPE_ROOT=str(tmp_path),
