@@ -14,10 +14,14 @@ from contextlib import contextmanager
 from hpc.profile import Resources
 from sunpipe.stage import log
 
-OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "OMPI_",
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_",
+            "OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "OMPI_APP_CTX_", "OMPI_NUM_APP_CTX",
+            "OMPI_FIRST_RANKS", "OMPI_FILE_LOCATION", "OMPI_COMMAND", "OMPI_ARGV",
             "SUNPIPE_REQUEUE_FILE")  # fmt: skip
-# Which cluster is asked, and how: not the outer job's, but its user's.
-OF_THE_USER = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"})
+# Which cluster is asked, and how, and the srun option --mpi: not the outer job's, but its user's.
+OF_THE_USER = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT",
+                         "SLURM_MPI_TYPE"})  # fmt: skip
+PMIX_SETTINGS = "PMIX_MCA_"  # a site's or a user's, as OMPI_MCA_ is
 # What each batch script says for itself.
 ALWAYS = ("JOB_NAME", "TIMELIMIT", "OUTPUT", "ERROR", "SIGNAL", "REQUEUE", "NO_REQUEUE",
           "OPEN_MODE", "ARRAY_INX", "GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "WAIT")  # fmt: skip
@@ -31,7 +35,8 @@ def of_outer_job(environ: Mapping[str, str]) -> set[str]:
     """Names of the variables that belong to the job in which this process runs."""
     if "SLURM_JOB_ID" not in environ:
         return set()
-    return {name for name in environ if name.startswith(OF_A_JOB)} - OF_THE_USER
+    named = {name for name in environ if name.startswith(OF_A_JOB)}
+    return {name for name in named - OF_THE_USER if not name.startswith(PMIX_SETTINGS)}
 
 
 def against_profile(environ: Mapping[str, str], wanted: Resources) -> set[str]:
