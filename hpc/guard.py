@@ -10,9 +10,11 @@ from hpc.profile import Profile
 from hpc.slurm_query import NoSlurm, slurm_jobs
 from hpc.stages import STAGES
 from hpc.submitted import submissions
+from sunpipe.checkpoint import complete
 from sunpipe.errors import DataError
 from sunpipe.made import made_by
 from sunpipe.paths import Layout
+from sunpipe.run import ssl_name, trained_run
 from sunpipe.settings import Config
 from sunpipe.stage import log
 
@@ -82,6 +84,17 @@ def make_root(root: Path) -> None:
                         " with SUNPIPE_ROOT") from None  # fmt: skip
 
 
+def is_made(stage: str, cfg: Config, layout: Layout) -> bool:
+    """Whether there is what the readers of `stage` would read.
+
+    They take the newest run that has a checkpoint: a start that failed behind it is none.
+    """
+    if stage not in ("train", "ssl"):
+        return made_by(stage, cfg, layout)[0].exists()
+    folder = trained_run(layout, cfg.name if stage == "train" else ssl_name(cfg.name))
+    return folder is not None and bool(complete(folder / "checkpoints"))
+
+
 def lacking(stage: str, cfg: Config, layout: Layout, coming: Collection[str]) -> list[str]:
     """Stages whose output `stage` needs, that is not there and that is not `coming` either.
 
@@ -90,7 +103,7 @@ def lacking(stage: str, cfg: Config, layout: Layout, coming: Collection[str]) ->
     if stage == "report":  # a report is useful after any stage
         return []
     return [need for need in STAGES[stage].needs
-            if need not in coming and not made_by(need, cfg, layout)[0].exists()]  # fmt: skip
+            if need not in coming and not is_made(need, cfg, layout)]  # fmt: skip
 
 
 def check_inputs(

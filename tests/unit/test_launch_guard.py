@@ -15,10 +15,11 @@ from hpc import guard, pipeline
 from hpc.argv import accept_extra
 from hpc.cli import launch
 from hpc.cli import pipeline as pipeline_command
-from hpc.guard import check_fit, check_inputs, in_queue, refuse_second
+from hpc.guard import check_fit, check_inputs, in_queue, lacking, refuse_second
 from hpc.pipeline import Asked, submit_stages
 from hpc.profile import Profile, Resources, StageResources, load_profile
 from hpc.slurm_query import NoSlurm
+from hpc.stages import STAGES
 from hpc.submitted import FILE, last_logs, remember, submissions
 from sunpipe.config import load_config
 from sunpipe.errors import DataError, UsageError
@@ -134,6 +135,17 @@ def test_a_stage_without_its_input_is_refused(
     made_by("shard", cfg, layout)[0].parent.mkdir(parents=True)
     made_by("shard", cfg, layout)[0].touch()
     check_inputs("train", cfg, layout, {}, force=False)
+
+
+def test_a_start_that_failed_hides_no_older_checkpoint(root: Path) -> None:
+    cfg, layout = load_config(TINY), Layout(root)
+    for stage, run in (("sample", "runs/00000-tiny"), ("embed", "runs/00002-tiny-ssl")):
+        (need,) = STAGES[stage].needs
+        (root / run / "checkpoints/kimg-000001.000").mkdir(parents=True)
+        assert lacking(stage, cfg, layout, ()) == [need]  # not complete
+        (root / run / "checkpoints/kimg-000001.000/COMPLETE").touch()
+        (root / run.replace("/0000", "/0001") / "checkpoints").mkdir(parents=True)
+        assert lacking(stage, cfg, layout, ()) == []
 
 
 def test_a_pipeline_whose_input_nobody_makes_is_refused(
@@ -253,7 +265,7 @@ def test_the_pipeline_submits_what_is_left_and_depends_on_that_alone(
         return f"{len(seen)}0"
 
     monkeypatch.setattr(pipeline, "submit", submit)
-    monkeypatch.setattr(guard, "made_by", lambda *_: [TINY])
+    monkeypatch.setattr(guard, "is_made", lambda *_: True)
     waiting(monkeypatch)
     stages = StageResources(embed=Resources(array=3), sample=Resources(array=2))
     asked = Asked(list(made), TINY, ["report.title=$(x) y"], cluster=Path("my c.toml"))
