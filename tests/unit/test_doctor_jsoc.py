@@ -50,7 +50,8 @@ def look(url: str) -> Finding:
     return jsoc.judge(place(url), jsoc.head(url, jsoc.TIMEOUT_S))
 
 
-def test_it_answers_and_was_asked_as_the_acquisition_asks() -> None:
+def test_it_answers_and_was_asked_as_the_acquisition_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsoc, "TIMEOUT_S", 60.0)  # a process of its own, on a busy machine
     with server(200) as (url, asked):
         found = jsoc.jsoc(place(url))
     assert found.level == "OK"
@@ -80,6 +81,18 @@ def test_a_server_that_refuses_head_is_there() -> None:
         assert look(url).level == "OK"
 
 
+def test_what_is_wrong_here_is_not_blamed_on_the_name_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = look("http://a:b/")
+    assert (found.level, "InvalidURL" in found.seen) == ("WARN", True)
+    monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:9")
+    monkeypatch.setattr(jsoc, "START_S", 30.0)
+    found = jsoc.jsoc(place("http://127.0.0.1:9/"))
+    assert (found.level, "gopher" in found.seen) == ("WARN", True)
+    assert "no answer" not in found.seen
+
+
 def test_a_slow_server_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsoc, "TIMEOUT_S", 0.4)
     started = time.monotonic()
@@ -102,5 +115,6 @@ def test_a_look_up_of_its_name_that_hangs_is_a_warning(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(jsoc, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(jsoc, "START_S", 30.0)  # here; its process waits as long as ever
     found = jsoc.jsoc(place("http://jsoc.example/"))
     assert (found.level, "not even of the look-up of its name" in found.seen) == ("WARN", True)
