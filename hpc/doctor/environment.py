@@ -12,9 +12,10 @@ from hpc.doctor.place import Place
 from hpc.status.text import plain
 from sunpipe.checkpoint import complete
 from sunpipe.dist import discover
-from sunpipe.errors import UsageError
+from sunpipe.errors import DataError, UsageError
 from sunpipe.paths import Layout
-from sunpipe.run import trained_run
+from sunpipe.run import find_run
+from sunpipe.train.warm_folder import is_checkpoint, warm_folder
 
 SLOW = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SHM_DISABLE": "1",
         "CUDA_LAUNCH_BLOCKING": "1", "TORCH_DISTRIBUTED_DEBUG": "DETAIL"}  # fmt: skip
@@ -78,23 +79,35 @@ def weights(place: Place) -> list[Finding]:
         else:
             found.append(Finding("weights", "OK", f"ssl.weights: {path}"))
     if run := place.config.train.warm.run:
-        source = warm_source(Layout(place.root), run)
-        found.append(
-            Finding("weights", "OK", f"train.warm.run: {source}") if source else
-            Finding("weights", "MISS", f"train.warm.run: no run {plain(run, 100)!r} with a whole"
-                    f" checkpoint under {place.root / 'runs'}", "train that run first, or name one"
-                    " that is there: sunpipe status --all"))  # fmt: skip
+        found.append(warm(Layout(place.root), run, place.config.name))
     return found
 
 
-def warm_source(layout: Layout, run: str) -> Path | None:
-    """Newest checkpoint of a run, by name or folder, or the checkpoint that `run` itself is."""
-    for folder in (Path(run).expanduser(), layout.runs / run, trained_run(layout, run)):
-        if folder is not None and (folder / "COMPLETE").is_file():
-            return folder
-        if folder is not None and (there := complete(folder / "checkpoints")):
-            return there[-1]
-    return None
+def warm(layout: Layout, run: str, name: str) -> Finding:
+    """The checkpoint that the training called `name` starts from, if it has to start."""
+    try:
+        folder = warm_folder(layout, run)
+    except DataError:
+        folder = None
+    if folder is not None and (source := _newest(folder)):
+        return Finding("weights", "OK", f"train.warm.run: {source}")
+    own = find_run(layout, name)  # the one that goes on; it started from them long ago
+    if own is not None and complete(own / "checkpoints"):
+        return Finding("weights", "OK", f"train.warm.run: not needed any more, {own.name} has"
+                       " checkpoints of its own")  # fmt: skip
+    why = (f"no run {plain(run, 100)!r} with a whole checkpoint under {layout.runs}"
+           if folder is None or folder.parent == layout.runs else
+           f"{plain(folder)} has no whole checkpoint")  # fmt: skip
+    return Finding("weights", "MISS", f"train.warm.run: {why}", "train that run first, or name one"
+                   " that is there: sunpipe status --all")  # fmt: skip
+
+
+def _newest(folder: Path) -> Path | None:
+    """Newest whole checkpoint of a run's folder, or `folder` if it is one."""
+    if is_checkpoint(folder):
+        return folder if (folder / "COMPLETE").is_file() else None
+    there = complete(folder / "checkpoints")
+    return there[-1] if there else None
 
 
 def monitoring(place: Place) -> Finding:

@@ -22,8 +22,8 @@ from sunpipe.errors import ConfigError, DataError
 from sunpipe.files import read_json
 from sunpipe.models.stylegan2 import Discriminator, Generator
 from sunpipe.paths import Layout
-from sunpipe.run import trained_run
 from sunpipe.train.grown import new_sizes, size_of, start_discriminator, start_generator
+from sunpipe.train.warm_folder import is_checkpoint, warm_folder
 from sunpipe.train_settings import TrainSettings
 
 Names = tuple[str, ...]
@@ -91,8 +91,8 @@ def find_source(
     ConfigError
         ``train.warm.freeze_d`` leaves no layer to be trained.
     """
-    folder = _folder(layout, run)
-    if folder.name.startswith("kimg-"):
+    folder = warm_folder(layout, run)
+    if is_checkpoint(folder):
         path, folder = folder, folder.parent.parent
         if why := checkpoint.fault(path):
             raise DataError(f"train.warm.run: {path} cannot be used: {why}")
@@ -150,18 +150,6 @@ def _try(source: Path, config: Mapping[str, Any], resolution: int, widths: Colle
         given, ours = checkpoint.load_tensors(source, name), network.state_dict()
         copied[name] = tuple(_fitting(name, given, ours, resolution, source, widths))
     frozen_names(networks["D"], settings.warm.freeze_d, resolution, copied=copied["D"])
-
-
-def _folder(layout: Layout, run: str) -> Path:
-    given = Path(run).expanduser()
-    for folder in (given, layout.runs / run):
-        if (folder / "checkpoints").is_dir() or (folder / "COMPLETE").is_file():
-            return folder.resolve()
-    named = trained_run(layout, run)
-    if named is None:
-        raise DataError(f"train.warm.run: no run called {run!r} under {layout.runs}, and no such"
-                        " folder")  # fmt: skip
-    return named
 
 
 def warm_start(networks: Mapping[str, nn.Module], source: Path) -> WarmReport:

@@ -16,6 +16,9 @@ from hpc.doctor.finding import BUSY, Finding
 from hpc.doctor.place import Place, find_place
 from hpc.profile import Profile, load_profile
 from sunpipe.config import load_config
+from sunpipe.errors import DataError
+from sunpipe.paths import Layout
+from sunpipe.train.warm import find_source
 
 CPU: dict[str, Any] = {
     "version": "2.13.0+cpu",
@@ -181,7 +184,9 @@ def test_the_interface_that_variables_name(tmp_path: Path) -> None:
     assert found.seen.startswith("none is named")
 
 
-def test_the_run_that_a_training_starts_from_is_there(root: Path) -> None:
+def test_the_run_that_a_training_starts_from_is_there(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def look(run: str) -> Finding:
         config = load_config(None, [f"train.warm.run={run}"])
         (found,) = environment.weights(Place("login", {}, root, config, None))
@@ -195,3 +200,25 @@ def test_the_run_that_a_training_starts_from_is_there(root: Path) -> None:
     for run in ("small", "00001-small", str(begun), str(begun.parents[1])):
         assert (look(run).level, look(run).seen) == ("OK", f"train.warm.run: {begun}")
     assert look("other").level == "MISS"
+    # where the training stops to look, and refuses: the first folder that has checkpoints/
+    cut = tmp_path / "small"
+    (cut / "checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = look("small")
+    assert (found.level, f"{cut} has no whole checkpoint" in found.seen) == ("MISS", True)
+    with pytest.raises(DataError, match="has no whole checkpoint"):
+        find_source(Layout(root), "small", {}, print)
+
+
+def test_a_run_that_goes_on_needs_its_source_no_more(root: Path) -> None:
+    config = load_config(None, ["train.warm.run=deleted", "name=grown"])
+    here = Place("login", {}, root, config, None)
+    assert environment.weights(here)[0].level == "MISS"
+    begun = root / "runs/00003-grown/checkpoints/kimg-000004.000"
+    begun.mkdir(parents=True)
+    assert environment.weights(here)[0].level == "MISS"  # stopped before its first save
+    (begun / "COMPLETE").touch()
+    (found,) = environment.weights(here)
+    assert (found.level, "not needed any more, 00003-grown" in found.seen) == ("OK", True)
+    (root / "runs/00004-grown/checkpoints").mkdir(parents=True)  # the newest goes on
+    assert environment.weights(here)[0].level == "MISS"
