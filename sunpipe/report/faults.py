@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sunpipe.report.cost import RESUMED, finite, read_log, tick_hours
+from sunpipe.report.folders import portable
 from sunpipe.report.runfolder import RunFolder
 
 SHOWN = 12  # lines of a table
@@ -66,9 +67,9 @@ def faults(run: RunFolder) -> dict[str, Any]:
     dict
         starts, continued (how often it went on from a checkpoint), requeues and nonfinite
         (int or None: not told), skipped (steps left out, of the ticks), reason, hangs (file
-        names), warnings, pauses, lifetime_h.
+        names), warnings, pauses, lifetime_h; no text names the data root.
     """
-    log, status = read_log(run), run.status
+    log, status = portable(run, read_log(run)), run.status
     skipped = sum(value for row in run.stats
                   if np.isfinite(value := finite(row.get("skipped"))))  # fmt: skip
     return {
@@ -78,7 +79,7 @@ def faults(run: RunFolder) -> dict[str, Any]:
         "restart": count(status.get("restart")),
         "nonfinite": count(status.get("nonfinite")),
         "skipped": skipped,
-        "reason": str(status["reason"]) if status.get("reason") else None,
+        "reason": portable(run, str(status["reason"])) if status.get("reason") else None,
         "signal": str(status["signal"]) if status.get("signal") else None,
         "hangs": sorted(path.name for path in run.folder.glob("hang-*.txt")),
         "warnings": warnings(log),

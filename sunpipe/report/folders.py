@@ -44,6 +44,18 @@ def layout_of(run: RunFolder) -> Layout:
     return Layout(run.folder.parent.parent)
 
 
+def portable(run: RunFolder, text: str) -> str:
+    """What a run says of itself, without the data root: a page is sent to others.
+
+    A run that is linked into another root, or reached through a link, tells of its own place.
+    """
+    root = layout_of(run).root
+    roots = {str(each) for each in (root, root.resolve(), run.folder.resolve().parent.parent)}
+    for each in sorted(roots, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.-]){re.escape(each)}/", "", text)
+    return text
+
+
 def base_name(run: RunFolder) -> str:
     """Name of the experiment: of its samples, directions, index and search.
 

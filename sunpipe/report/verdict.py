@@ -5,6 +5,7 @@ from __future__ import annotations
 from sunpipe.report import numbers
 from sunpipe.report.cost import cost
 from sunpipe.report.facts import WANTED, Fact
+from sunpipe.report.folders import portable
 from sunpipe.report.quality import Measured
 from sunpipe.report.runfolder import RunFolder
 
@@ -45,7 +46,7 @@ def failure(run: RunFolder) -> list[str]:
     if run.status.get("state") != "failed":
         return []
     reason = str(run.status.get("reason") or "its status.json does not say why")
-    return [f"{run.name} failed: {reason.rstrip('.')}"]
+    return [f"{run.name} failed: {portable(run, reason).rstrip('.')}"]
 
 
 def run_facts(run: RunFolder, found: Measured | None, others: list[Fact]) -> list[Fact]:

@@ -189,7 +189,14 @@ def test_the_command_refuses_clearly(twins: Path, monkeypatch: pytest.MonkeyPatc
 def test_damage_costs_its_section_only(twins: Path, root: Path) -> None:
     shutil.copytree(twins, root, dirs_exist_ok=True)
     run = root / "runs/00001-tiny"
-    change(run / "status.json", state="failed", reason="rank 1 was killed")
+    change(run / "status.json", state="failed", reason=f"{run}/checkpoints: no space left")
+    with open(run / "log.txt", "a", encoding="utf-8") as handle:
+        handle.write(f"warning: {run}/stats.jsonl is slow\n")
+    alone = report_runs(resolve(Layout.current(), ["1"]))
+    page = self_contained(Path(alone["report"])).text
+    assert "00001-tiny failed: runs/00001-tiny/checkpoints: no space left" in page
+    assert "runs/00001-tiny/stats.jsonl is slow" in page
+    assert str(root) not in page, "no path of this machine"
     (run / "metric-generator.jsonl").write_text("torn\n{}\n")
     (run / "plan.json").write_text("[")
     (run / "checkpoints/latest").unlink()
@@ -204,7 +211,7 @@ def test_damage_costs_its_section_only(twins: Path, root: Path) -> None:
     assert "Not readable" in text
     assert "runs/00001-tiny has no complete checkpoint" in text
     assert str(root) not in text, "no path of this machine"
-    assert found["notes"] == ["00001-tiny failed: rank 1 was killed"]
+    assert found["notes"] == ["00001-tiny failed: runs/00001-tiny/checkpoints: no space left"]
     shutil.rmtree(root / "runs/00000-tiny/checkpoints")
     found = report_runs(resolve(Layout.current(), ["0", "1"]))
     assert found["sections"]["vs_samples"] == "missing", "it is not damaged, it is not there"

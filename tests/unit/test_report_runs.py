@@ -322,6 +322,21 @@ def test_what_went_wrong_is_said(root: Path) -> None:
     assert notes([fine, failed]) == ["00000-a failed: NaN"]
 
 
+def test_a_reason_names_no_place_of_this_machine(root: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    for number, place in enumerate((root, link)):
+        name = f"0000{number}-a"
+        reason = f"'{place}/runs/{name}/checkpoints': no space left; see /mnt{place}/x"
+        put(root, name, rows=ROWS, status={"state": "failed", "reason": reason})
+    runs = [read_run(root / "runs/00000-a"), read_run(link / "runs/00001-a")]
+    left = [f"'runs/{run.name}/checkpoints': no space left; see /mnt{place}/x"
+            for run, place in zip(runs, (root, link), strict=True)]  # fmt: skip
+    assert dict(glance(runs)["rows"])["Failed"] == left
+    assert notes(runs) == [f"{run.name} failed: {text}" for run, text in zip(runs, left,
+                                                                             strict=True)]  # fmt: skip
+
+
 def test_hours_that_nothing_tells_are_not_0(root: Path) -> None:
     rows = [{"nimg": 1000, "kimg": 1.0}, {"nimg": 2000, "kimg": 2.0, "sec_per_kimg": None}]
     run = read_run(put(root, "00000-a", rows=rows, log=START.format(8, "cuda")))
