@@ -72,7 +72,7 @@ class Ended:
 def failures(root: Path, jobs: Sequence[Job], now: float) -> list[Ended]:
     """What failed, of the jobs that Slurm still shows and of what was launched from `root`.
 
-    A part that was submitted again, or whose stage was, is left out.
+    A part that was submitted again, or whose stage was, whole or in all of its parts, is left out.
     """
     rows = rows_of(root)
     shown = Counter[str]()  # of a long array the queue forgets the first tasks before its end
@@ -97,34 +97,34 @@ def _failed(
     elsewhere: bool = False,
 ) -> list[Ended]:  # fmt: skip
     """Failures among what was launched from one data root."""
-    last: dict[tuple[str, str], dict[str, int]] = {}
-    newest = {}
+    newest: dict[tuple[str, str], dict[int, dict[int, int]]] = {}  # by N and I of ``I/N``
     for number, row in enumerate(rows):
         for part in _parts(row):
-            newest[row["stage"], row["name"], part] = number
-            last.setdefault((row["stage"], row["name"]), {})[_count(part)] = number
+            place, count = _place(part)
+            newest.setdefault((row["stage"], row["name"]), {}).setdefault(count, {})[place] = number
     found = []
     for number, row in enumerate(rows):
         if _age_days(row, now) > DAYS:
             continue
-        # in another number of parts, or whole: these parts do not come again
-        counts = last[row["stage"], row["name"]].items()
+        counts = newest[row["stage"], row["name"]]
+        # all of it in another number of parts, or whole: these parts do not come again
+        whole = {count for count, at in counts.items()
+                 if len(at) == count and min(at.values()) > number}  # fmt: skip
         bad = []
-        for place, task in enumerate(row["tasks"]):
-            part = task.get("part")
-            again = max(newest[row["stage"], row["name"], part],
-                        *(at for count, at in counts if count != _count(part)), -1)  # fmt: skip
-            key = row["job"] if len(row["tasks"]) == 1 else f"{row['job']}_{place}"
-            if states.get(key) in FAILED and again <= number:
+        for index, task in enumerate(row["tasks"]):
+            place, count = _place(task.get("part"))
+            key = row["job"] if len(row["tasks"]) == 1 else f"{row['job']}_{index}"
+            if states.get(key) in FAILED and counts[count][place] == number and not whole:
                 bad.append((task, states[key]))
         if bad:
             found.append(_launched(root, row, bad, elsewhere))
     return found
 
 
-def _count(part: str | None) -> str:
-    """N of ``I/N``."""
-    return "" if part is None else part.partition("/")[2]
+def _place(part: str | None) -> tuple[int, int]:
+    """I and N of ``I/N``; a stage that is not divided is its only part."""
+    place, _, count = (part or "1/1").partition("/")
+    return int(place), int(count)
 
 
 def _well_formed(row: Mapping[str, Any]) -> bool:
@@ -140,7 +140,10 @@ def _well_formed(row: Mapping[str, Any]) -> bool:
 
 
 def _is_part(part: object) -> bool:
-    return part is None or (isinstance(part, str) and PART.fullmatch(part) is not None)
+    if part is None:
+        return True
+    found = PART.fullmatch(part) if isinstance(part, str) else None
+    return found is not None and 1 <= int(found[1]) <= int(found[2])
 
 
 def _parts(row: Mapping[str, Any]) -> list[str | None]:

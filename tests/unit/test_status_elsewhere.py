@@ -162,6 +162,28 @@ def test_parts_that_were_submitted_in_another_number_are_made_good(root: Path) -
     assert again.failures(root, states, NOW) == []
 
 
+def test_a_part_of_another_number_makes_nothing_good_alone(root: Path) -> None:
+    submit(root, "6", parts(8)[1:])  # before: they do not count for what failed later
+    submit(root, "7", parts(4))
+    states = [job(f"7_{n}", "failed" if n in (1, 2) else "completed") for n in range(4)]
+    submit(root, "8", parts(8)[:1])
+    states.append(job("8", "running"))
+    assert [one.tasks for one in again.failures(root, states, NOW)] == [["2/4", "3/4"]]
+    submit(root, "9", parts(8)[1:7])
+    assert [one.tasks for one in again.failures(root, states, NOW)] == [["2/4", "3/4"]]
+    submit(root, "10", parts(8)[7:])  # and now all of the eighths
+    assert again.failures(root, states, NOW) == []
+
+
+def test_a_whole_stage_makes_its_parts_good(root: Path) -> None:
+    submit(root, "7", [["embed"]])
+    submit(root, "8", parts(2)[:1])
+    states = [job("7", "failed"), job("8", "failed")]
+    assert [one.id for one in again.failures(root, states, NOW)] == ["7", "8"]
+    submit(root, "9", [["embed"]])
+    assert again.failures(root, [*states, job("9", "running")], NOW) == []
+
+
 def test_a_job_that_was_preempted_for_good_is_told(root: Path) -> None:
     submit(root, "7", [["train"]], "train")
     assert again.failures(root, [job("7", "preempted")], NOW)[0].state == "preempted"
