@@ -37,14 +37,35 @@ LATE_S = 4.0  # for the stacks of ranks that do not answer to appear
 WRITE_S = 10.0  # for the report to be written: the file system may be what hangs
 PAUSE_S = 5.0  # of the watching thread itself: the process was stopped, or its interpreter
 LEAVE_S = 1.0  # for the other ranks to end before rank 0
+FAULT_S = 1.0  # for a fault of the watching itself to be said
+
+
+def said_within(text: str, seconds: float) -> bool:
+    """Print on stderr, and wait so long at most: what holds it, a full pipe say, may hold us.
+
+    Returns
+    -------
+    bool
+        Whether stderr has taken it, or is closed and takes nothing.
+    """
+
+    def say() -> None:
+        with suppress(OSError, ValueError):  # closed: who reads nothing is told nothing
+            print(text, file=sys.stderr, flush=True)
+
+    saying = threading.Thread(target=say, name="saying", daemon=True)
+    saying.start()
+    saying.join(seconds)
+    return not saying.is_alive()
 
 
 def complain(known: set[str], error: Exception) -> None:
     """Say a fault of the watching itself, once of a kind; the training and the watch go on."""
     if type(error).__name__ not in known:
         known.add(type(error).__name__)
-        print(f"sunpipe: a fault in the watch for hangs, which goes on: {error!r}"[:400],
-              file=sys.stderr, flush=True)  # fmt: skip
+        said_within(
+            f"sunpipe: a fault in the watch for hangs, which goes on: {error!r}"[:400], FAULT_S
+        )
 
 
 @dataclass(frozen=True)
@@ -270,16 +291,20 @@ class HangWatch:
                 self.fail(said)
 
         where = f"; stacks: {file}" if file else ""
-        print(f"sunpipe: {said}{where}; run the same command again to continue, with a larger"
-              " hang_s if it was only slow", file=sys.stderr, flush=True)  # fmt: skip
-        writer = threading.Thread(target=write, daemon=True)
-        writer.start()
-        writer.join(WRITE_S)
-        if writer.is_alive():
-            print(report(said, told), file=sys.stderr, flush=True)
-        else:
-            self.dump.close()
-        self.leave(EXIT_LOST)
+        line = (f"sunpipe: {said}{where}; run the same command again to continue, with a larger"
+                " hang_s if it was only slow")  # fmt: skip
+        try:
+            writer = threading.Thread(target=write, daemon=True)
+            writer.start()
+            stop = time.monotonic() + WRITE_S
+            heard = said_within(line, WRITE_S)
+            writer.join(max(stop - time.monotonic(), 0.0))
+            if not writer.is_alive():
+                self.dump.close()
+            elif heard:
+                said_within(report(said, told), WRITE_S)
+        finally:
+            self.leave(EXIT_LOST)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from sunpipe.train.hang import (
     WRITE_S,
     HangWatch,
     complain,
+    said_within,
 )
 from sunpipe.train.peer_lines import Wires, connect
 from sunpipe.train.process_group import shared_store
@@ -282,20 +282,22 @@ class Peers:
 
         def say() -> None:
             line = self.line()
-            print(f"sunpipe: {line}", file=sys.stderr, flush=True)
-            said.set()
-            self.tell("spoken")
+            if said_within(f"sunpipe: {line}", WRITE_S / 2):
+                said.set()
+                self.tell("spoken")
             if self.ranks.is_main:
                 self.fail(line)
 
-        if speaks:  # the disk may be what hangs: this process must not
-            saying = threading.Thread(target=say, daemon=True)
-            saying.start()
-            saying.join(WRITE_S)
-            if not said.is_set():
-                self.checkpoints = None
-                print(f"sunpipe: {self.line()}", file=sys.stderr, flush=True)
-        os._exit(self.exit_code())
+        try:
+            if speaks:  # the disk, or stderr, may be what hangs: this process must not
+                saying = threading.Thread(target=say, daemon=True)
+                saying.start()
+                saying.join(WRITE_S)
+                if not said.is_set():
+                    self.checkpoints = None
+                    said_within(f"sunpipe: {self.line()}", WRITE_S)
+        finally:
+            os._exit(self.exit_code())
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import pytest
 
 from sunpipe.dist import Ranks, job_port
 from sunpipe.errors import EXIT_LOST, SunpipeError
-from sunpipe.train import peer_lines, peers, rendezvous
+from sunpipe.train import hang, peer_lines, peers, rendezvous
 from sunpipe.train.exchanges import is_exchange, reason
+from sunpipe.train.hang import HangWatch
 from sunpipe.train.peer_lines import accept
+from sunpipe.train.progress import Progress
 from tests.conftest import free_port
 from tests.ranks import run_ranks
 
@@ -148,7 +152,7 @@ def test_a_dead_disk_does_not_keep_a_rank_that_names_another(
     there.close()
     dead = threading.Event()
     monkeypatch.setattr(peers.checkpoint, "complete", lambda _: dead.wait(60) and [])
-    monkeypatch.setattr(peers, "WRITE_S", 0.1)
+    monkeypatch.setattr(peers, "WRITE_S", 1.0)
     told.checkpoints, told.lost, told.codes = tmp_path, {1: "ended without a word"}, {1: EXIT_LOST}
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
@@ -160,6 +164,57 @@ def test_a_dead_disk_does_not_keep_a_rank_that_names_another(
                     " continue\n")  # fmt: skip
     dead.set()  # the disk is back
     until(lambda: "rank 1 ended without a word" in capfd.readouterr().err)
+
+
+@pytest.fixture
+def unread_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stderr is a full pipe; at the end it is read, so that no thread is left behind."""
+    before = set(threading.enumerate())
+    here, there = os.pipe()
+    os.set_blocking(there, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(there, bytes(65536))
+    os.set_blocking(there, True)
+    with os.fdopen(here, "rb", buffering=0) as reader:
+        drain = threading.Thread(target=reader.readall)
+        with os.fdopen(there, "w") as full:
+            monkeypatch.setattr(sys, "stderr", full)
+            yield
+            drain.start()
+            for thread in set(threading.enumerate()) - before - {drain}:
+                thread.join(60)
+            monkeypatch.undo()
+        drain.join(60)
+
+
+@pytest.mark.usefixtures("unread_stderr")
+def test_stderr_that_nobody_reads_does_not_keep_a_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = socket.socketpair()
+    monkeypatch.setattr(peers, "connect", lambda *_: {1: here})
+    monkeypatch.setattr(peers, "shared_store", lambda: None)
+    monkeypatch.setattr(peers, "WRITE_S", 1.0)
+    monkeypatch.setattr(hang, "WRITE_S", 0.5)
+    monkeypatch.setattr(hang, "FAULT_S", 0.1)
+    codes: list[int] = []
+    reasons: list[str] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    told = peers.Peers(ranks_of(0, 2, 1), timeout_s=60)
+    told.leave()
+    there.close()
+    told.fail, told.lost, told.codes = reasons.append, {1: "ended"}, {1: EXIT_LOST}
+    told._say_and_exit()
+    assert codes == [EXIT_LOST]
+    until(lambda: reasons)  # status.json has what stderr does not take
+    watch = HangWatch(ranks_of(0, 1, 1), Progress(60), tmp_path, reasons.append, leave=codes.append)
+    hang.complain(set(), KeyError("path"))
+    watch._conclude("it hangs", {0: None})
+    assert codes == [EXIT_LOST] * 2
+    until(lambda: reasons[1:])
+    assert reasons[1:] == ["it hangs"]
+    assert len(list(tmp_path.glob("hang-*.txt"))) == 1
 
 
 def until(ready: Callable[[], object]) -> None:
