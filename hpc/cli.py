@@ -115,7 +115,8 @@ def launch(
     if not local and (dry_run or print_script):  # what a submission would be refused for
         check_fit(cfg, profile, [stage], force=True)
         if lacking(stage, cfg, layout, ()):  # only then is Slurm asked: it may be away
-            check_inputs(stage, cfg, layout, in_queue(folder, cfg.name), force=True)
+            queued = {} if force else in_queue(folder, cfg.name)
+            check_inputs(stage, cfg, layout, queued, force, told=True)
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:

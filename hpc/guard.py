@@ -107,19 +107,29 @@ def lacking(stage: str, cfg: Config, layout: Layout, coming: Collection[str]) ->
 
 
 def check_inputs(
-    stage: str, cfg: Config, layout: Layout, coming: Collection[str], force: bool
-) -> None:
+    stage: str, cfg: Config, layout: Layout, coming: Collection[str], force: bool,
+    told: bool = False,
+) -> None:  # fmt: skip
     """Refuse a stage whose input nobody has made, nor will; see `lacking`.
+
+    Parameters
+    ----------
+    force : bool
+        It is only told; what is in the queue was not looked at, and is not in `coming`.
+    told : bool
+        It is only told, since nothing is submitted.
 
     Raises
     ------
     DataError
-        Naming the stages to run first; with `force` it is only told.
+        Naming the stages to run first.
     """
     if lacks := lacking(stage, cfg, layout, coming):
-        line = (f"{stage} reads what {' and '.join(lacks)} makes, which is neither there"
-                f" nor in the queue: sunpipe pipeline --from {lacks[0]}")  # fmt: skip
-        if not force:
+        where = ("not there (with --force the queue is not looked at)" if force
+                 else "neither there nor in the queue")  # fmt: skip
+        line = (f"{stage} reads what {' and '.join(lacks)} makes, which is {where}:"
+                f" sunpipe pipeline --from {lacks[0]}")  # fmt: skip
+        if not (force or told):
             raise DataError(f"{line}; nothing was queued (--force queues it anyway)")
         log(line)
 

@@ -142,7 +142,12 @@ def resources(profile: Profile, stage: str) -> Resources:
 
 
 def queued_now(asked: Asked) -> dict[str, list[str]]:
-    """Stages of this experiment that Slurm has now, and their jobs; see `in_queue`."""
+    """Stages of this experiment that Slurm has now, and their jobs; see `in_queue`.
+
+    Slurm is not asked with ``force``: what is queued then is neither waited for nor in the way.
+    """
+    if asked.force:
+        return {}
     name = load_config(asked.config, asked.overrides).name
     return in_queue(log_folder(Layout.current().root), name)
 
@@ -250,7 +255,7 @@ def scripts(asked: Asked, profile: Profile) -> dict[str, str]:
     cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
     texts = {}
     for name in running:
-        check_inputs(name, cfg, layout, [*queued, *running], force=True)  # told, not refused
+        check_inputs(name, cfg, layout, [*queued, *running], asked.force, told=True)
         after = [*jobs_read(name, queued), *(f"<{one}>" for one in depends_on(name, running))]
         commands = commands_of(name, made[name], asked, profile, new_option(name, anew))
         texts[name] = batch_script(name, commands, profile, resources(profile, name), after)
@@ -276,7 +281,7 @@ def submit_stages(asked: Asked, profile: Profile) -> Result:
 
     When one is refused, those already submitted are cancelled.
     """
-    queued = {} if asked.force else queued_now(asked)
+    queued = queued_now(asked)
     made = decisions(asked, profile, queued)
     running = [name for name in asked.names if made[name].run]
     cfg = load_config(asked.config, asked.overrides)

@@ -100,6 +100,13 @@ def test_what_is_being_made_is_waited_for(
     assert seen == {"sample": ["7"], "directions": ["7", "10"], "index": []}
     submit_stages(replace(asked, force=True), Profile())
     assert seen["sample"] == []
+    said = "sample reads what train makes, which is not there (with --force the queue is not looked"
+    assert said in capsys.readouterr().err
+    forced = pipeline.plan_stages(replace(asked, force=True), Profile())["stages"]["sample"]
+    assert (forced["after_jobs"], forced["lacks"]) == ([], ["train"])  # as it was submitted
+    texts = pipeline.scripts(replace(asked, force=True), Profile())
+    assert "--dependency" not in texts["sample"]
+    assert said in capsys.readouterr().err
     monkeypatch.setattr("hpc.launch.submit", submit)
     profile = root / "cluster.toml"
     profile.write_text("")
@@ -108,6 +115,8 @@ def test_what_is_being_made_is_waited_for(
     launch("sample", config=TINY, cluster=profile)
     assert seen["sample"] == ["7"]
     assert "sample: after job 7" in capsys.readouterr().err
+    launch("sample", config=TINY, cluster=profile, force=True, dry_run=True)
+    assert said in capsys.readouterr().err
 
 
 def test_what_cannot_run_is_refused_and_may_be_forced(
