@@ -162,16 +162,32 @@ def _checked(run: RunFolder) -> RunFolder:
     return run
 
 
-def labels(folders: Sequence[Path]) -> list[str]:
-    """What tells runs apart: folder names, with as much of their data roots as that takes."""
-    paths = [[part for part in folder.parts if part != "runs"] for folder in folders]
+def _ends(paths: Sequence[Sequence[str]]) -> list[str]:
+    """As many parts from the end of each path as tell it from every other."""
     found = []
-    for own in paths:
-        others, depth = [path for path in paths if path != own], 1
+    for place, own in enumerate(paths):
+        others, depth = [*paths[:place], *paths[place + 1 :]], 1
         while depth < len(own) and any(path[-depth:] == own[-depth:] for path in others):
             depth += 1
-        found.append("/".join(own[-depth:]))
+        found.append(str(Path(*own[-depth:])))
     return found
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """What tells runs apart: folder names, with as much of their data roots as that takes.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Absolute, no two the same.
+
+    Returns
+    -------
+    list of str
+        No two the same; with the folder ``runs`` in them only where nothing else differs.
+    """
+    short = _ends([[part for part in folder.parts if part != "runs"] for folder in folders])
+    return short if len(set(short)) == len(short) else _ends([each.parts for each in folders])
 
 
 def resolve(layout: Layout, asked: Sequence[str]) -> list[RunFolder]:

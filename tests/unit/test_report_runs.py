@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,11 @@ def test_runs_of_the_same_folder_name_are_told_apart(tmp_path: Path, root: Path)
     runs = resolve(Layout.current(), [str(one), str(two), "1"])
     assert [run.name for run in runs] == ["x/root/00000-a", "y/root/00000-a", "00001-b"]
     assert labels([three]) == ["00001-b"]
+    assert labels([Path("/d/runs/00000-a"), Path("/d/00000-a")]) == ["runs/00000-a", "d/00000-a"]
+    many = [Path(each) / "00000-a" for each in ("/", "/d", "/d/runs", "/runs", "/e/d", "/runs/d")]
+    for places in itertools.permutations(range(len(many)), 3):
+        assert len(set(labels([many[place] for place in places]))) == 3
+    assert len(set(labels(many))) == len(many)
     link = root / "runs/00002-c"
     link.symlink_to(one)
     for asked in (str(link), "2"):
@@ -333,8 +339,7 @@ def test_a_reason_names_no_place_of_this_machine(root: Path, tmp_path: Path) -> 
     left = [f"'runs/{run.name}/checkpoints': no space left; see /mnt{place}/x"
             for run, place in zip(runs, (root, link), strict=True)]  # fmt: skip
     assert dict(glance(runs)["rows"])["Failed"] == left
-    assert notes(runs) == [f"{run.name} failed: {text}" for run, text in zip(runs, left,
-                                                                             strict=True)]  # fmt: skip
+    assert notes(runs) == [f"00000-a failed: {left[0]}", f"00001-a failed: {left[1]}"]
 
 
 def test_hours_that_nothing_tells_are_not_0(root: Path) -> None:
