@@ -219,10 +219,13 @@ class HangWatch:
 
     def forgive(self, seconds: float) -> None:
         """Leave out a time in which this process was stopped (``scontrol suspend``)."""
-        self.progress.forgive(seconds)
-        self.dump.forget()
-        self.beats = {rank: replace(beat, at=beat.at + seconds)
-                      for rank, beat in self.beats.items()}  # fmt: skip
+        try:
+            self.progress.forgive(seconds)
+            self.beats = {rank: replace(beat, at=beat.at + seconds)
+                          for rank, beat in self.beats.items()}  # fmt: skip
+            self.dump.forget()
+        except Exception as error:
+            complain(self._faults, error)
 
     def look(
         self, now: float, ask: Callable[[], None] = lambda: None, left: Collection[int] = (),
@@ -247,7 +250,10 @@ class HangWatch:
 
     def put_off(self, now: float) -> None:
         """Put the late dump off."""
-        self.dump.feed(now, self.progress.limit_s())
+        try:
+            self.dump.feed(now, self.progress.limit_s())
+        except Exception as error:
+            complain(self._faults, error)
 
     def _look(self, now: float, ask: Callable[[], None], left: Collection[int], broke: str) -> None:
         self.put_off(now)

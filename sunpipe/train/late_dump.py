@@ -64,8 +64,9 @@ class LateDump:
         """Drop what was written while the whole process was stopped."""
         with self._lock:
             if self._file is not None:
-                os.ftruncate(self._file.fileno(), 0)
-                os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+                with suppress(OSError):  # after so long the file system may not know it any more
+                    os.ftruncate(self._file.fileno(), 0)
+                    os.lseek(self._file.fileno(), 0, os.SEEK_SET)
 
     def close(self) -> None:
         """Call it off for good; nothing is left of it if nothing was written."""
@@ -74,10 +75,11 @@ class LateDump:
             if file is not None:
                 faulthandler.cancel_dump_traceback_later()
         if file is not None and self._path is not None:  # who feeds need not wait for the disk
-            empty = os.fstat(file.fileno()).st_size == 0
-            file.close()
-            if empty:
-                self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # as in `forget`: no reason to fail a training that is done
+                with file:
+                    empty = os.fstat(file.fileno()).st_size == 0
+                if empty:
+                    self._path.unlink(missing_ok=True)
 
 
 def keep_late_dumps(folder: Path, report: Callable[[str], None]) -> None:

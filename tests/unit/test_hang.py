@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -186,6 +187,49 @@ def test_a_fault_of_the_watch_is_said_once_and_it_goes_on(
     said = capfd.readouterr().err
     assert said.count("a fault in the watch for hangs, which goes on: KeyError('path')") == 1
     assert left == [EXIT_LOST]
+
+
+def test_a_file_that_is_stale_after_a_pause_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def stale(*_: int) -> None:
+        asked.append(1)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    watch = HangWatch(ALONE, Progress(60), tmp_path, lambda _: None)
+    at = watch.beats[0].at
+    monkeypatch.setattr(hang, "LOOK_S", 0.01)
+    monkeypatch.setattr(hang, "PAUSE_S", -1.0)  # every look comes after one
+    monkeypatch.setattr(os, "ftruncate", stale)
+    with alone(watch):
+        end = time.monotonic() + 60
+        while len(asked) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(asked) >= 3  # its thread goes on
+    assert watch.beats[0].at > at
+    monkeypatch.setattr(os, "fstat", stale)
+    watch.dump.close()
+    monkeypatch.undo()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_fault_of_the_late_dump_is_said_once_and_the_watch_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*_: Any) -> None:
+        raise ValueError("no file")
+
+    watch = HangWatch(ALONE, Progress(60), tmp_path, lambda _: None)
+    monkeypatch.setattr(watch.dump, "forget", fault)
+    monkeypatch.setattr(watch.dump, "feed", fault)
+    at = watch.beats[0].at
+    watch.forgive(7.0)
+    watch.put_off(time.monotonic())
+    assert watch.beats[0].at == at + 7.0
+    assert capfd.readouterr().err.count("a fault in the watch for hangs, which goes on") == 1
+    watch.dump.close()
 
 
 def test_a_late_dump_that_is_closed_stays_closed(tmp_path: Path) -> None:
