@@ -41,7 +41,7 @@ def scaled(text: str, scale: float) -> str:
         return f"{found[1]}{_duration(seconds * scale)}{found[4]}"
 
     text = re.sub(r"(for: )(\d+)([smhd])(\b)", new, text)
-    text = re.sub(r"(\[)(\d+)([smhd])(\])", new, text)
+    text = re.sub(r"(\[)(\d+)([smhd])(:?\])", new, text)
     return re.sub(r"(\d+) \* 60\b", lambda found: f"{int(found[1]) * 60 * scale:g}", text)
 
 

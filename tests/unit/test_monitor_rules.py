@@ -83,12 +83,13 @@ def test_the_page_names_every_metric() -> None:
 
 
 def test_all_times_scale() -> None:
-    text = "for: 15m\nexpr: time() - x > 60 * 60 and rate(y[1h]) > 3 # [90s]\n"
+    text = "for: 15m\nexpr: time() - x > 60 * 60 and rate(y[1h]) > max_over_time(z[1h:]) # [90s]\n"
     assert scaled(text, 0.01) == (
-        "for: 9000ms\nexpr: time() - x > 36 and rate(y[36000ms]) > 3 # [1000ms]\n")  # fmt: skip
+        "for: 9000ms\nexpr: time() - x > 36 and rate(y[36000ms]) > max_over_time(z[36000ms:])"
+        " # [1000ms]\n")  # fmt: skip
     assert scaled(text, 1) == text
     short = re.sub(r"#.*", "", scaled(shipped(RULES[1]), 0.01))
-    assert not re.search(r"for: \d+[smhd]\b|\[\d+[smhd]\]|\* 60\b", short)
+    assert not re.search(r"for: \d+[smhd]\b|\[\d+[smhd]\b|\* 60\b", short)
     # every time of the shipped rules is written in one of the forms that scale
     assert not re.search(r"\b(3600|86400|900|1800)\b", shipped(RULES[1]))
 
