@@ -11,7 +11,7 @@ import torch.distributed as torch_dist
 
 from sunpipe.dist import Ranks
 from sunpipe.errors import SunpipeError
-from sunpipe.train.rendezvous import KNOCK_S, job_token, names
+from sunpipe.train.rendezvous import KNOCK_S, job_token, listener, names
 
 Lines = dict[int, socket.socket]
 SPARE = 16  # places in the queue for callers that are not of the job
@@ -33,10 +33,7 @@ def connect(ranks: Ranks, store: torch_dist.Store, timeout_s: float) -> Lines:
             line = socket.create_connection((ranks.master_addr, port), timeout=KNOCK_S)
             line.sendall(f"{job_token(ranks)} {ranks.rank}\n".encode())
             return {0: line}
-        family = socket.getaddrinfo(ranks.master_addr, None)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as door:
-            door.bind(("", 0))
-            door.listen(ranks.world + SPARE)
+        with listener(0, ranks.world + SPARE) as door:
             store.set(PORT, str(door.getsockname()[1]))
             return accept(door, ranks, timeout_s)
     except (OSError, RuntimeError) as error:

@@ -96,14 +96,32 @@ def _known(ranks: Ranks) -> None:
         ) from None
 
 
+def listener(port: int, backlog: int) -> socket.socket:
+    """A socket that takes calls at every address of this machine, of whichever kind.
+
+    Parameters
+    ----------
+    port : int
+        0 for any that is free.
+    backlog : int
+        Calls that may wait to be taken.
+
+    Raises
+    ------
+    OSError
+        The port is taken.
+    """
+    if socket.has_dualstack_ipv6():
+        with suppress(OSError):
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog,
+                                        dualstack_ipv6=True)  # fmt: skip
+    return socket.create_server(("", port), backlog=backlog)
+
+
 def _open_door(ranks: Ranks) -> socket.socket:
     for port in ports(ranks):
-        if socket.has_dualstack_ipv6():  # whichever kind of address the others find
-            with suppress(OSError):
-                return socket.create_server(("", port), family=socket.AF_INET6,
-                                            backlog=ranks.world, dualstack_ipv6=True)  # fmt: skip
         with suppress(OSError):
-            return socket.create_server(("", port), backlog=ranks.world)
+            return listener(port, ranks.world)
     tried = " and ".join(map(str, ports(ranks)))
     raise SunpipeError(
         f"rank 0 of {ranks.world} cannot listen at {ranks.master_addr} on port {tried}: taken by"
