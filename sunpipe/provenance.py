@@ -25,7 +25,8 @@ PACKAGES = (
 )
 SLURM_KEYS = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST",
               "SLURM_NTASKS", "SLURM_RESTART_COUNT")  # fmt: skip
-# The e-mail of ``--set fetch.email=...``, however it is written; artefacts are shared.
+# The e-mail of ``--set fetch.email=...``, however it is written; artefacts are shared. A report
+# leaves such a change out of the commands that it names.
 PRIVATE = re.compile(r"""(\bemail["']?\s*=).*""", re.DOTALL)
 
 

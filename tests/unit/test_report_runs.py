@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sunpipe.config import load_config
 from sunpipe.errors import DataError, UsageError
 from sunpipe.paths import Layout
 from sunpipe.report import numbers
@@ -30,7 +31,7 @@ from sunpipe.report.scorecard import extract
 from sunpipe.report.settings_diff import differences
 from sunpipe.report.spent import cost_rows, energy, several
 from sunpipe.report.training import cost as pace
-from sunpipe.report.typed import command, typed
+from sunpipe.report.typed import CONFIG, SET, command, options, typed
 from sunpipe.report.verdict import failure
 from sunpipe.report.versus import glance, notes
 from sunpipe.report.winners import best, measured_rows
@@ -171,6 +172,8 @@ def test_an_encoder_in_a_folder_of_another_name_is_reported(root: Path) -> None:
         ("-c configs/large.toml -cconfigs/a.toml", "-c configs/a.toml"),
         ("--config=a.toml -s name=b --set=a.b=2", "-c a.toml --set name=b --set a.b=2"),
         ("-c /home/me/a.toml --set fetch.email=me@here", "-c CONFIG"),
+        ("-c a.toml -s fetch={email=*** --set name=b", "-c a.toml --set name=b"),
+        ("--config -sa.toml --set -cb=1 --new", "-c -sa.toml --set -cb=1"),
         ("--new", "-c CONFIG"),
     ],
 )  # fmt: skip
@@ -179,6 +182,23 @@ def test_the_commands_of_a_page_are_those_of_the_run(root: Path, words: str, lin
     run = read_run(put(root, "00000-a", rows=ROWS, provenance=made))
     assert command("sample", *typed(run)) == f"sunpipe sample {line}"
     assert typed(read_run(put(root, "00001-a", rows=ROWS))) == (None, ())
+
+
+def test_a_value_is_no_option() -> None:
+    words = ["-sa=1", "--set", "--config"]
+    assert (options(words, SET), options(words, CONFIG)) == (["a=1"], [])
+    words = ["-c", "-sx.toml", "-s", "-cy=1", "--set=--config=z", "-s", "--set=b"]
+    assert options(words, CONFIG) == ["-sx.toml"]
+    assert options(words, SET) == ["-cy=1", "--config=z", "--set=b"]
+
+
+@pytest.mark.parametrize("text", [
+    "fetch.email=me@site.org", " fetch.email = 'me@site.org'", 'fetch={email="me@site.org"}',
+    'fetch={url="http://x.org/", "email" = "me@site.org"}', "fetch.email=\nme@site.org",
+])  # fmt: skip
+def test_no_command_of_a_page_holds_an_email(text: str) -> None:
+    load_config(None, [text.replace("\n", "")])  # it is one that works
+    assert command("shard", None, ["seed=1", text]) == "sunpipe shard -c CONFIG --set seed=1"
 
 
 def test_runs_of_the_same_folder_name_are_told_apart(tmp_path: Path, root: Path) -> None:
