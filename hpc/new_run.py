@@ -51,11 +51,19 @@ def wanted(stage: str, cfg: Config, layout: Layout) -> dict[str, Any]:
     return {"seed": cfg.seed, stage: settings, "data": data}
 
 
-def _asks_for_others(cfg: Config, layout: Layout) -> bool:
-    """Whether fetch will ask for other records than it did; its other settings only say how."""
-    before = receipts.stored_settings("fetch", cfg, layout).get("query", {})
-    now = to_dict(cfg.query)
-    return cfg.fetch.source == "jsoc" and before.get("requests", now["requests"]) != now["requests"]
+def _asks_for_others(cfg: Config, layout: Layout) -> str:
+    """By which key fetch asks for other records than it did; its other settings only say how."""
+    before = receipts.stored_settings("fetch", cfg, layout)
+    if before.get("fetch", {}).get("source", cfg.fetch.source) != cfg.fetch.source:
+        return "fetch.source"
+    now = to_dict(cfg.query)["requests"]
+    others = _records(before.get("query", {}).get("requests", now)) != _records(now)
+    return "query.requests" if cfg.fetch.source == "jsoc" and others else ""
+
+
+def _records(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Requests without `max_records`, which refuses and chooses nothing."""
+    return [{key: value for key, value in one.items() if key != "max_records"} for one in requests]
 
 
 def _will_change(cfg: Config, layout: Layout, made: Mapping[str, Decision]) -> list[str]:
@@ -73,7 +81,7 @@ def _will_change(cfg: Config, layout: Layout, made: Mapping[str, Decision]) -> l
     if changed := changed_keys(info.settings, to_dict(cfg.shard)):
         return [f"shard.{key}" for key in changed]
     if "fetch" in made and made["fetch"].run:
-        return ["query.requests"] if _asks_for_others(cfg, layout) else []
+        return [key] if (key := _asks_for_others(cfg, layout)) else []
     from preprocess.comm import Communicator
     from preprocess.dataset.build import Builder
     from preprocess.dataset.state import digests_of, read_inputs, standing

@@ -14,6 +14,7 @@ from hpc import pipeline
 from hpc.decide import Decision
 from hpc.new_run import needs_new
 from hpc.pipeline import Asked, begun_anew, plan_lines, plan_stages, run_stages
+from sunpipe import receipts
 from sunpipe.config import load_config
 from sunpipe.errors import DataError
 from sunpipe.files import read_json, sha256, write_json
@@ -89,14 +90,33 @@ def test_a_dataset_that_will_be_another_counts(trained: Path) -> None:
     changed = {"fetch": Decision("query.batch_days, query.requests changed"), **shard}
     sets = 'record_set = "hmi.sharp_cea_720s[377][2011.02.15/1d]", segments = ["Br"]'
     other = f"query.requests=[{{{sets}}}]"
-    assert need("ssl", changed, "fetch.source=jsoc", other).endswith("another query.requests")
     assert need("ssl", changed, other) == ""  # the bundled sample is what it is
-    assert need("ssl", changed, "fetch.source=jsoc", "query.batch_days=3") == ""
     manifest = next((trained / "archive").rglob("*.fits"))
     manifest.write_bytes(manifest.read_bytes()[:2880])
     assert "dataset (" in need("train", shard)
     shutil.rmtree(trained / "shards/tiny")  # made of the same files again, for all that is known
     assert need("train", shard, "shard.stride=32") == ""
+
+
+def test_other_records_make_another_dataset(trained: Path) -> None:
+    made = {"fetch": Decision("fetch.source changed"), "shard": Decision("fetch was made again")}
+    sets = 'record_set = "hmi.sharp_cea_720s[377][2011.02.15/1d]", segments = ["Br"]'
+    asked = f"query.requests=[{{{sets}}}]"
+    jsoc = "fetch.source=jsoc"
+    assert need("train", made, jsoc).endswith("another fetch.source")  # it was the bundled sample
+    (path,) = (trained / "receipts").glob("fetch-*.json")
+    receipt = read_json(path)
+    settings = receipts.settings_of("fetch", load_config(TINY, [jsoc, asked]))
+    write_json(path, {**receipt, "settings": settings})
+    assert need("train", made, asked).endswith("another fetch.source")
+    assert need("train", made, jsoc, asked) == ""
+    assert need("train", made, jsoc, asked, "query.batch_days=3") == ""
+    limit = f"query.requests=[{{{sets}, max_records = 7}}]"  # refuses, and chooses nothing
+    assert need("train", made, jsoc, limit) == ""
+    other = asked.replace("377", "378")
+    assert need("train", made, jsoc, other).endswith("another query.requests")
+    path.unlink()  # nothing is known of it
+    assert need("train", made, jsoc, other) == ""
 
 
 def run_here(seen: list[list[str]]) -> Any:
@@ -148,7 +168,7 @@ def test_a_launch_is_refused_before_it_waits_in_the_queue(
     from hpc.cli import launch
 
     submitted: list[Any] = []
-    monkeypatch.setattr("hpc.launch.submit", lambda *words: submitted.append(words[1]) or "7")
+    monkeypatch.setattr("hpc.launch.submit", lambda *words, **_: submitted.append(words[1]) or "7")
     profile = trained / "cluster.toml"
     profile.write_text("")
     with pytest.raises(DataError, match=r"another train\.lr_g.* `-- --new`; nothing was queued"):
