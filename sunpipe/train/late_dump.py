@@ -17,6 +17,7 @@ from sunpipe.files import TEMPORARY_PREFIX
 FEED_S = 1.0  # between two times that it is put off
 SPARE_S = 2.0  # after the limit of what is being done
 NEVER_S = 1e6  # limits beyond that are none
+WHOLE_S = 0.1  # without a new line: all are there
 
 
 def late_path(folder: Path, rank: int) -> Path:
@@ -25,15 +26,22 @@ def late_path(folder: Path, rank: int) -> Path:
 
 
 def late_text(folder: Path, rank: int, patience_s: float) -> str:
-    """What a `LateDump` of another process has written, awaited; empty without."""
+    """What a `LateDump` of another process has written, awaited; empty without.
+
+    It appears line by line, so it is whole once it has stopped growing. After
+    `patience_s` it is what there is.
+    """
     end = time.monotonic() + patience_s
+    known = ""
     while True:
         with suppress(OSError):
-            if text := late_path(folder, rank).read_text(encoding="utf-8", errors="replace"):
+            text = late_path(folder, rank).read_text(encoding="utf-8", errors="replace")
+            if text and text == known:
                 return text
-        if time.monotonic() > end:
-            return ""
-        time.sleep(0.1)
+            known = text
+        if time.monotonic() >= end:
+            return known
+        time.sleep(WHOLE_S)
 
 
 class LateDump:

@@ -19,9 +19,9 @@ from sunpipe.dist import Ranks
 from sunpipe.errors import EXIT_LOST
 from sunpipe.shards.loader import Loader
 from sunpipe.shards.reader import ShardReader
-from sunpipe.train import hang, progress, stacks
+from sunpipe.train import hang, late_dump, progress, stacks
 from sunpipe.train.hang import Beat, HangWatch, alone, culprits, report, stuck, verdict
-from sunpipe.train.late_dump import LateDump, keep_late_dumps
+from sunpipe.train.late_dump import LateDump, keep_late_dumps, late_path, late_text
 from sunpipe.train.progress import DATA, SETTING_UP, STEP, Progress
 from sunpipe.train.stacks import Place, look
 from tests.conftest import REPO
@@ -377,6 +377,45 @@ def test_a_library_that_keeps_the_interpreter_is_seen_from_outside(tmp_path: Pat
     assert said == [f"rank 3 of an earlier start hung inside a library; its stacks: {file.name}"]
 
 
+class Slow:
+    """In place of time: whoever sleeps finds one part more in a file."""
+
+    def __init__(self, file: Path, parts: list[str]) -> None:
+        self.file, self.parts, self.now = file, parts, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.parts:
+            with open(self.file, "a", encoding="utf-8") as file:
+                file.write(self.parts.pop(0))
+
+
+def test_late_stacks_are_read_once_they_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(late_path(tmp_path, 1), ["", "Timeout\n", "  in hold\n"])
+    monkeypatch.setattr(late_dump, "time", slow)
+    assert late_text(tmp_path, 1, patience_s=4.0) == "Timeout\n  in hold\n"
+    assert slow.now == pytest.approx(0.4)
+    slow.file.unlink()
+    slow.parts = [f"{number}\n" for number in range(100)]  # it goes on and on
+    assert late_text(tmp_path, 1, patience_s=0.25) == "0\n1\n2\n"
+    assert late_text(tmp_path, 1, patience_s=0.0) == "0\n1\n2\n"
+    assert late_text(tmp_path, 2, patience_s=0.25) == ""
+
+
+def test_late_stacks_are_awaited_no_longer_than_they_take(tmp_path: Path) -> None:
+    other = threading.Timer(0.2, late_path(tmp_path, 1).write_text, ["in hold_the_interpreter"])
+    other.start()
+    begun = time.monotonic()
+    assert late_text(tmp_path, 1, patience_s=600.0) == "in hold_the_interpreter"
+    assert time.monotonic() - begun < 300
+    other.join()
+
+
 def test_stacks_of_a_rank_that_does_not_answer_are_in_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,16 +423,12 @@ def test_stacks_of_a_rank_that_does_not_answer_are_in_the_report(
     ranks = Ranks(0, 3, 0, "127.0.0.1", 0, "torchrun")
     watch = HangWatch(ranks, Progress(60), tmp_path, lambda _: None, leave=left.append)
     monkeypatch.setattr(hang, "ANSWER_S", 0.0)
-    monkeypatch.setattr(hang, "LATE_S", 0.5)
+    monkeypatch.setattr(hang, "LATE_S", 0.0)
     for rank in (1, 2):
         watch.hear(rank, '[61.0, 60.0, false, "a step"]')
-    (tmp_path / ".tmp-stacks-rank-1.txt").touch()
-    other = threading.Timer(0.2, (tmp_path / ".tmp-stacks-rank-1.txt").write_text,
-                            ["in hold_the_interpreter"])  # fmt: skip
     watch.look(time.monotonic())
-    other.start()
+    late_path(tmp_path, 1).write_text("in hold_the_interpreter")
     watch.look(time.monotonic())
-    other.join()
     assert left == [EXIT_LOST]
     (file,) = tmp_path.glob("hang-*.txt")
     first, second, own = file.read_text().split("===== rank ")[1:]
