@@ -133,11 +133,13 @@ def test_ranks_of_a_frozen_node_are_named(monkeypatch: pytest.MonkeyPatch) -> No
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     monkeypatch.setattr(peers, "connect", lambda *_: {r: pair[0] for r, pair in pairs.items()})
     monkeypatch.setattr(peers, "shared_store", lambda: None)
-    told = peers.Peers(ranks_of(0, 10, 1), timeout_s=8)
+    monkeypatch.setattr(peers, "GRACE_S", 1e6)
+    monkeypatch.setattr(peers, "PAUSE_S", 1.0)
+    told = peers.Peers(ranks_of(0, 10, 1), timeout_s=1.5)
     told.tell("stacks" * 10_000)  # more than they take
     until(lambda: len(told.lost) == 9)
     told.leave()
-    assert set(told.lost.values()) == {"has not answered for 8 s"}
+    assert set(told.lost.values()) == {"has not answered for 1.5 s"}
     for _, there in pairs.values():
         there.close()
 
@@ -242,6 +244,7 @@ def test_who_waits_for_a_lost_rank_does_not_hang(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(peers, "connect", lambda *_: {1: here})
     monkeypatch.setattr(peers, "shared_store", lambda: None)
     monkeypatch.setattr(peers, "LOOK_S", 0.05)
+    monkeypatch.setattr(peers, "GRACE_S", 1e6)
     told, watch = peers.Peers(ranks_of(0, 2, 1), timeout_s=60), Watch()
     told.watch = watch  # type: ignore[assignment]
     until(lambda: watch.looks)
