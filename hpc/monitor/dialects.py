@@ -76,6 +76,7 @@ def metric_names(expression: str) -> set[str]:
     Strings, label matchers, grouping labels, durations and functions are left out.
     """
     named = re.findall(r"__name__\s*=\s*[\"'`]([\w:]+)[\"'`]", expression)
+    named += re.findall(r"\{\s*[\"']([\w:]+)[\"']\s*[,}]", expression)  # {"name", label="..."}
     text = re.sub(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`", '""', expression)
     text = re.sub(r"\{[^}]*\}", " ", text)
     text = re.sub(r"\[[^\]]*\]", " ", text)

@@ -14,12 +14,15 @@ _STRING_OR_COMMENT = re.compile(
     r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?<!\S)#.*""", re.MULTILINE
 )
 
+_ESCAPED = {"n": " ", "t": " ", "r": " "}  # in double quotes; white space is all alike to PromQL
+
 
 def in_rules(text: str) -> Iterator[tuple[str, str]]:
     """Name and expression of each rule in a file of rules (YAML in blocks, as usual).
 
-    Any order of the keys, plain, quoted and block scalars (``|``, ``>``). What is written
-    in braces is not found: compare the number of rules with what promtool counts.
+    Any order of the keys, plain, quoted and block scalars (``|``, ``>``), on the line of the
+    key or below it. What is written in braces, or read as empty, is not found: compare the
+    number of rules with what promtool counts.
     """
     column, found = -1, dict[str, str]()
     for lead, key, value in _entries(text.splitlines()):
@@ -33,7 +36,7 @@ def in_rules(text: str) -> Iterator[tuple[str, str]]:
 
 def _rule(found: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     name = found.get("record") or found.get("alert")
-    if name and "expr" in found:
+    if name and found.get("expr"):
         yield name, found["expr"]
 
 
@@ -48,7 +51,7 @@ def _entries(lines: list[str]) -> Iterator[tuple[str, str, str]]:
         lead, rest = match["lead"], match["rest"] or ""
         parts = [] if _BLOCK.fullmatch(rest) else [rest]
         deeper = " " * (len(lead) + 1)
-        if rest:  # without one a mapping or a list follows
+        if (rest and not rest.startswith("#")) or _scalar_follows(lines[place:], deeper):
             while place < len(lines) and (not lines[place].strip()
                                           or lines[place].startswith(deeper)):  # fmt: skip
                 parts.append(lines[place])
@@ -57,9 +60,16 @@ def _entries(lines: list[str]) -> Iterator[tuple[str, str, str]]:
         yield lead, match["key"], _unquoted(" ".join(plain.split()))
 
 
+def _scalar_follows(lines: list[str], deeper: str) -> bool:
+    """Whether a scalar begins on the line after its key; else a mapping or a list does."""
+    line = next((one for one in lines if one.strip() and not one.lstrip().startswith("#")), "")
+    item = line.strip() == "-" or line.lstrip().startswith("- ")
+    return line.startswith(deeper) and not item and not _KEY.match(line)
+
+
 def _unquoted(scalar: str) -> str:
     if len(scalar) > 1 and scalar[0] == scalar[-1] == '"':
-        return scalar[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+        return re.sub(r"\\(.)", lambda one: _ESCAPED.get(one[1], one[1]), scalar[1:-1])
     if len(scalar) > 1 and scalar[0] == scalar[-1] == "'":
         return scalar[1:-1].replace("''", "'")
     return scalar

@@ -24,13 +24,19 @@ WAYS = [
     "- expr: sunpip_x\n          > 3\n        alert: A\n",
     "- alert: A\n        annotations:\n          expr: up\n          d: |\n            - expr: up\n"
     "        expr: sunpip_x > 3 # and up\n",
+    "- alert: A\n        expr:\n          sunpip_x > 3\n        for: 5m\n",
+    "- alert: A\n        expr:  # here\n\n          # or here\n"
+    "          'sunpip_x\n          > 3'\n",
+    '- alert: A\n        expr: "sum(\\nsunpip_x{a=\\"b\\"})\\n\\t> 3"\n',
+    "- record: A\n        expr: '{\"sunpip_x\", run=\"a\"}'\n",
     "- record: A\n        expr: '{__name__=\"sunpip_x\"}'\n",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", WAYS)
 def test_expressions_are_read_however_they_are_written(rule: str) -> None:
-    text = f"groups:\n  - name: mine\n    rules:\n      - alert: B\n        expr: up\n      {rule}"
+    text = "groups:  # of mine\n  - name: mine\n    rules:  # two\n      - alert: B\n        expr: up\n"
+    text += f"      {rule}"
     (_, first), (name, expression) = in_rules(text + "  - name: next\n    rules: []\n")
     assert first == "up"
     assert name == "A"
