@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.plan.subject import Subject, most_images
+from hpc.plan.subject import Subject, most_images, to_come
 from sunpipe.errors import DataError
 from sunpipe.paths import Layout
 from sunpipe.run import find_run, ssl_name
@@ -34,13 +35,14 @@ WALK_SIDE, WALK_BASES = 128, 3  # pictures of a walk: `sunpipe.latent.traverse`
 class Stored:
     """Bytes of one kind of artefact; `bytes` is None where it cannot be known yet.
 
-    `there` is what the disk holds of it already.
+    `there` is what the disk holds of it already; with `at_most`, `bytes` is an upper bound.
     """
 
     what: str
     bytes: int | None
     how: str
     there: int = 0
+    at_most: bool = False
 
     @property
     def more(self) -> int:
@@ -84,25 +86,52 @@ def experiment(cfg: Config, images: Subject, run: Path | None) -> list[Stored]:
     there = {what: folder.stat().st_size if folder.is_file() else folder_bytes(folder)
              for what, folder in folders.items()}  # fmt: skip
     return [
-        archive(layout.archive),
+        archive(layout.archive, made=images.images is not None),
         *(dataclasses.replace(one, there=there.get(one.what, one.there)) for one in rows),
     ]
 
 
-def archive(folder: Path) -> Stored:
-    """FITS files by their manifest; walking through millions of them would take too long."""
+def archive(folder: Path, made: bool = False) -> Stored:
+    """FITS files by their manifest; walking through millions of them would take too long.
+
+    Parameters
+    ----------
+    made : bool
+        The dataset is there: no more is fetched for it. Without it the size is not known
+        while files are still to come.
+    """
     path = folder / "manifest.parquet"
     if not path.is_file():
         return Stored("archive", None, "FITS files; known after sunpipe fetch")
-    import pyarrow.compute as pc
+    held = _tally(folder, path)
+    whole = sum(count for (state, _), count in held.items() if state == "fetched")
+    if not made and any(to_come(*kind) for kind in held):
+        return Stored("archive", None, f"FITS files; {_mb(whole)} are on the disk, others are still"
+                      " to come", whole)  # fmt: skip
+    return Stored("archive", whole, "FITS files that are on the disk; more if more is fetched",
+                  whole)  # fmt: skip
+
+
+def _tally(folder: Path, path: Path) -> dict[tuple[str, bool], int]:
+    """Bytes by state, and whether it is final."""
+    from preprocess.acquire.journal import FOLDER
+    from preprocess.manifest import read_manifest
+
+    if any((folder / FOLDER).glob("*.jsonl")):  # of a fetch at work or killed: newer than the table
+        held: Counter[tuple[str, bool]] = Counter()
+        for entry in read_manifest(folder).values():
+            held[entry.state, entry.final] += entry.bytes
+        return held
     import pyarrow.parquet as pq
 
     try:
-        whole = pc.sum(pq.read_table(path, columns=["bytes"])["bytes"]).as_py() or 0
+        # the first version of the manifest had no `final`
+        keys = ["state", *({"final"} & set(pq.read_schema(path).names))]
+        table = pq.read_table(path, columns=["bytes", *keys])
+        rows = table.group_by(keys).aggregate([("bytes", "sum")]).to_pylist()
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    return Stored("archive", whole, "FITS files that are on the disk; more if more is fetched",
-                  whole)  # fmt: skip
+    return {(row["state"], row.get("final", False)): row["bytes_sum"] or 0 for row in rows}
 
 
 def storage(
@@ -128,6 +157,7 @@ def storage(
     dim = cfg.ssl.dim
     rows = images.at_most if images.images is None else images.images
     vectors = None if rows is None else rows * (4 * dim + METADATA_BYTES)
+    bound = images.images is None and rows is not None
     each = "known after sunpipe shard"
     if rows is not None:
         each = "of all images" if images.images is not None else f"of at most {rows} images"
@@ -143,9 +173,9 @@ def storage(
         Stored("encoder", None if encoder is None else encoders * encoder,
                f"known after sunpipe ssl with {cfg.ssl.backbone}" if encoder is None else
                f"{encoders} of {_mb(encoder)}, one of them being written"),
-        Stored("embeddings", vectors, each),
+        Stored("embeddings", vectors, each, at_most=bound),
         Stored("index", None if vectors is None else 2 * vectors,
-               each if vectors is None else "vectors and a coded copy"),
+               each if vectors is None else f"vectors and a coded copy, {each}", at_most=bound),
         Stored("search", queries, f"fields of {cfg.search.queries} queries, before compression"),
     ]  # fmt: skip
 
@@ -157,7 +187,7 @@ def _shards(images: Subject) -> Stored:
     if images.at_most is None:
         return Stored("shards", None, f"{how}; how many there will be is known after sunpipe shard")
     return Stored("shards", images.at_most * images.raw_bytes,
-                  f"at most {images.at_most} of {how}")  # fmt: skip
+                  f"at most {images.at_most} of {how}", at_most=True)  # fmt: skip
 
 
 def _walks(cfg: Config, images: Subject) -> int:

@@ -93,18 +93,35 @@ def subject(cfg: Config) -> Subject:
 def most_images(shard: ShardSettings, archive: Path) -> int | None:
     """Images that `shard` can make of what was fetched: one of a disk, or of a whole patch.
 
-    None where a patch is cut into tiles: their number is known once its files are opened.
+    None where a patch is cut into tiles, whose number is known once its files are opened,
+    and while files are still to come.
     """
     if (shard.is_patch and shard.stride) or not (archive / "manifest.parquet").is_file():
         return None
-    from preprocess.dataset.inputs import list_inputs
+    from preprocess.archive import KEYWORDS
+    from preprocess.dataset.inputs import Member, list_inputs
     from preprocess.manifest import read_manifest
 
     try:
-        inputs = list_inputs(read_manifest(archive), shard)
+        manifest = read_manifest(archive)
+        inputs = list_inputs(manifest, shard)
     except DataError:  # the stage itself says what is wrong
         return None
-    return sum(one.refused is None for one in inputs) or None
+    if any(to_come(entry.state, entry.final) for entry in manifest.values()):
+        return None
+    whole = set(FIELDS["sharp_vector"]) if shard.product == "sharp_vector" else set()
+
+    def held(member: Member) -> bool:
+        """With a file to be read; of a vector with those of all three components."""
+        fetched = {name for name, one in member.entries.items() if one.state == "fetched"}
+        return bool(fetched - {KEYWORDS}) and whole <= fetched
+
+    return sum(one.refused is None and all(map(held, one.members)) for one in inputs) or None
+
+
+def to_come(state: str, final: bool) -> bool:
+    """Whether ``sunpipe fetch`` would still bring a file of the manifest, unless it fails again."""
+    return state in ("wanted", "staged") or (state == "failed" and not final)
 
 
 def to_be_made(cfg: Config) -> Subject:

@@ -129,15 +129,33 @@ def too_long(seconds: float, limit_s: float) -> bool:
 
 
 def disk_verdict(kept: Sequence[Stored], free: int, root: str) -> Verdict:
-    """Against the free space of the data root; what is there already needs none."""
-    needed = sum(one.more for one in kept)
+    """Against the free space of the data root; what is there already needs none.
+
+    It does not fit only where what is certain does not, and fits only where upper bounds do.
+    """
+    sure = sum(one.more for one in kept if not one.at_most)
+    most = sum(one.more for one in kept)
     unknown = [one.what for one in kept if one.bytes is None]
-    text = f"{needed / 1e9:.3g} GB more, {free / 1e9:.3g} GB free in {root} (quotas are not seen)"
-    word = _word(needed / free if free else math.inf)
+    bounded = [one.what for one in kept if one.at_most and one.more]
+    least = f"{sure / 1e9:.3g} GB more"
+    text = f"{free / 1e9:.3g} GB free in {root} (quotas are not seen)"
+    word = _share_word(sure, free)
     if unknown:
-        text = f"at least {text}; not known yet: {', '.join(unknown)}"
-        word = word if word == "does not fit" else "unknown"
+        text = f"at least {least}, {text}; not known yet: {', '.join(unknown)}"
+        if bounded:
+            text += f"; at most {(most - sure) / 1e9:.3g} GB beside it: {', '.join(bounded)}"
+        return Verdict("disk", word if word == "does not fit" else "unknown", text)
+    if not bounded:
+        return Verdict("disk", word, f"{least}, {text}")
+    text = f"at most {most / 1e9:.3g} GB more, at least {sure / 1e9:.3g}, {text}"
+    if word != "does not fit":
+        word = _share_word(most, free)
+        word = "unknown" if word == "does not fit" else word
     return Verdict("disk", word, text)
+
+
+def _share_word(needed: int, free: int) -> Word:
+    return _word(needed / free if free else math.inf)
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from hpc.plan.storage import Stored, archive, experiment, storage
 from hpc.plan.subject import Subject, most_images, subject
 from hpc.plan.verdict import disk_verdict
+from preprocess.acquire.journal import open_journal
 from preprocess.archive import relative_path
 from preprocess.manifest import Entry, merge
 from sunpipe.config import load_config
@@ -51,7 +53,8 @@ def test_what_is_on_the_disk_is_not_counted_again(root: Path) -> None:
     (folder / "samples.h5").write_bytes(b"x" * 5000)
     (folder / "traverse.h5").write_bytes(b"x" * 7000)
     (root / "archive").mkdir()
-    pq.write_table(pa.table({"bytes": pa.array([3, None, 4], pa.int64())}),
+    pq.write_table(pa.table({"bytes": pa.array([3, None, 4], pa.int64()),
+                             "state": ["fetched", "missing", "fetched"]}),
                    root / "archive/manifest.parquet")  # fmt: skip
     rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
     assert (rows["archive"].bytes, rows["archive"].more) == (7, 0)
@@ -66,18 +69,62 @@ def test_what_is_on_the_disk_is_not_counted_again(root: Path) -> None:
 def test_images_to_be_made_are_bounded_by_the_records_that_are_there(root: Path) -> None:
     shard = config("shard.stride=0").shard
     assert most_images(shard, root / "archive") is None
-    record = "hmi.sharp_cea_720s[377][2011.02.15_{}_TAI]"
-    held = [record.format(f"0{hour}:00:00") for hour in range(4)]
-    merge(root / "archive", [
-        Entry(name, segment, relative_path(name, segment), "0" * 64, 9, "fetched", "", "x", "2026")
-        for name in held for segment in ("Br", "Bt", "Bp")
-    ])  # fmt: skip
+    merge(root / "archive", entries(range(4)))
     assert most_images(shard, root / "archive") == 4
     assert most_images(config("shard.stride=8").shard, root / "archive") is None  # how many tiles
     cfg = config("shard.stride=0")
     rows = {one.what: one for one in experiment(cfg, subject(cfg), None)}
     assert rows["shards"].bytes == 4 * 3 * 32 * 32 * 2
     assert rows["embeddings"].bytes == 4 * (4 * cfg.ssl.dim + 64)
+    assert {what for what, one in rows.items() if one.at_most} == {"shards", "embeddings", "index"}
+
+
+def entries(hours: Iterable[int], state: str = "fetched", final: bool = False) -> list[Entry]:
+    """Three segments of a record an hour."""
+    names = [f"hmi.sharp_cea_720s[377][2011.02.15_0{hour}:00:00_TAI]" for hour in hours]
+    size, digest = (9, "0" * 64) if state == "fetched" else (0, "")
+    return [Entry(name, part, relative_path(name, part), digest, size, state, "", "x", "2026",
+                  final) for name in names for part in ("Br", "Bt", "Bp")]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["wanted", "staged", "failed"])
+def test_an_archive_that_is_still_fetched_bounds_nothing(root: Path, state: str) -> None:
+    cfg, folder = config("shard.stride=0"), root / "archive"
+    merge(folder, entries(range(2)) + entries(range(2, 9), state))
+    kept = experiment(cfg, subject(cfg), None)
+    unknown = [one.what for one in kept if one.bytes is None]
+    assert unknown == ["archive", "shards", "embeddings", "index"]
+    assert kept[0].there == 2 * 3 * 9
+    assert disk_verdict(kept, 10**12, "/root").word == "unknown"
+    assert archive(folder, made=True).bytes == 2 * 3 * 9  # no more is needed
+    with open_journal(folder) as journal:  # it was brought since, and is not in the table yet
+        journal.write(dataclasses.replace(one, time="2027") for one in entries(range(2, 9)))
+        assert archive(folder).bytes == 9 * 3 * 9
+        assert most_images(cfg.shard, folder) == 9
+
+
+def test_what_fetch_has_given_up_is_no_image(root: Path) -> None:
+    cfg, folder = config("shard.stride=0"), root / "archive"
+    lost = entries(range(2, 4), "failed", final=True) + entries([4], "missing")
+    merge(folder, [*entries(range(2)), *entries([5])[:2], *lost])
+    assert most_images(cfg.shard, folder) == 2  # one lacks Bp, three have nothing
+    assert archive(folder).bytes == (2 * 3 + 2) * 9
+    assert disk_verdict(experiment(cfg, subject(cfg), None), 10**12, "/root").word == "fits"
+
+
+def test_an_upper_bound_is_no_prediction() -> None:
+    sure = Stored("checkpoints", 10**9, "")
+    kept = [sure, Stored("shards", 11 * 10**9, "", at_most=True)]
+    verdict = disk_verdict(kept, 10 * 10**9, "/root")
+    assert verdict.word == "unknown"
+    assert verdict.text.startswith("at most 12 GB more, at least 1, 10 GB free in /root")
+    assert disk_verdict(kept, 10**9 // 2, "/root").word == "does not fit"
+    assert disk_verdict(kept, int(12.5e9), "/root").word == "tight"
+    assert disk_verdict(kept, 10**12, "/root").word == "fits"
+    some = disk_verdict([*kept, Stored("encoder", None, "")], 10 * 10**9, "/root")
+    assert some.word == "unknown"
+    assert some.text.startswith("at least 1 GB more")
+    assert some.text.endswith("not known yet: encoder; at most 11 GB beside it: shards")
 
 
 def test_a_disk_with_parts_unknown_is_never_said_to_fit() -> None:
