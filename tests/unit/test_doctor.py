@@ -47,7 +47,7 @@ def test_what_is_not_ok_needs_a_fix() -> None:
 
 def test_a_check_that_hangs_or_breaks_ends_in_a_line(tmp_path: Path) -> None:
     def hangs(_: Place) -> Finding:
-        time.sleep(30)
+        time.sleep(120)
         raise AssertionError
 
     def breaks(_: Place) -> Finding:
@@ -61,7 +61,7 @@ def test_a_check_that_hangs_or_breaks_ends_in_a_line(tmp_path: Path) -> None:
         (Check("hangs", hangs, 0.3), Check("breaks", breaks), Check("stalls", stalls)),
         (Check("fine", lambda _: Finding("fine", "OK", "seen")),), place(tmp_path),
     )  # fmt: skip
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert [(one.name, one.level) for one in found] == [
         ("hangs", "MISS"), ("breaks", "MISS"), ("stalls", "MISS"), ("fine", "OK"),
     ]  # fmt: skip
@@ -70,36 +70,54 @@ def test_a_check_that_hangs_or_breaks_ends_in_a_line(tmp_path: Path) -> None:
     assert found[2].seen == "Input/output error: /data"
 
 
-def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
-    note = tmp_path / "pid"
-    started = time.monotonic()
-    answer = ask(["bash", "-c", f"sleep 60 & echo $! > {note}; wait"], 0.5)
-    assert time.monotonic() - started < 5
-    assert answer.late
-    assert answer.words == "bash gave no answer within 0.5 s"
-    time.sleep(0.2)
-    left = Path(f"/proc/{note.read_text().strip()}/stat")
-    assert not left.exists() or left.read_text().split()[2] == "Z"
+LIMITS = (0.5, 20.0)  # seconds; on a busy machine a program may need more to begin
+
+
+def written(note: Path) -> bool:
+    return note.exists() and note.read_text() != ""
 
 
 def ended(note: Path) -> bool:
+    """Whether the process whose number is in `note` ends soon."""
     stat = Path(f"/proc/{note.read_text().strip()}/stat")
-    return not stat.exists() or stat.read_text().split()[2] == "Z"
+    for _ in range(300):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    for limit in LIMITS:
+        started = time.monotonic()
+        answer = ask(["bash", "-c", f"sleep 600 & echo $! > {note}; wait"], limit)
+        assert time.monotonic() - started < 60
+        assert answer.late
+        assert answer.words == f"bash gave no answer within {limit:g} s"
+        if written(note):
+            break
+    assert ended(note)
 
 
 def leaves(here: Place) -> Finding:
     """A check with a folder on trial, a program that hangs, and one more if it may."""
     with trial_folder(here.root) as folder:
         (folder / "x").touch()
-        ask(["bash", "-c", f"echo $$ > {here.root}/pid; exec sleep 60"], 50)
+        ask(["bash", "-c", f"echo $$ > {here.root}/pid; exec sleep 600"], 300)
         ask(["touch", f"{here.root}/second"], 5)
     return Finding("leaves", "OK", "")
 
 
 def test_a_check_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
-    (found,) = run_checks((Check("leaves", leaves, 0.5),), (), place(tmp_path))
-    assert found.level == "MISS"
-    time.sleep(0.1)
+    for limit in LIMITS:
+        (found,) = run_checks((Check("leaves", leaves, limit),), (), place(tmp_path))
+        assert found.level == "MISS"
+        if written(tmp_path / "pid"):
+            break
     assert ended(tmp_path / "pid")
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
 
@@ -108,14 +126,13 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     started = Path(tmp_path / "pid")
 
     def interrupt() -> None:
-        while not (started.exists() and started.read_text()):
+        while not written(started):
             time.sleep(0.01)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        run_checks((Check("leaves", leaves, 60.0),), (), place(tmp_path))
-    time.sleep(0.1)
+        run_checks((Check("leaves", leaves, 120.0),), (), place(tmp_path))
     assert ended(started)
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
 
@@ -133,8 +150,8 @@ def test_an_interrupted_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_programs_that_fail_or_are_missing_say_so() -> None:
     assert ask(["/no/such"], 1).words == "/no/such: No such file or directory"
-    assert ask(["bash", "-c", "exit 3"], 5).words == "exit code 3 without a word"
-    said = ask(["bash", "-c", r"printf 'first\n\033[31mred\n' >&2; exit 1"], 5).words
+    assert ask(["bash", "-c", "exit 3"], 60).words == "exit code 3 without a word"
+    said = ask(["bash", "-c", r"printf 'first\n\033[31mred\n' >&2; exit 1"], 60).words
     assert "\033" not in said
     assert said.endswith("red")
 

@@ -12,7 +12,6 @@ import pytest
 from hpc.status import alive, runs
 from hpc.status.runs import read_run
 from hpc.status.why import why_idle, why_pending
-from sunpipe.lock import exclusive
 from tests.unit.test_status import NOW, make_run
 from tests.unit.test_status_jobs import job
 
@@ -87,30 +86,37 @@ def test_a_copy_of_a_run_is_as_old_as_the_run(root: Path) -> None:
     assert read_run(live, None, NOW).silent_s == 1.0  # there each file is a sign
 
 
-def tables(path: Path, kind: str) -> tuple[str, str]:
-    """The real tables, but the file system of `path` has a device that stat(2) does not give."""
-    number = alive._mount_id(path)
-    rows = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        if fields[0] == number:
-            fields[2], after = "0:251", f"{kind} {after.partition(' ')[2]}"
-        rows.append(f"{' '.join(fields)} - {after}")
-    inode = path.stat().st_ino
-    return f"1: FLOCK  ADVISORY  WRITE 7 00:fb:{inode} 0 EOF\n", "\n".join(rows)
+def tables(path: Path, kind: str, device: str | None = None) -> tuple[str, str]:
+    """``/proc/locks`` with a lock on `path`, and a table of mounts with its file system.
+
+    Whatever this machine's is: its device is that of stat(2), if it is not given.
+    """
+    there = path.stat()
+    major, _, minor = (device or f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}").partition(
+        ":"
+    )
+    held = f"1: FLOCK  ADVISORY  WRITE 7 {int(major):02x}:{int(minor):02x}:{there.st_ino} 0 EOF\n"
+    mount = f"{alive._mount_id(path)} 1 {major}:{minor} / / rw,relatime shared:1 - {kind} x rw\n"
+    return held, f"1 0 0:1 / /proc rw - proc proc rw\n{mount}"
 
 
-def test_a_lock_is_found_by_the_device_of_its_file_system(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "device", "free"),
+    [("ext4", None, False), ("btrfs", "0:251", False),  # a device that stat(2) does not give
+     ("overlay", None, False), ("overlay", "0:251", None)],
+)  # fmt: skip
+def test_a_lock_is_found_by_the_device_of_its_file_system(
+    kind: str, device: str | None, free: bool | None, tmp_path: Path
+) -> None:
     lock = tmp_path / "lock"
     lock.touch()
-    for kind, free in (("btrfs", False), ("overlay", None)):
-        held, mounts = tables(lock, kind)
-        assert alive.lock_held(lock, held, mounts) is True
-        assert alive.lock_held(lock, held.replace("FLOCK", "POSIX"), mounts) is free
-        assert alive.lock_held(lock, f"1: -> {held[3:]}", mounts) is free  # it only waits for it
-        assert alive.lock_held(lock, "", "") is None  # its mount is not in the table
-    assert alive.lock_held(lock, "") is False  # this one, as it is
+    held, mounts = tables(lock, kind, device)
+    assert alive.lock_held(lock, held, mounts) is True
+    assert alive.lock_held(lock, held.replace("FLOCK", "POSIX"), mounts) is free
+    assert alive.lock_held(lock, f"1: -> {held[3:]}", mounts) is free  # it only waits for it
+    assert alive.lock_held(lock, "", mounts) is free
+    assert alive.lock_held(lock, "", "") is None  # its mount is not in the table
+    assert alive.lock_held(lock) in (False, None)  # this machine's, as it is
     assert alive.lock_held(tmp_path / "none") is None
 
 
@@ -118,8 +124,6 @@ def test_a_lock_that_is_not_told_leaves_it_to_the_silence(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(root, nimg=12000, host=runs.socket.gethostname())
-    with exclusive(root / "locks/train-tiny.lock", "x"):
-        pass
-    assert read_run(run, None, NOW).state == "lost?"
-    monkeypatch.setattr(runs, "lock_held", lambda *_: None)
-    assert read_run(run, None, NOW).state == "running"
+    for told, state in ((False, "lost?"), (True, "running"), (None, "running")):
+        monkeypatch.setattr(runs, "lock_held", lambda *_, told=told: told)
+        assert read_run(run, None, NOW).state == state

@@ -316,5 +316,5 @@ def test_a_watch_ends_cleanly_with_ctrl_c(root: Path, tmp_path: Path) -> None:
     for _ in range(3):
         assert process.stdout.readline()
     process.send_signal(2)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
