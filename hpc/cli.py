@@ -76,6 +76,7 @@ def launch(
     from hpc.guard import (
         check_fit,
         check_inputs,
+        check_root,
         in_queue,
         jobs_read,
         lacking,
@@ -111,7 +112,7 @@ def launch(
     commands = all_parts(stage, count, config, set_ or (), extra, one)
     folder, layout = log_folder(data_root()), Layout.current()
     if not (dry_run or print_script):
-        make_root(layout.root)
+        check_root(layout.root)
     if not local and (dry_run or print_script):  # what a submission would be refused for
         check_fit(cfg, profile, [stage], force=True)
         if lacking(stage, cfg, layout, ()):  # only then is Slurm asked: it may be away
@@ -120,6 +121,7 @@ def launch(
     if dry_run:
         emit({"dry_run": True, "commands": [["sunpipe", *argv] for argv in commands]}, json_)
     elif local:
+        make_root(layout.root)
         results = []
         for argv in commands:
             code, out = run_here([*argv, *(["--json"] if json_ else [])], capture=json_)
@@ -180,7 +182,7 @@ def pipeline(
     What is done is left out, unless what it was made from has changed; --dry-run says why.
     A training whose settings or dataset changed begins another run only with --new.
     """
-    from hpc.guard import check_fit, make_root
+    from hpc.guard import check_fit, check_root
     from hpc.pipeline import (
         Asked,
         plan_lines,
@@ -203,7 +205,7 @@ def pipeline(
         raise UsageError(NO_SCRIPT)
     profile = None if local else load_profile(cluster)
     if not (dry_run or print_script):
-        make_root(data_root())
+        check_root(data_root())
     elif profile is not None:
         check_fit(cfg, profile, asked.names, force=True)  # what a submission would be refused for
     if dry_run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -69,8 +71,25 @@ def jobs_read(stage: str, queued: Mapping[str, Sequence[str]]) -> list[str]:
     return [job for one in waits_for(stage, list(queued)) for job in queued[one]]
 
 
+def check_root(root: Path) -> None:
+    """Refuse a data root that could not be made, before anything is said of what is in it.
+
+    It is not made yet: what is refused afterwards must not leave a mistyped one.
+
+    Raises
+    ------
+    DataError
+        It cannot be made.
+    """
+    nearest = next(one for one in (root, *root.parents) if os.path.lexists(one))
+    if not nearest.is_dir():
+        raise _no_root(root, os.strerror(errno.ENOTDIR))
+    if nearest != root and not os.access(nearest, os.W_OK | os.X_OK):
+        raise _no_root(root, f"{nearest} is not writable")
+
+
 def make_root(root: Path) -> None:
-    """Make the data root before anything is said or queued that needs it.
+    """Make the data root, before anything is started or queued that needs it.
 
     Raises
     ------
@@ -80,8 +99,12 @@ def make_root(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"the data root {root} cannot be made ({error.strerror}); choose another"
-                        " with SUNPIPE_ROOT") from None  # fmt: skip
+        raise _no_root(root, str(error.strerror)) from None
+
+
+def _no_root(root: Path, why: str) -> DataError:
+    return DataError(f"the data root {root} cannot be made ({why}); choose another"
+                     " with SUNPIPE_ROOT")  # fmt: skip
 
 
 def is_made(stage: str, cfg: Config, layout: Layout) -> bool:

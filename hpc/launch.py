@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.guard import make_root
 from hpc.profile import Profile, Resources
 from hpc.script import (
     arguments_file,
@@ -152,12 +153,14 @@ def submit(
     Raises
     ------
     DataError
-        sbatch is missing or refuses the job; its own words are in the message.
+        The data root cannot be made; sbatch is missing, or refuses the job: its own words
+        are in the message.
     """
     if shutil.which("sbatch") is None:
         raise DataError("sbatch not found: this is no Slurm cluster; use --local, or"
                         " `sunpipe cluster up` for a Slurm on this machine")  # fmt: skip
     executor, root = _prepared(stage, commands, profile, wanted, after), data_root()
+    make_root(root)
     folder = log_folder(root)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (root / "requeues").mkdir(exist_ok=True)

@@ -16,7 +16,15 @@ from typing import Any
 
 from hpc.argv import all_parts, stage_argv
 from hpc.decide import Decision, decide, decide_one
-from hpc.guard import check_fit, check_inputs, in_queue, jobs_read, lacking, refuse_second
+from hpc.guard import (
+    check_fit,
+    check_inputs,
+    in_queue,
+    jobs_read,
+    lacking,
+    make_root,
+    refuse_second,
+)
 from hpc.launch import batch_script, submit
 from hpc.local import run_here
 from hpc.new_run import all_that_need_new, refuse
@@ -89,6 +97,7 @@ def run_stages(asked: Asked) -> Result:
     started = time.perf_counter()
     cfg, layout = load_config(asked.config, asked.overrides), Layout.current()
     begun_anew(asked, decisions(asked, None))  # before anything is replaced
+    make_root(layout.root)
     stages: dict[str, Any] = {}
     for place, name in enumerate(asked.names, 1):
         made = decide_one(name, cfg, layout, again=asked.again)

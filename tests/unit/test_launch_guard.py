@@ -15,7 +15,7 @@ from hpc import guard, pipeline
 from hpc.argv import accept_extra
 from hpc.cli import launch
 from hpc.cli import pipeline as pipeline_command
-from hpc.guard import check_fit, check_inputs, in_queue, lacking, refuse_second
+from hpc.guard import check_fit, check_inputs, check_root, in_queue, lacking, refuse_second
 from hpc.pipeline import Asked, submit_stages
 from hpc.profile import Profile, Resources, StageResources, load_profile
 from hpc.slurm_query import NoSlurm
@@ -187,6 +187,35 @@ def test_a_data_root_that_cannot_be_made_is_named(
     with pytest.raises(DataError, match=words):
         pipeline_command(TINY, cluster=cluster, local=local)
     pipeline_command(TINY, only=["report"], local=True, dry_run=True)
+
+
+def test_what_is_refused_leaves_no_data_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cluster.toml").touch()
+    cluster, typo = tmp_path / "cluster.toml", tmp_path / "typo"
+    monkeypatch.setenv("SUNPIPE_ROOT", str(typo / "deep"))
+    monkeypatch.setattr("hpc.launch.shutil.which", lambda _: None)
+    waiting(monkeypatch)
+    with pytest.raises(DataError, match="train reads what shard makes"):
+        launch("train", config=TINY, cluster=cluster)
+    with pytest.raises(DataError, match="train reads what shard makes"):
+        pipeline_command(TINY, from_="train", cluster=cluster)
+    with pytest.raises(DataError, match="sbatch not found"):
+        launch("fetch", config=TINY, cluster=cluster)
+    assert not typo.exists()
+    monkeypatch.setattr("hpc.local.run_here", lambda *_, **__: (0, ""))
+    launch("report", config=TINY, local=True)
+    assert (typo / "deep").is_dir()
+
+
+def test_a_data_root_below_a_folder_of_others_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc.guard.os.access", lambda path, _: path != tmp_path)  # root may all
+    with pytest.raises(DataError, match=rf"cannot be made \({tmp_path} is not writable\)"):
+        check_root(tmp_path / "deep/root")
+    check_root(tmp_path)  # it is there: a stage that only reads may run
 
 
 def test_a_dry_run_tells_what_a_submission_would_be_refused_for(
