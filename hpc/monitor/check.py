@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hpc.monitor.dashboards.build import COMMITTED
 from hpc.monitor.dialects import unknown_names
@@ -19,6 +20,7 @@ from sunpipe.files import read_json
 
 PATIENCE_S = 120.0
 DASHBOARDS = "dashboards"  # folder that sunpipe monitor dashboards writes
+OURS = "sunpipe-"  # uid of a dashboard that comes with sunpipe begins so
 
 
 def promtool(*argv: str | Path, folder: Path) -> str:
@@ -47,14 +49,17 @@ def check_folder(folder: Path) -> list[str]:
     """Check what a folder holds; one line for each thing that is well.
 
     A ``prometheus.yml`` with all rules that it names, tests of them in ``tests.yml``, and
-    dashboards as Grafana's JSON, there or in ``dashboards/``.
+    dashboards as Grafana's JSON, there or in ``dashboards/``. Other JSON may lie beside them,
+    of targets for example, but not in ``dashboards/``.
 
     Raises
     ------
     DataError
         Something is wrong, or there is neither; the message says what.
     """
-    boards = sorted([*folder.glob("*.json"), *(folder / DASHBOARDS).glob("*.json")])
+    beside = {path: _is_dashboard(read_json(path)) for path in sorted(folder.glob("*.json"))}
+    boards = [path for path, is_one in beside.items() if is_one]
+    boards += sorted((folder / DASHBOARDS).glob("*.json"))
     lines = []
     if (folder / CONFIG).is_file():
         lines += _check_config(folder)
@@ -63,7 +68,9 @@ def check_folder(folder: Path) -> list[str]:
     if (folder / TESTS).is_file():
         promtool("test", "rules", TESTS, folder=folder)
         lines.append(f"{TESTS}: every alert fires when it should and not otherwise")
-    return [*lines, *map(_check_dashboard, boards)]
+    others = [path.name for path, is_one in beside.items() if not is_one]
+    return [*lines, *map(_check_dashboard, boards),
+            *(f"{name}: no dashboard, not looked at" for name in others)]  # fmt: skip
 
 
 def _check_config(folder: Path) -> list[str]:
@@ -85,33 +92,44 @@ def _check_config(folder: Path) -> list[str]:
 
 
 def _check_rules(path: Path, found: list[tuple[str, str]], count: int) -> str:
-    """A line on a file of rules; in one of a user's own, names may be of exporters unknown here."""
+    """A line on a file of rules."""
     if len(found) != count:
         raise DataError(
             f"{path} holds {count} rules, of which {len(found)} can be read here: write each in "
             "lines of its own, '- alert: NAME' and 'expr: ...'"
         )
-    ours = path.name in RULES
-    checked = found if ours else [(rule, " + ".join(_of_sunpipe(expr))) for rule, expr in found]
+    return (
+        f"{path.name}: {count} rule{'s' * (count != 1)}, {_names(path, found, path.name in RULES)}"
+    )
+
+
+def _names(path: Path, found: list[tuple[str, str]], ours: bool) -> str:
+    """What is said of names; in a file of a user's own they may be of exporters unknown here."""
+    checked = found if ours else [(where, " + ".join(_of_sunpipe(expr))) for where, expr in found]
     if faults := misspelt(checked):
         raise DataError(f"{path}: {'; '.join(faults)}")
     strange = {name for _, expr in found for name in unknown_names(expr)}
-    said = f"not known here: {', '.join(sorted(strange))}" if strange else "every name is served"
-    return f"{path.name}: {count} rule{'s' * (count != 1)}, {said}"
+    return f"not known here: {', '.join(sorted(strange))}" if strange else "every name is served"
 
 
 def _of_sunpipe(expression: str) -> Iterable[str]:
     return (name for name in sorted(unknown_names(expression)) if name.startswith("sunpipe"))
 
 
+def _is_dashboard(board: Any) -> bool:
+    return isinstance(board, dict) and "panels" in board
+
+
 def _check_dashboard(path: Path) -> str:
     board = read_json(path)
-    if not isinstance(board, dict) or "panels" not in board:
+    if not _is_dashboard(board):
         raise DataError(f"{path} is no dashboard of Grafana")
-    found = list(in_dashboard(board))
-    if faults := misspelt(found):
-        raise DataError(f"{path}: {'; '.join(faults)}")
-    return f"{path.name}: {len(found)} expressions, every name is served"
+    try:
+        found = list(in_dashboard(board))
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no dashboard of Grafana ({error})") from None
+    said = _names(path, found, str(board.get("uid")).startswith(OURS))
+    return f"{path.name}: {len(found)} expression{'s' * (len(found) != 1)}, {said}"
 
 
 def check_shipped() -> list[str]:

@@ -76,13 +76,19 @@ def _unquoted(scalar: str) -> str:
 
 
 def in_dashboard(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where, and expression, of each query, annotation and variable of a dashboard's JSON."""
-    yield from _in_panels(board.get("panels", []))
-    for mark in board.get("annotations", {}).get("list", []):
+    """Where, and expression, of each query, annotation and variable of a dashboard's JSON.
+
+    Raises
+    ------
+    TypeError, AttributeError
+        Something in it is not of the kind that Grafana has there.
+    """
+    yield from _in_panels(board.get("panels") or [])
+    for mark in (board.get("annotations") or {}).get("list") or []:
         for expr in (mark.get("expr"), (mark.get("target") or {}).get("expr")):
             if expr:
-                yield f"annotation {mark.get('name', '')!r}", expr
-    for variable in board.get("templating", {}).get("list", []):
+                yield f"annotation {mark.get('name', '')!r}", _text(expr)
+    for variable in (board.get("templating") or {}).get("list") or []:
         query = variable.get("query")
         text = query.get("query", "") if isinstance(query, Mapping) else query
         if found := re.fullmatch(r"label_values\((.+),\s*\w+\)", str(text)):
@@ -93,8 +99,14 @@ def _in_panels(panels: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]
     for panel in panels:
         for target in panel.get("targets") or []:
             if expr := target.get("expr"):
-                yield f"panel {panel.get('title', '')!r}", expr
+                yield f"panel {panel.get('title', '')!r}", _text(expr)
         yield from _in_panels(panel.get("panels") or [])  # of a row that is folded
+
+
+def _text(expression: Any) -> str:
+    if not isinstance(expression, str):
+        raise TypeError(f"the expression {expression!r} is no text")
+    return expression
 
 
 def misspelt(found: Iterable[tuple[str, str]]) -> list[str]:

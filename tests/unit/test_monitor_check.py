@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ WAYS = [
 
 @pytest.mark.parametrize("rule", WAYS)
 def test_expressions_are_read_however_they_are_written(rule: str) -> None:
-    text = "groups:  # of mine\n  - name: mine\n    rules:  # two\n      - alert: B\n        expr: up\n"
+    text = "groups:\n  - name: mine\n    rules:  # two\n      - alert: B\n        expr: up\n"
     text += f"      {rule}"
     (_, first), (name, expression) = in_rules(text + "  - name: next\n    rules: []\n")
     assert first == "up"
@@ -89,12 +90,55 @@ def test_a_misspelt_metric_in_a_dashboard(
         check_folder(tmp_path)
 
 
-def test_panels_of_a_folded_row_count_and_other_files_are_told(tmp_path: Path) -> None:
-    panel = {"title": "P", "targets": [{"expr": "sunpip_x"}]}
+def board_of(expression: str, **more: Any) -> str:
+    panel = {"title": "P", "targets": [{"expr": expression}]}
+    return json.dumps({"panels": [{"type": "row", "panels": [panel]}], **more})
+
+
+def test_names_in_a_dashboard_of_a_user(tmp_path: Path) -> None:
     board = tmp_path / "mine.json"
-    board.write_text(json.dumps({"panels": [{"type": "row", "panels": [panel]}]}))
-    with pytest.raises(DataError, match="panel 'P': nothing serves sunpip_x"):
+    board.write_text(board_of("mysql_up + sunpipe_train_kmig"))  # in a row that is folded
+    with pytest.raises(DataError, match=r"panel 'P': nothing serves sunpipe_train_kmig$"):
         check_folder(tmp_path)
-    board.write_text("[1]")
-    with pytest.raises(DataError, match=r"mine\.json is no dashboard of Grafana"):
+    board.write_text(board_of("mysql_up + sunpipe_train_kimg"))
+    assert check_folder(tmp_path) == ["mine.json: 1 expression, not known here: mysql_up"]
+    board.write_text(board_of("mysql_up", uid="sunpipe-cluster"))
+    with pytest.raises(DataError, match=r"panel 'P': nothing serves mysql_up$"):
+        check_folder(tmp_path)
+
+
+def test_other_json_beside_the_rules_is_none_of_ours(tmp_path: Path) -> None:
+    targets = '[{"targets": ["n1:9100"]}]'
+    (tmp_path / "targets.json").write_text(targets)
+    with pytest.raises(DataError, match=r"holds no prometheus\.yml"):
+        check_folder(tmp_path)
+    (tmp_path / "mine.json").write_text(board_of("up"))
+    assert check_folder(tmp_path) == ["mine.json: 1 expression, every name is served",
+                                      "targets.json: no dashboard, not looked at"]  # fmt: skip
+    (tmp_path / "dashboards").mkdir()
+    (tmp_path / "dashboards/mine.json").write_text(targets)
+    with pytest.raises(DataError, match=r"mine\.json is no dashboard of Grafana$"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", [
+    '{"panels": null}', '{"panels": [], "templating": {"list": null}}',
+    '{"panels": [], "templating": null, "annotations": null}',
+    '{"panels": [{"targets": null, "panels": null}], "annotations": {"list": null}}',
+])  # fmt: skip
+def test_an_empty_dashboard_is_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert check_folder(tmp_path) == ["a.json: 0 expressions, every name is served"]
+
+
+@pytest.mark.parametrize("text", [
+    '{"panels": [1]}', '{"panels": 1}', '{"panels": [{"targets": [{"expr": 3}]}]}',
+    '{"panels": [{"targets": [1]}]}', '{"panels": [], "templating": [1]}',
+    '{"panels": [], "annotations": {"list": [{"target": 1}]}}',
+    '{"panels": [], "annotations": {"list": [{"expr": ["up"]}]}}',
+    '{"panels": [], "templating": {"list": ["a"]}}',
+])  # fmt: skip
+def test_a_damaged_dashboard_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json is no dashboard of Grafana \("):
         check_folder(tmp_path)
