@@ -124,7 +124,7 @@ def _may_share(stripes: int, stripes_from: int, resolution: int) -> bool:
 
 def suggest(
     resolution: int, channels: int, settings: TrainSettings, ranks: int, memory_bytes: float,
-    device: Device = "cuda", half: bool = True,
+    device: Device = "cuda", *, half: bool,
 ) -> Suggestion | None:  # fmt: skip
     """Cheapest settings of ``[train.compute]`` that fit `memory_bytes`; None when none does.
 

@@ -37,7 +37,8 @@ def plan_training(
         Plan for so many GPUs, whatever this machine has; by default for the ranks
         of the launcher.
     gpu_memory_gib : float, optional
-        Memory of one of these GPUs.
+        Memory of one of these GPUs, which are taken to have units for bfloat16; without
+        it that is asked of the GPU here.
 
     Raises
     ------
@@ -74,7 +75,8 @@ def plan_training(
     }
     memory = _memory(gpu_memory_gib)
     if memory is not None:
-        found = suggest(size, channels, t, world, 0.92 * memory, device)
+        found = suggest(size, channels, t, world, 0.92 * memory, device,
+                        half=gpu_memory_gib is not None or _half_here())  # fmt: skip
         plan["memory_of_the_device"] = memory
         plan["suggested"] = None if found is None else list(found.changes)
     return plan
@@ -215,6 +217,13 @@ def _planned(ranks: int) -> dist.Ranks:
     if ranks < 1:
         raise UsageError(f"a training needs at least one rank, not {ranks}")
     return dist.Ranks(0, ranks, 0, "localhost", 0, "planned")
+
+
+def _half_here() -> bool:
+    """Whether the GPU of this machine has units for bfloat16."""
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _memory(gib: float | None) -> int | None:

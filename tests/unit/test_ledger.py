@@ -194,16 +194,16 @@ def test_a_step_on_this_cpu_takes_what_was_predicted() -> None:
 def test_suggestions_fit_or_none_is_made() -> None:
     cfg = TrainSettings(batch=4, model=NARROW, zero=PLAIN, pl_weight=0, r1_gamma=0, diffaugment=())
     here = ledger(32, 1, cfg)
-    unchanged = suggest(32, 1, cfg, 1, here.peak_bytes)
+    unchanged = suggest(32, 1, cfg, 1, here.peak_bytes, half=True)
     assert unchanged is not None
     assert unchanged.changes == ()
     limit = here.states + 0.6 * here.highest.total
-    less = suggest(32, 1, cfg, 1, limit)
+    less = suggest(32, 1, cfg, 1, limit, half=True)
     assert less is not None
     assert less.changes
     assert less.ledger.peak_bytes <= limit
     assert less.ledger == ledger(32, 1, less.settings)
-    assert suggest(32, 1, cfg, 1, 0.9 * here.states) is None
+    assert suggest(32, 1, cfg, 1, 0.9 * here.states, half=True) is None
 
 
 def test_sentences_are_computed_for_the_run() -> None:

@@ -171,7 +171,7 @@ def test_suggestions_are_what_the_device_and_the_training_take() -> None:
         assert advised is not None
         assert advised.changes == (f"train.compute.{said}",)
     tf32 = config('train.compute.precision="tf32"').train
-    as_it_is = suggest(16, 3, tf32, 1, 2**40)
+    as_it_is = suggest(16, 3, tf32, 1, 2**40, half=True)
     assert as_it_is is not None
     assert as_it_is.changes == ()  # what fits is not rounded more
     assert {one["stripes"] for one in _combinations(t, 32, 2, True)} == {1}  # from 256 pixels on
