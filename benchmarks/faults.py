@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -70,7 +71,9 @@ def prepare(cluster: Cluster, work: Path) -> Rig:
 def attempt(rig: Rig, case: Case, number: int) -> dict[str, Any]:
     """One attempt; what went wrong is part of the result."""
     try:
-        return {"right": True, **asdict(case(rig, number))}
+        seen = asdict(case(rig, number))
+        seen["line"] = re.sub(re.escape(str(rig.work)) + "/[^/ ]+/", "", seen["line"])
+        return {"right": True, **seen}
     except (Wrong, SunpipeError, OSError, subprocess.SubprocessError) as error:
         return {"right": False, "outcome": "wrong", "line": f"{type(error).__name__}: {error}"}
     finally:
