@@ -103,7 +103,7 @@ def archive(folder: Path, made: bool = False) -> Stored:
     path = folder / "manifest.parquet"
     if not path.is_file():
         return Stored("archive", None, "FITS files; known after sunpipe fetch")
-    held = _tally(folder, path)
+    held = _tally(folder, path, made)
     whole = sum(count for (state, _), count in held.items() if state == "fetched")
     if not made and any(to_come(*kind) for kind in held):
         return Stored("archive", None, f"FITS files; {_mb(whole)} are on the disk, others are still"
@@ -112,12 +112,13 @@ def archive(folder: Path, made: bool = False) -> Stored:
                   whole)  # fmt: skip
 
 
-def _tally(folder: Path, path: Path) -> dict[tuple[str, bool], int]:
-    """Bytes by state, and whether it is final."""
+def _tally(folder: Path, path: Path, made: bool) -> dict[tuple[str, bool], int]:
+    """Bytes by state, and whether it is final; once the dataset is `made`, of the table alone."""
     from preprocess.acquire.journal import FOLDER
     from preprocess.manifest import read_manifest
 
-    if any((folder / FOLDER).glob("*.jsonl")):  # of a fetch at work or killed: newer than the table
+    # of a fetch at work or killed: newer than the table
+    if not made and any((folder / FOLDER).glob("*.jsonl")):
         held: Counter[tuple[str, bool]] = Counter()
         for entry in read_manifest(folder).values():
             held[entry.state, entry.final] += entry.bytes

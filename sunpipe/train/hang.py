@@ -54,7 +54,11 @@ def said_within(text: str, seconds: float) -> bool:
             print(text, file=sys.stderr, flush=True)
 
     saying = threading.Thread(target=say, name="saying", daemon=True)
-    saying.start()
+    try:
+        saying.start()
+    except RuntimeError:  # a limit on processes: there is no thread to wait for
+        say()
+        return True
     saying.join(seconds)
     return not saying.is_alive()
 
@@ -301,11 +305,14 @@ class HangWatch:
                 " hang_s if it was only slow")  # fmt: skip
         try:
             writer = threading.Thread(target=write, daemon=True)
-            writer.start()
+            with suppress(RuntimeError):  # no thread to be had: it is printed instead
+                writer.start()
             stop = time.monotonic() + WRITE_S
             heard = said_within(line, WRITE_S)
-            writer.join(max(stop - time.monotonic(), 0.0))
-            if not writer.is_alive():
+            started = writer.ident is not None
+            if started:
+                writer.join(max(stop - time.monotonic(), 0.0))
+            if started and not writer.is_alive():
                 self.dump.close()
             elif heard:
                 said_within(report(said, told), WRITE_S)

@@ -159,11 +159,13 @@ class Peers:
 
     def _hear_of_hangs(self, peer: int, verb: str, rest: str) -> None:
         if verb == "hung":  # rank 0 has said who, and where
-            if self.watch is not None:  # the disk may be what hangs
-                closing = threading.Thread(target=self.watch.dump.close, daemon=True)
-                closing.start()
-                closing.join(LEAVE_S)
-            os._exit(EXIT_LOST)
+            try:
+                if self.watch is not None:  # the disk may be what hangs
+                    closing = threading.Thread(target=self.watch.dump.close, daemon=True)
+                    closing.start()
+                    closing.join(LEAVE_S)
+            finally:
+                os._exit(EXIT_LOST)
         if self.watch is None:
             return
         if verb == "beat" and rest:

@@ -189,6 +189,29 @@ def test_a_fault_of_the_watch_is_said_once_and_it_goes_on(
     assert left == [EXIT_LOST]
 
 
+def test_where_no_thread_can_be_started_what_hangs_is_named_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # as at a limit on processes
+
+    left: list[int] = []
+    ranks = Ranks(0, 2, 0, "127.0.0.1", 0, "torchrun")
+    watch = HangWatch(ranks, Progress(60), tmp_path, lambda _: None, leave=left.append)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    hang.complain(set(), KeyError("path"))
+    watch.hear(1, '[61.0, 60.0, false, "a step"]')
+    watch.look(time.monotonic(), lambda: None)
+    watch.hear_answer(1, json.dumps(place().as_json()))
+    watch.look(time.monotonic())
+    said = capfd.readouterr().err
+    assert "which goes on: KeyError('path')" in said
+    assert "sunpipe: rank 1 has not gone on for" in said
+    assert "===== rank 1" in said  # the stacks that no thread could write
+    assert left == [EXIT_LOST]
+    watch.dump.close()
+
+
 def test_a_file_that_is_stale_after_a_pause_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
