@@ -125,7 +125,8 @@ def test_a_first_scrape_is_drawn(server: tuple[str, float], tmp_path: Path) -> N
     text = preview(url, tmp_path / "p.html", ["training"], None, 3600, now=first).read_text()
     losses = re.search(r"<h4>Losses</h4>.*?</article>", text, re.DOTALL)
     assert losses is not None
-    assert len(re.findall(r'd="M1000.0 [\d.]+h0"', losses[0])) == 2  # a dot each, at the right end
+    dots = re.findall(r'class="line dot" d="M1000.0 [\d.]+h0"', losses[0])
+    assert len(dots) == 2  # one each, at the right end
 
 
 def test_chosen_run_range_and_dashboard(server: tuple[str, float], tmp_path: Path) -> None:
