@@ -218,6 +218,7 @@ def test_stderr_that_nobody_reads_does_not_keep_a_rank(
     until(lambda: reasons[1:])
     assert reasons[1:] == ["it hangs"]
     assert len(list(tmp_path.glob("hang-*.txt"))) == 1
+    watch.dump.close()
 
 
 def until(ready: Callable[[], object]) -> None:
